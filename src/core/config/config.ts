@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { EngineName } from "../ports.ts";
+import type { EnablementSelector } from "../selector.ts";
+
+/** Everything a person can set, resolved (flag > environment > default), validated and frozen. */
+export interface Config {
+  // identity
+  readonly nodeName: string;
+  readonly podName: string;
+  readonly podNamespace: string;
+  readonly systemNamespace: string;
+
+  // mesh
+  readonly ambientEnabled: boolean;
+  readonly enablementSelectors: readonly EnablementSelector[];
+  readonly excludedNamespaces: readonly string[];
+  readonly dnsCapture: boolean;
+  readonly dnsCaptureServers: "all" | "resolvconf";
+  readonly ipv6: boolean;
+  readonly excludeOutboundCidrs: readonly string[];
+  /** Whether pods may name CIDRs of their own by annotation. */
+  readonly podExcludeOutboundCidrs: boolean;
+
+  // dataplane
+  readonly engine: "auto" | EngineName;
+  readonly podEngineAnnotation: boolean;
+  readonly nativeNftables: boolean;
+  readonly forceIptablesBinary: "legacy" | "nft" | undefined;
+  readonly probeSources: "kubelet" | "host";
+  readonly probeIpv4: string;
+  readonly probeIpv6: string;
+  readonly awsBranchEni: boolean;
+  readonly drainSeconds: number;
+  readonly uncaptureOnRemoval: boolean;
+  readonly disableSafeUpgrade: boolean;
+
+  // paths and sockets
+  readonly ztunnelSocket: string;
+  readonly runDir: string;
+  /** Prefix of the host's file system as mounted here: "/host" in the DaemonSet. */
+  readonly hostRoot: string;
+  /** The node's proc: "/host/proc". */
+  readonly procDir: string;
+
+  // installer
+  readonly cniNetDir: string;
+  readonly cniBinDir: string;
+  readonly pluginSourceDir: string;
+  readonly cniConfName: string;
+  readonly chained: boolean;
+  readonly istioOwnedConfig: boolean;
+  readonly istioOwnedConfigName: string;
+  readonly cniConfGroupRead: boolean;
+  readonly agentAway: "namespace" | "strict";
+
+  // telemetry
+  readonly monitoringPort: number;
+  readonly healthPort: number;
+  readonly logLevels: ReadonlyMap<string, LogLevel>;
+  readonly logAsJson: boolean;
+  readonly logTargets: readonly string[];
+
+  // repair (sidecar pods)
+  readonly repair: RepairConfig;
+}
+
+export type LogLevel = "debug" | "info" | "warn" | "error" | "fatal" | "none";
+
+export interface RepairConfig {
+  readonly enabled: boolean;
+  readonly repairPods: boolean;
+  readonly deletePods: boolean;
+  readonly labelPods: boolean;
+  readonly labelKey: string;
+  readonly labelValue: string;
+  readonly sidecarAnnotation: string;
+  readonly initContainerName: string;
+  readonly initContainerExitCode: number;
+  readonly initContainerTerminationMessage: string;
+  readonly labelSelectors: string;
+  readonly fieldSelectors: string;
+  readonly nodeName: string;
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The only owner of numbers, addresses and names that several parts share. Anything that ztunnel,
+// istiod or upstream's istio-cni also knows keeps their value: changing one breaks the swap.
+
+/** Ports that ztunnel listens on inside a pod's netns. */
+export const ZTUNNEL_PORT = {
+  outbound: 15001,
+  inboundPlaintext: 15006,
+  inboundHbone: 15008,
+  dns: 15053,
+} as const;
+
+/** Mark on every packet ztunnel sends; ztunnel sets the whole value, rules compare under MARK_MASK. */
+export const ZTUNNEL_MARK = 0x539;
+/** Our mark: "deliver locally", it selects ROUTE_TABLE through the policy rule. */
+export const LOCAL_MARK = 0x111;
+export const MARK_MASK = 0xfff;
+
+/** Policy routing in the pod: `fwmark 0x111/0xfff lookup 100`, table 100 = `local default dev lo`. */
+export const ROUTE_TABLE = 100;
+export const RULE_PRIORITY = 32764;
+
+/** Source address that host probes wear after SNAT (HOST_PROBE_SNAT_IP, HOST_PROBE_SNAT_IPV6). */
+export const PROBE_SNAT_IPV4 = "169.254.7.127";
+export const PROBE_SNAT_IPV6 = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff";
+
+/** Kubernetes API of ambient mode: labels and annotations, upstream's spelling. */
+export const DATAPLANE_MODE_LABEL = "istio.io/dataplane-mode";
+export const REDIRECTION_ANNOTATION = "ambient.istio.io/redirection";
+export const DNS_CAPTURE_ANNOTATION = "ambient.istio.io/dns-capture";
+export const BYPASS_INBOUND_ANNOTATION = "ambient.istio.io/bypass-inbound-capture";
+export const REROUTE_INTERFACES_ANNOTATION = "istio.io/reroute-virtual-interfaces";
+export const SIDECAR_STATUS_ANNOTATION = "sidecar.istio.io/status";
+/** Ours: outbound CIDRs left alone, heeded only where the node allows it. */
+export const EXCLUDE_OUTBOUND_ANNOTATION = "ambient-cni.io/exclude-outbound-cidrs";
+/** Ours: engine for one pod, heeded only where the node allows it. */
+export const ENGINE_ANNOTATION = "ambient-cni.io/engine";
+/** A static (mirror) pod's cgroup carries this hash, not the API's UID. */
+export const CONFIG_HASH_ANNOTATION = "kubernetes.io/config.hash";
+
+/** Name of the CNI plugin, of its binary and of its `type` in a configuration. */
+export const PLUGIN_NAME = "istio-cni";
+/** The DaemonSet's name is fixed upstream: own pods are recognised by it. */
+export const DAEMONSET_NAME = "istio-cni-node";
+
+/** Files inside CNI_AGENT_RUN_DIR. */
+export const RUN_FILE = {
+  pluginSocket: "pluginevent.sock",
+  logSocket: "log.sock",
+  /** What the plugin may rely on while the agent is away. */
+  state: "ambient-cni-state.json",
+  pluginLog: "istio-cni.log",
+} as const;
+
+/** ZDS: ztunnel reads at most this many bytes of a message; longer ones cut the connection. */
+export const ZDS_MAX_MESSAGE = 1024;
+/** Deadline for one ZDS ack, as upstream. */
+export const ZDS_ACK_TIMEOUT_MS = 5000;
+
+/** nftables objects of ours: one table in each pod, one on the host. */
+export const POD_TABLE = "ambient-cni";
+export const HOST_TABLE = "ambient-cni-probes";

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+export type PodPhase = "Pending" | "Running" | "Succeeded" | "Failed" | "Unknown";
+
+/** The few fields of a Kubernetes pod that we keep. Nothing else of the API object is cached. */
+export interface Pod {
+  readonly uid: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly nodeName: string;
+  readonly serviceAccount: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Only the annotations that decide something (see constants). */
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly phase: PodPhase;
+  /** Canonical addresses from status.podIPs (else podIP); empty until the runtime reported them. */
+  readonly ips: readonly string[];
+  readonly hostNetwork: boolean;
+  readonly runtimeClass: string | undefined;
+  /** Names of containers and init containers: they tell a sidecar from an opted-out pod. */
+  readonly containers: readonly string[];
+  readonly initContainers: readonly string[];
+  /** Container ids without their `containerd://` scheme: CRI-O cgroups carry no pod UID. */
+  readonly containerIds: readonly string[];
+  readonly resourceVersion: string;
+}
+
+export interface Namespace {
+  readonly uid: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly resourceVersion: string;
+}
+
+/** `namespace/name`, as people write a pod. */
+export function podKey(pod: { readonly namespace: string; readonly name: string }): string {
+  return `${pod.namespace}/${pod.name}`;
+}
+
+/** A pod in a terminal phase has no processes left and may share its address with a successor. */
+export function isTerminal(pod: Pod): boolean {
+  return pod.phase === "Succeeded" || pod.phase === "Failed";
+}

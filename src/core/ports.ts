@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// The interfaces through which the agent (floor 3) holds the parts of floor 2. Those parts never
+// import each other; each implements one of these and is handed the others' results as plain data.
+import type { Stop } from "./disposable.ts";
+import type { Namespace, Pod } from "./pod.ts";
+
+// ---- telemetry -------------------------------------------------------------------------------
+
+export type LogFields = Readonly<Record<string, unknown>>;
+
+export interface Logger {
+  debug(message: string, fields?: LogFields): void;
+  info(message: string, fields?: LogFields): void;
+  warn(message: string, fields?: LogFields): void;
+  error(message: string, fields?: LogFields): void;
+  /** Logger of another scope (upstream's word): `cni-agent`, `zds`, `kube`, ... */
+  child(scope: string): Logger;
+}
+
+export type MetricLabels = Readonly<Record<string, string>>;
+
+/** Names and labels are declared in one table, src/telemetry/metrics.ts; an undeclared name throws. */
+export interface Metrics {
+  count(name: string, labels?: MetricLabels, by?: number): void;
+  set(name: string, value: number, labels?: MetricLabels): void;
+  /** Seconds, as Prometheus wants durations. */
+  observe(name: string, value: number, labels?: MetricLabels): void;
+}
+
+// ---- kubernetes ------------------------------------------------------------------------------
+
+export interface PodChange {
+  readonly kind: "upsert" | "delete";
+  readonly pod: Pod;
+  /** What the cache held before, if anything. */
+  readonly previous: Pod | undefined;
+}
+
+export interface NamespaceChange {
+  readonly kind: "upsert" | "delete";
+  readonly namespace: Namespace;
+  readonly previous: Namespace | undefined;
+}
+
+export interface PodRef {
+  readonly uid: string;
+  readonly namespace: string;
+  readonly name: string;
+}
+
+export interface PodEvent {
+  readonly type: "Normal" | "Warning";
+  /** UpperCamelCase, e.g. `AmbientEnrollmentFailed`. */
+  readonly reason: string;
+  readonly message: string;
+}
+
+export type RedirectionState = "enabled" | "pending";
+
+/** The cluster as this node sees it: pods of this node and all namespaces, cached by uid. */
+export interface Cluster {
+  /** Starts list and watch; resolves when both caches hold one complete list. */
+  start(): Promise<void>;
+  /** Resolves when every socket is closed. */
+  stop(): Promise<void>;
+  readonly synced: boolean;
+  pods(): IterableIterator<Pod>;
+  pod(uid: string): Pod | undefined;
+  podNamed(namespace: string, name: string): Pod | undefined;
+  namespace(name: string): Namespace | undefined;
+  namespaces(): IterableIterator<Namespace>;
+  onPod(listener: (change: PodChange) => void): Stop;
+  onNamespace(listener: (change: NamespaceChange) => void): Stop;
+  /** One live GET, for a CNI request that is newer than the cache. `undefined` = 404. */
+  readPod(namespace: string, name: string, signal: AbortSignal): Promise<Pod | undefined>;
+  /**
+   * Sets or (null) removes `ambient.istio.io/redirection` through pods/status, with the uid as
+   * precondition: a successor of the same name is never touched (`gone`).
+   */
+  annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone">;
+  /** Posts an Event about a pod. Never rejects: no permission (403) is logged once. */
+  event(pod: PodRef, event: PodEvent): Promise<void>;
+}
+
+// ---- network namespaces ----------------------------------------------------------------------
+
+/** A held network namespace: the fd keeps it alive, (dev, ino) is its identity. */
+export interface NetnsHandle extends Disposable {
+  /** Throws after close. */
+  readonly fd: number;
+  readonly id: NetnsId;
+  close(): void;
+}
+
+/** `dev:ino` of the nsfs file, as text so that it can key a Map. */
+export type NetnsId = string;
+
+export interface NetnsFinder {
+  /**
+   * One pass over /proc for all wanted pods. The caller owns the returned handles. A pod is absent
+   * when none of its processes lives in a netns that carries one of its addresses.
+   */
+  find(pods: readonly Pod[]): Promise<Map<string, NetnsHandle>>;
+  /**
+   * Opens the netns path of a CNI request (a path of the host).
+   * @throws AgentError when it is no netns, is the host's own, or lies outside the mounted paths.
+   */
+  open(hostPath: string): NetnsHandle;
+  /** The host's own netns, for probe exemption; held for the life of the process. */
+  host(): NetnsHandle;
+}
+
+// ---- ztunnel ---------------------------------------------------------------------------------
+
+export interface Workload {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+/** What one pod contributes to a snapshot: with netns an `add`, without one a `keep`. */
+export interface SnapshotEntry {
+  readonly workload: Workload;
+  readonly netns: NetnsHandle | undefined;
+}
+
+export interface ZtunnelConnection {
+  readonly id: number;
+  /** Pid of the peer in our pid namespace; 0 when it lives in another one. */
+  readonly pid: number;
+  readonly ready: boolean;
+  readonly acked: number;
+}
+
+export interface ZtunnelListener {
+  /** This workload's listeners are bound: an ack in a snapshot or of an add. */
+  acked(uid: string, connection: number): void;
+  /** ztunnel refused an add of a snapshot; it retries by itself every 5 s. */
+  refused(uid: string, connection: number, reason: string): void;
+  /** A connection finished its snapshot (`ready`) or is gone. */
+  changed(): void;
+}
+
+export interface Ztunnel {
+  /** Binds the socket. Peers may connect but are not read before `serve`. */
+  listen(): void;
+  /** Starts answering peers. Call it only once the pod list has been rebuilt: an early snapshot kills proxies. */
+  serve(snapshot: () => readonly SnapshotEntry[], listener: ZtunnelListener): void;
+  /**
+   * Sends `add` to the newest connection that finished its snapshot, falling back to the next.
+   * Resolves on its ack. @throws AgentError NO_ZTUNNEL | ZTUNNEL_REFUSED | ZTUNNEL_TIMEOUT.
+   */
+  add(workload: Workload, netns: NetnsHandle, signal?: AbortSignal): Promise<void>;
+  /** Sends `del` to every connection; resolves when all that live have acked or died. */
+  del(uid: string): Promise<void>;
+  connections(): readonly ZtunnelConnection[];
+  stop(): Promise<void>;
+}
+
+// ---- dataplane -------------------------------------------------------------------------------
+
+export type EngineName = "ebpf" | "nftables" | "iptables";
+
+/** What must be true of one pod's traffic: data from Kubernetes and configuration, already validated. */
+export interface CaptureSpec {
+  readonly uid: string;
+  /** `namespace/name`, for messages only. */
+  readonly pod: string;
+  readonly ips: readonly string[];
+  /** False: the node says AMBIENT_IPV6=false. A netns without IPv6 is handled by the engine. */
+  readonly ipv6: boolean;
+  readonly dnsCapture: boolean;
+  /** Nameservers to capture; undefined = every port-53 destination. */
+  readonly dnsServers: readonly string[] | undefined;
+  readonly bypassInbound: boolean;
+  readonly rerouteInterfaces: readonly string[];
+  readonly excludeOutboundCidrs: readonly string[];
+  readonly probeIpv4: string;
+  readonly probeIpv6: string;
+}
+
+export type CaptureMode =
+  /** Nothing of ours in the netns. */
+  | "absent"
+  /** New and established traffic goes through ztunnel as specified. */
+  | "captured"
+  /** Established proxied connections go on, new ones are not captured. */
+  | "draining"
+  /** Something of ours is there, but not what the spec asks for. */
+  | "differs";
+
+export interface Observation {
+  readonly mode: CaptureMode;
+  readonly engine: EngineName | undefined;
+  /** Sentences, empty unless mode is `differs`. */
+  readonly differences: readonly string[];
+}
+
+export interface EngineTest {
+  readonly engine: EngineName;
+  readonly works: boolean;
+  /** Why not; undefined when it works. */
+  readonly reason: string | undefined;
+  /** Features lost here, each a sentence (e.g. sysctls denied: no collision fix). */
+  readonly losses: readonly string[];
+  readonly milliseconds: number;
+}
+
+export interface Dataplane {
+  /** Functional self-test of each engine in a scratch netns pair. @throws AgentError NO_ENGINE. */
+  start(): Promise<readonly EngineTest[]>;
+  /** The engine new pods get. */
+  readonly engine: EngineName;
+  readonly tests: readonly EngineTest[];
+  /** Reads the kernel; no fork. */
+  observe(netns: NetnsHandle, spec: CaptureSpec): Observation;
+  /** True when anything of ours is in the netns, whatever it says. No fork. */
+  present(netns: NetnsHandle): boolean;
+  /** Sysctls, route and rule: harmless without capture. Idempotent; undone when a step fails. */
+  prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
+  /** Capture on and verified from inside the netns; an unchanged netns costs no fork. Undone on failure. */
+  capture(netns: NetnsHandle, spec: CaptureSpec): Promise<EngineName>;
+  /** New connections are no longer captured, proxied ones go on. */
+  drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
+  /** Open connections that run through ztunnel in this netns. */
+  proxiedConnections(netns: NetnsHandle): number;
+  /** Removes everything of ours. Idempotent. */
+  release(netns: NetnsHandle): Promise<void>;
+}
+
+/** Host side: probes from this node reach enrolled pods directly. Entries are owned by pod uid. */
+export interface ProbeExemption {
+  /** Creates what is missing, flushes nothing, begins to watch for removal by other tools. */
+  start(): Promise<void>;
+  /** Idempotent. Calls made close together share one transaction. */
+  allow(uid: string, ips: readonly string[]): Promise<void>;
+  /** Removes only entries that belong to this uid: a recycled address stays with its new owner. */
+  revoke(uid: string, ips: readonly string[]): Promise<void>;
+  /** Removes entries of ours that belong to no pod in `owners`, adds missing ones. */
+  reconcile(owners: ReadonlyMap<string, readonly string[]>): Promise<void>;
+  /** Stops watching. With `remove` the host objects go too. */
+  stop(remove: boolean): Promise<void>;
+}
+
+// ---- CNI plugin ------------------------------------------------------------------------------
+
+export interface CniPodRequest {
+  readonly containerId: string;
+  /** Host path; empty for upstream's protocol on DEL. */
+  readonly netns: string;
+  readonly ifName: string;
+  readonly podNamespace: string;
+  readonly podName: string;
+  /** Absent from upstream's protocol and old runtimes. */
+  readonly podUid: string | undefined;
+  /** Canonical addresses of prevResult. */
+  readonly ips: readonly string[];
+}
+
+export type CniVerdict = "ambient" | "none";
+
+/** What the agent answers to the plugin. A rejected promise becomes a CNI error with code and remedy. */
+export interface CniHandler {
+  add(request: CniPodRequest, signal: AbortSignal): Promise<CniVerdict>;
+  /** CHECK: rejects only when the pod is known to be in the mesh and is not captured. */
+  check(request: CniPodRequest, signal: AbortSignal): Promise<void>;
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// The typed face of the addon. Everything is synchronous unless it returns a Promise or takes a
+// callback. Failures throw NativeError (fault.ts): Error with `code` (EPERM), `errno`, `syscall`.
+// `netns` arguments are open netns fds; null means the netns of the process. No call keeps or closes
+// an fd it was given; every returned fd is fresh and close-on-exec.
+
+export type NetnsArg = number | null;
+export type AddressFamily = 4 | 6;
+
+export interface Link {
+  readonly index: number;
+  readonly name: string;
+  /** IFLA_INFO_KIND: "veth", "bridge", ... ; "" for a plain device. */
+  readonly kind: string;
+  readonly up: boolean;
+  readonly loopback: boolean;
+  readonly mtu: number;
+  readonly mac: string;
+}
+
+export interface Address {
+  readonly ifindex: number;
+  readonly family: AddressFamily;
+  readonly address: string;
+  readonly prefix: number;
+  /** "global" | "link" | "host" | "site" | number as text. */
+  readonly scope: string;
+}
+
+export interface Route {
+  readonly family: AddressFamily;
+  readonly table: number;
+  /** "unicast" | "local" | "blackhole" | ... */
+  readonly type: string;
+  readonly scope: string;
+  readonly dst: string;
+  readonly prefix: number;
+  readonly oif: number;
+  readonly gateway: string;
+  readonly src: string;
+  readonly priority: number;
+}
+
+export interface Rule {
+  readonly family: AddressFamily;
+  readonly priority: number;
+  readonly table: number;
+  readonly fwmark: number;
+  readonly fwmask: number;
+  readonly iif: string;
+  readonly to: string;
+  readonly toPrefix: number;
+}
+
+export interface RouteSpec {
+  readonly family: AddressFamily;
+  readonly table: number;
+  readonly type: "unicast" | "local";
+  readonly dst: string;
+  readonly prefix: number;
+  readonly oif: number;
+  readonly gateway?: string;
+  readonly src?: string;
+  readonly scope?: "global" | "link" | "host";
+}
+
+export interface RuleSpec {
+  readonly family: AddressFamily;
+  readonly priority: number;
+  readonly table: number;
+  readonly fwmark?: number;
+  readonly fwmask?: number;
+  readonly iif?: string;
+  readonly to?: string;
+  readonly toPrefix?: number;
+}
+
+export interface SocketInfo {
+  readonly family: AddressFamily;
+  readonly protocol: "tcp" | "udp";
+  /** Kernel state number: 1 ESTABLISHED ... 10 LISTEN. */
+  readonly state: number;
+  readonly src: string;
+  readonly srcPort: number;
+  readonly dst: string;
+  readonly dstPort: number;
+  readonly uid: number;
+  readonly inode: number;
+  readonly mark: number;
+  /** cgroup v2 id (INET_DIAG_CGROUP_ID), 0n when the kernel does not say. */
+  readonly cgroupId: bigint;
+}
+
+export interface SocketOptions {
+  readonly family: AddressFamily;
+  readonly bind?: { readonly address: string; readonly port: number };
+  readonly mark?: number;
+  readonly transparent?: boolean;
+  readonly freebind?: boolean;
+  readonly reusePort?: boolean;
+  readonly reuseAddress?: boolean;
+  readonly v6Only?: boolean;
+  readonly device?: string;
+}
+
+export interface ListenOptions extends SocketOptions {
+  readonly backlog?: number;
+}
+
+export interface ConnectOptions extends SocketOptions {
+  readonly address: string;
+  readonly port: number;
+  /** ms; rejects with ETIMEDOUT. */
+  readonly timeout: number;
+}
+
+export interface Endpoint {
+  readonly address: string;
+  readonly port: number;
+}
+
+export interface NftTable {
+  readonly comment: string;
+  readonly chains: readonly NftChain[];
+  readonly rules: readonly NftRule[];
+  readonly sets: readonly string[];
+}
+
+export interface NftChain {
+  readonly name: string;
+  /** "" for a regular chain. */
+  readonly type: string;
+  /** NF_INET_* hook number, -1 for a regular chain. */
+  readonly hook: number;
+  readonly priority: number;
+}
+
+export interface NftRule {
+  readonly chain: string;
+  readonly handle: bigint;
+  readonly comment: string;
+  /** Hex digest of the expressions without handles and counter values: equal rules, equal digest. */
+  readonly digest: string;
+  readonly packets: bigint;
+  readonly bytes: bigint;
+}
+
+export interface NftElement {
+  /** Canonical address for ipv4_addr/ipv6_addr keys, else hex. */
+  readonly key: string;
+  readonly comment: string;
+}
+
+export interface SeqpacketPeer {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export interface SeqpacketConnection {
+  readonly peer: SeqpacketPeer;
+  /**
+   * One datagram, with at most one fd attached (duplicated by the kernel; yours stays open).
+   * Throws EAGAIN when the peer's queue is full, EPIPE when it is gone.
+   */
+  send(message: Buffer, fd?: number): void;
+  /** pidfd of the peer (SO_PEERPIDFD, 6.5+), or -1. The caller owns it. */
+  peerPidfd(): number;
+  close(): void;
+}
+
+export interface SeqpacketHandler {
+  /** `truncated`: the datagram was larger than the buffer. Received fds belong to the callee. */
+  packet(message: Buffer, fds: number[], truncated: boolean): void;
+  /** End of file or a read error; called once, the connection is closed already. */
+  end(error: Error | undefined): void;
+}
+
+export interface SeqpacketServer {
+  close(): void;
+}
+
+export interface NativeBinding {
+  readonly abiVersion: number;
+
+  // -- fds and network namespaces
+  close(fd: number): void;
+  /** open(2) with O_CLOEXEC of a path that must be a network namespace. */
+  netnsOpen(path: string): number;
+  /** A new, empty, anonymous netns with lo up. */
+  netnsCreate(): number;
+  netnsIdentify(netns: number): { readonly dev: bigint; readonly ino: bigint };
+  netnsCookie(netns: number): bigint;
+  /** Count of open fds per kind, for the leak check of the tests. */
+  openFds(): number;
+
+  // -- rtnetlink
+  links(netns: NetnsArg): Link[];
+  addresses(netns: NetnsArg): Address[];
+  routes(netns: NetnsArg, family: AddressFamily, table: number): Route[];
+  rules(netns: NetnsArg, family: AddressFamily): Rule[];
+  /** Creates a veth pair; the peer end is placed in `peerNetns`. */
+  vethAdd(netns: NetnsArg, name: string, peerName: string, peerNetns: number): void;
+  linkUp(netns: NetnsArg, name: string): void;
+  linkDelete(netns: NetnsArg, name: string): void;
+  /** Adds an address (IPv6 with IFA_F_NODAD). */
+  addressAdd(netns: NetnsArg, ifname: string, address: string, prefix: number): void;
+  addressDelete(netns: NetnsArg, ifname: string, address: string, prefix: number): void;
+  /** NLM_F_CREATE|NLM_F_REPLACE. */
+  routeReplace(netns: NetnsArg, route: RouteSpec): void;
+  routeDelete(netns: NetnsArg, route: RouteSpec): void;
+  /** NLM_F_EXCL: throws EEXIST when an equal rule exists. */
+  ruleAdd(netns: NetnsArg, rule: RuleSpec): void;
+  ruleDelete(netns: NetnsArg, rule: RuleSpec): void;
+  /** Calls back on any link, address, route or rule change in the netns, until stopped. */
+  routeWatch(netns: NetnsArg, changed: (what: "link" | "address" | "route" | "rule") => void): () => void;
+
+  // -- sysctl, key as a path below /proc/sys: "net/ipv4/tcp_fwmark_accept"
+  sysctlGet(netns: NetnsArg, key: string): string;
+  /** From a thread with its own mount namespace where /proc/sys is remounted writable. */
+  sysctlSet(netns: NetnsArg, key: string, value: string): void;
+
+  // -- sockets made inside a netns
+  tcpListen(netns: NetnsArg, options: ListenOptions): number;
+  tcpConnect(netns: NetnsArg, options: ConnectOptions): Promise<number>;
+  udpSocket(netns: NetnsArg, options: SocketOptions): number;
+  /** SO_ORIGINAL_DST (SOL_IP, then SOL_IPV6), as ztunnel asks; undefined when neither answers. */
+  originalDestination(fd: number): Endpoint | undefined;
+  localEndpoint(fd: number): Endpoint;
+  remoteEndpoint(fd: number): Endpoint;
+  socketMark(fd: number): number;
+
+  // -- sock_diag
+  sockets(
+    netns: NetnsArg,
+    filter: { readonly protocol: "tcp" | "udp"; readonly states?: readonly number[] },
+  ): SocketInfo[];
+
+  // -- nf_tables, read only (NETLINK_NETFILTER dumps; no fork)
+  /** Names of all tables as "family name", e.g. "inet ambient-cni". */
+  nftTables(netns: NetnsArg): string[];
+  /** undefined when the table does not exist. `family`: "inet" | "ip" | "ip6". */
+  nftTable(netns: NetnsArg, family: string, name: string): NftTable | undefined;
+  nftSet(netns: NetnsArg, family: string, table: string, set: string): NftElement[];
+  /** Calls back after each committed nf_tables transaction in the netns, until stopped. */
+  nftWatch(netns: NetnsArg, changed: () => void): () => void;
+
+  // -- SEQPACKET
+  seqpacketListen(
+    path: string,
+    mode: number,
+    accepted: (connection: SeqpacketConnection) => SeqpacketHandler,
+  ): SeqpacketServer;
+  seqpacketConnect(path: string, handler: SeqpacketHandler): SeqpacketConnection;
+}

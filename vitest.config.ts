@@ -1,0 +1,19 @@
+// Three tiers, one runner: unit (no root), kernel (own namespaces) and e2e (the sandbox).
+import { defineConfig } from "vitest/config";
+
+const tier = (name: string, testTimeout: number, parallel: boolean) => ({
+  test: {
+    name,
+    include: [`test/${name}/**/*.test.ts`],
+    testTimeout,
+    hookTimeout: testTimeout,
+    fileParallelism: parallel,
+    pool: "forks" as const,
+  },
+});
+
+export default defineConfig({
+  test: {
+    projects: [tier("unit", 20_000, true), tier("kernel", 60_000, false), tier("e2e", 240_000, false)],
+  },
+});
