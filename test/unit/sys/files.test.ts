@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+import {
+  chmodSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { atomicWrite, readBounded, removeStaleSocket } from "../../../src/sys/files.ts";
+
+let dir = "";
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), "ambient-files-"));
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+test("atomicWrite replaces bytes and mode, and leaves nothing else", async () => {
+  const path = join(dir, "conf");
+  writeFileSync(path, "old");
+  chmodSync(path, 0o644);
+  await atomicWrite(path, "new", 0o666);
+  expect(readFileSync(path, "utf8")).toBe("new");
+  expect(statSync(path).mode & 0o777).toBe(0o666);
+  expect(readdirSync(dir)).toEqual(["conf"]);
+});
+
+test("atomicWrite never truncates in place: an open reader keeps the old bytes", async () => {
+  const path = join(dir, "conf");
+  writeFileSync(path, "old");
+  const before = statSync(path).ino;
+  await atomicWrite(path, Buffer.from([0, 255]), 0o600);
+  expect(statSync(path).ino).not.toBe(before);
+  expect([...readFileSync(path)]).toEqual([0, 255]);
+});
+
+test("leftovers of crashed runs go, other files stay", async () => {
+  for (const name of ["conf.tmp.aaaa", "conf.tmp.", "conf.tmpx", "other.tmp.aaaa"]) writeFileSync(join(dir, name), "");
+  await atomicWrite(join(dir, "conf"), "x", 0o600);
+  expect(readdirSync(dir).sort()).toEqual(["conf", "conf.tmpx", "other.tmp.aaaa"]);
+});
+
+test("many writers of one file: one of them wins, whole", async () => {
+  const path = join(dir, "conf");
+  const texts = Array.from({ length: 20 }, (_, i) => String(i).repeat(10_000));
+  await Promise.all(texts.map((text) => atomicWrite(path, text, 0o600)));
+  expect(texts).toContain(readFileSync(path, "utf8"));
+  expect(readdirSync(dir)).toEqual(["conf"]);
+});
+
+test("a failed write leaves the old file and no temporary one", async () => {
+  await expect(atomicWrite(join(dir, "missing", "conf"), "x", 0o600)).rejects.toMatchObject({ code: "ENOENT" });
+  symlinkSync("/dev/null", join(dir, "link"));
+  await atomicWrite(join(dir, "link"), "x", 0o600);
+  expect(readFileSync(join(dir, "link"), "utf8")).toBe("x");
+  expect(readdirSync(dir)).toEqual(["link"]);
+});
+
+test("readBounded: exactly the bound, one more, and a file of /proc", async () => {
+  const path = join(dir, "file");
+  writeFileSync(path, "x".repeat(100_000));
+  expect((await readBounded(path, 100_000)).length).toBe(100_000);
+  await expect(readBounded(path, 99_999)).rejects.toMatchObject({
+    code: "FILE_TOO_LARGE",
+    message: expect.stringContaining(path),
+  });
+  expect((await readBounded("/proc/self/stat", 4096)).toString()).toMatch(/^\d+ \(/);
+  await expect(readBounded(join(dir, "none"), 1)).rejects.toMatchObject({ code: "ENOENT" });
+});
+
+test("removeStaleSocket removes a socket, and only a socket", async () => {
+  const path = join(dir, "s.sock");
+  const server = createServer().listen(path);
+  await new Promise((resolve) => server.once("listening", resolve));
+  removeStaleSocket(path);
+  expect(readdirSync(dir)).toEqual([]);
+  removeStaleSocket(path);
+  await new Promise((resolve) => server.close(resolve));
+
+  writeFileSync(path, "mine");
+  expect(() => removeStaleSocket(path)).toThrow(/s\.sock is a file, not a socket/);
+  expect(readFileSync(path, "utf8")).toBe("mine");
+  symlinkSync(path, join(dir, "link"));
+  expect(() => removeStaleSocket(join(dir, "link"))).toThrow(/symbolic link/);
+  expect(() => removeStaleSocket(dir)).toThrow(/directory/);
+});
