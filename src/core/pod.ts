@@ -23,6 +23,11 @@ export interface Pod {
   /** Container ids without their `containerd://` scheme: CRI-O cgroups carry no pod UID. */
   readonly containerIds: readonly string[];
   readonly resourceVersion: string;
+  /** metadata.creationTimestamp, wall clock in ms. */
+  readonly createdAt?: number;
+  /** spec.dnsPolicy and spec.dnsConfig.nameservers: together they say whom the pod asks for names. */
+  readonly dnsPolicy?: string;
+  readonly dnsNameservers?: readonly string[];
 }
 
 export interface Namespace {

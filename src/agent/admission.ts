@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+import { CONFIG_HASH_ANNOTATION, SIDECAR_STATUS_ANNOTATION } from "../core/constants.ts";
+import { AgentError } from "../core/errors.ts";
+import type { Pod } from "../core/pod.ts";
+import type { CniHandler, CniPodRequest, CniVerdict } from "../core/ports.ts";
+import { eligibilityOf } from "./desire.ts";
+import type { Enrollment } from "./enrollment.ts";
+import type { Parts } from "./parts.ts";
+import type { Reconciler } from "./reconciler.ts";
+import type { Roster } from "./roster.ts";
+
+/** How long a request waits for the caches to hold its pod and namespace before it asks the API, in ms. */
+const CACHE_WAIT_MS = 300;
+const CACHE_POLL_MS = 10;
+/** How long a pod that was read live counts although the watch has not brought it, in ms. */
+const ADMITTED_MS = 60_000;
+
+const retry = (code: string, message: string) => new AgentError(code, message, "the runtime will try again");
+
+/** Answers the CNI plugin: a pod of the mesh leaves ADD captured, or not at all. */
+export class Admission implements CniHandler {
+  constructor(
+    private readonly parts: Parts,
+    private readonly roster: Roster,
+    private readonly reconciler: Reconciler,
+    private readonly serving: () => boolean,
+  ) {}
+
+  async add(request: CniPodRequest, signal: AbortSignal): Promise<CniVerdict> {
+    const name = `${request.podNamespace}/${request.podName}`;
+    if (!this.serving()) throw retry("AGENT_STARTING", "the agent is still reading the cluster and the kernel");
+    const pod = await this.findPod(request, signal);
+    if (pod === undefined) {
+      throw retry(
+        "POD_NOT_FOUND",
+        `neither the cache nor the API has pod ${name} (uid ${request.podUid ?? "not given"})`,
+      );
+    }
+    const { verdict, reason, detail } = eligibilityOf(this.parts.config, this.parts.cluster, pod);
+    if (reason === "namespace-unknown") throw retry("NAMESPACE_NOT_FOUND", detail);
+    if (verdict === "sidecar") {
+      throw new AgentError(
+        "SIDECAR_UNSUPPORTED",
+        `pod ${name} has annotation ${SIDECAR_STATUS_ANNOTATION} and wants its sidecar's redirection written, which this version does not do`,
+        "keep istio-cni on nodes that run sidecar pods, or inject with istio-init",
+      );
+    }
+    if (verdict === "none") {
+      this.parts.logger.debug("not in the mesh", { pod: name, reason, detail });
+      return "none";
+    }
+    if (request.ips.length === 0) {
+      throw new AgentError(
+        "NO_POD_IP",
+        `the CNI result for pod ${name} has no address`,
+        "check the primary CNI plugin",
+      );
+    }
+    await this.capture(pod, request);
+    return "ambient";
+  }
+
+  async check(request: CniPodRequest): Promise<void> {
+    const pod = this.parts.cluster.podNamed(request.podNamespace, request.podName);
+    const enrollment = pod === undefined ? undefined : this.roster.get(pod.uid);
+    if (enrollment?.netns === undefined || enrollment.spec === undefined || enrollment.state !== "enrolled") return;
+    const { mode, differences } = this.parts.dataplane.observe(enrollment.netns, enrollment.spec);
+    if (mode === "captured") return;
+    this.reconciler.queue.trigger(enrollment.uid);
+    throw new AgentError(
+      "NOT_CAPTURED",
+      `pod ${enrollment.name} is in the mesh but not captured: ${mode}${differences.map((text) => `; ${text}`).join("")}`,
+      "the agent repairs it by itself; see its log",
+    );
+  }
+
+  private async capture(pod: Pod, request: CniPodRequest): Promise<void> {
+    const handle = this.parts.finder.open(request.netns);
+    const enrollment = this.roster.ensure(pod);
+    enrollment.takeCniIps(request.ips);
+    enrollment.inCniAdd = true;
+    enrollment.lost = false;
+    enrollment.admittedUntil = Date.now() + ADMITTED_MS;
+    enrollment.offerNetns(handle);
+    try {
+      await this.reconciler.queue.run(pod.uid);
+    } catch (error) {
+      this.giveUp(enrollment);
+      throw error;
+    } finally {
+      enrollment.inCniAdd = false;
+    }
+  }
+
+  /** The runtime throws this sandbox away: its netns and addresses must not be used by a retry. */
+  private giveUp(enrollment: Enrollment): void {
+    enrollment.admittedUntil = 0;
+    enrollment.takeCniIps([]);
+    enrollment.dropNetns();
+    enrollment.state = "pending";
+    this.reconciler.queue.trigger(enrollment.uid);
+  }
+
+  /**
+   * The pod that the runtime means. With a uid only that very pod will do: the cache may still hold the
+   * previous pod of the same name (a StatefulSet's), which must not be enrolled in its place.
+   */
+  private async findPod(request: CniPodRequest, signal: AbortSignal): Promise<Pod | undefined> {
+    const { cluster } = this.parts;
+    const { podNamespace, podName, podUid } = request;
+    const fits = (pod: Pod | undefined): pod is Pod =>
+      pod !== undefined &&
+      // A static pod's runtime uid is its config hash; the API's mirror pod has a uid of its own.
+      (podUid === undefined || pod.uid === podUid || pod.annotations[CONFIG_HASH_ANNOTATION] === podUid);
+    for (let waited = 0; waited <= CACHE_WAIT_MS; waited += CACHE_POLL_MS) {
+      const cached = cluster.podNamed(podNamespace, podName);
+      if (fits(cached) && cluster.namespace(podNamespace) !== undefined) return cached;
+      if (signal.aborted) throw retry("REQUEST_ABORTED", "the plugin gave up waiting");
+      await new Promise<void>((resolve) => this.parts.clock.after(CACHE_POLL_MS, resolve));
+    }
+    const cached = cluster.podNamed(podNamespace, podName);
+    if (fits(cached)) return cached;
+    const live = await cluster.readPod(podNamespace, podName, signal);
+    return fits(live) ? live : undefined;
+  }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Stop } from "../core/disposable.ts";
+import { isTerminal, type Pod } from "../core/pod.ts";
+import type { CniHandler, NamespaceChange, PodChange } from "../core/ports.ts";
+import { Admission } from "./admission.ts";
+import { annotationOf } from "./announcer.ts";
+import { CensusGauge, census, type PodStatus } from "./census.ts";
+import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
+import type { Parts } from "./parts.ts";
+import { Publication } from "./publication.ts";
+import { Reconciler } from "./reconciler.ts";
+import { Roster } from "./roster.ts";
+import { Sweep } from "./sweep.ts";
+
+const SWEEP_MS = 30_000;
+const STOP_DEADLINE_MS = 2_500;
+
+/**
+ * The node agent: keeps every pod of this node as Kubernetes wants it. Start-up rebuilds the roster
+ * from the kernel before ztunnel or the plugin hear anything; shutdown leaves all pods captured.
+ */
+export class Agent {
+  readonly roster = new Roster();
+  readonly reconciler: Reconciler;
+  readonly admission: CniHandler;
+  private readonly sweep: Sweep;
+  private readonly publication: Publication;
+  private readonly gauge: CensusGauge;
+  private readonly stops: Stop[] = [];
+  private censusDue = false;
+  private serving = false;
+
+  constructor(
+    private readonly parts: Parts,
+    sweepMs: number = SWEEP_MS,
+  ) {
+    this.reconciler = new Reconciler(parts, this.roster, () => this.countSoon());
+    this.admission = new Admission(parts, this.roster, this.reconciler, () => this.serving);
+    this.publication = new Publication(parts);
+    this.sweep = new Sweep(parts, this.roster, this.reconciler, sweepMs, () => void this.publication.write(true));
+    this.gauge = new CensusGauge(parts);
+  }
+
+  /**
+   * Caches and self-tests, then the kernel's state of every pod, then ztunnel, the queue and (by the
+   * caller, once this resolves) the plugin's socket. @throws what a part throws that cannot start.
+   */
+  async start(): Promise<void> {
+    const { cluster, dataplane, ztunnel, probes, logger } = this.parts;
+    ztunnel.listen();
+    const [tests] = await Promise.all([dataplane.start(), cluster.start()]);
+    for (const { engine, works, reason } of tests) {
+      this.parts.metrics.set("ambient_cni_engine", works && engine === dataplane.engine ? 1 : 0, {
+        engine,
+        reason: reason ?? "",
+      });
+    }
+    await probes.start();
+    await this.adopt();
+    this.stops.push(cluster.onPod((change) => this.podChanged(change)));
+    this.stops.push(cluster.onNamespace((change) => this.namespaceChanged(change)));
+    ztunnel.serve(() => this.roster.snapshot(), {
+      acked: (uid) => this.ztunnelAcked(uid),
+      refused: (uid, _connection, reason) => this.ztunnelRefused(uid, reason),
+      changed: () => this.ztunnelChanged(),
+    });
+    this.serving = true;
+    for (const pod of cluster.pods()) this.reconciler.queue.trigger(pod.uid);
+    this.reconciler.queue.start();
+    this.sweep.start();
+    await this.publication.write();
+    logger.info("serving", { pods: this.roster.size, engine: dataplane.engine });
+  }
+
+  /** Ends all work; the kernel keeps every pod captured. */
+  async stop(): Promise<void> {
+    this.serving = false;
+    this.sweep.stop();
+    for (const stop of this.stops.splice(0)) stop();
+    await this.reconciler.queue.stop(STOP_DEADLINE_MS);
+    await this.publication.write(true);
+    await this.parts.ztunnel.stop();
+    await this.parts.cluster.stop();
+    await this.parts.probes.stop(false);
+    for (const { uid } of [...this.roster.all()]) this.roster.remove(uid);
+  }
+
+  /** Every pod of the node with its state and the reason for it. */
+  pods(): PodStatus[] {
+    return census(this.parts, this.roster);
+  }
+
+  /** What is missing for readiness; empty = ready. A pod that waits only for ztunnel does not count. */
+  missing(): string[] {
+    if (!this.serving) return ["agent: still reading the cluster and the kernel"];
+    return this.pods()
+      .filter(({ state, reason }) => state === "failing" || (state === "pending" && reason !== "NO_ZTUNNEL"))
+      .filter(({ ips }) => ips.length > 0)
+      .map(({ pod, reason }) => `pod ${pod}: ${reason}`);
+  }
+
+  /** Rebuilds the roster from the kernel: one pass over /proc, one look into each netns. */
+  private async adopt(): Promise<void> {
+    const { cluster, finder, dataplane, probes, logger, config } = this.parts;
+    const candidates = [...cluster.pods()].filter((pod) => !pod.hostNetwork && !isTerminal(pod) && pod.ips.length > 0);
+    const found = await finder.find(candidates);
+    const owners = new Map<string, readonly string[]>();
+    let adopted = 0;
+    for (const pod of candidates) {
+      const handle = found.get(pod.uid);
+      const ambient = eligibilityOf(config, cluster, pod).verdict === "ambient";
+      if (handle === undefined) {
+        // Not found, but ztunnel may still run its proxy: `keep` it until the sweep knows more.
+        if (ambient && annotationOf(pod) === "enabled") this.roster.ensure(pod).annotation = "enabled";
+        continue;
+      }
+      const ours = dataplane.present(handle);
+      if (!ambient && !ours) {
+        handle.close();
+        continue;
+      }
+      const enrollment = this.roster.ensure(pod);
+      enrollment.annotation = annotationOf(pod);
+      enrollment.adoptNetns(handle);
+      if (!ours) {
+        const unannounced = enrollment.annotation === null && pod.phase === "Running";
+        enrollment.late = ambient && unannounced && this.startedUnseen(pod);
+        continue;
+      }
+      adopted += 1;
+      const exempt = exemptibleIps(config, pod.ips);
+      owners.set(pod.uid, exempt);
+      enrollment.exemptIps = exempt;
+      this.restoreSpec(pod);
+    }
+    await probes.reconcile(owners);
+    logger.info("kernel state adopted", { pods: candidates.length, found: found.size, captured: adopted });
+  }
+
+  private restoreSpec(pod: Pod): void {
+    const enrollment = this.roster.ensure(pod);
+    if (enrollment.netns === undefined) return;
+    try {
+      const { spec } = captureSpec(this.parts.config, pod, pod.ips, this.parts.nameservers);
+      enrollment.spec = spec;
+      const { mode, engine } = this.parts.dataplane.observe(enrollment.netns, spec);
+      enrollment.engine = engine;
+      if (mode === "captured") {
+        enrollment.state = "enrolled";
+        enrollment.enrolledAt = Date.now();
+      }
+    } catch (error) {
+      this.parts.logger.warn("adopting a pod", { pod: enrollment.name, error: String(error) });
+    }
+  }
+
+  /** True for a pod that was made while no agent was there: its ADD should have been refused. */
+  private startedUnseen({ createdAt }: Pod): boolean {
+    const { lastAliveAt } = this.parts;
+    return createdAt !== undefined && lastAliveAt !== undefined && createdAt > lastAliveAt;
+  }
+
+  private podChanged({ kind, pod }: PodChange): void {
+    this.parts.metrics.count("nodeagent_reconcile_events_total", { type: kind === "delete" ? "delete" : "update" });
+    const enrollment = this.roster.get(pod.uid);
+    if (enrollment !== undefined && kind === "delete") enrollment.admittedUntil = 0;
+    this.reconciler.queue.trigger(pod.uid);
+    this.publication.touch();
+    this.countSoon();
+  }
+
+  private namespaceChanged({ kind, namespace, previous }: NamespaceChange): void {
+    this.publication.touch();
+    // A deleted namespace's pods go by their own delete events; nothing to decide here.
+    if (kind === "delete" || JSON.stringify(previous?.labels) === JSON.stringify(namespace.labels)) return;
+    this.parts.metrics.count("nodeagent_reconcile_events_total", { type: previous === undefined ? "add" : "update" });
+    for (const pod of this.parts.cluster.pods()) {
+      if (pod.namespace === namespace.name) this.reconciler.queue.trigger(pod.uid);
+    }
+  }
+
+  private ztunnelAcked(uid: string): void {
+    const enrollment = this.roster.get(uid);
+    if (enrollment?.netns === undefined) return;
+    enrollment.ackedNetns = enrollment.netns.id;
+    if (enrollment.state !== "enrolled" || enrollment.failure !== undefined) this.reconciler.queue.trigger(uid);
+  }
+
+  private ztunnelRefused(uid: string, reason: string): void {
+    const enrollment = this.roster.get(uid);
+    if (enrollment === undefined) return;
+    enrollment.ackedNetns = undefined;
+    this.parts.logger.warn("ztunnel refused a pod; it tries again by itself", { pod: enrollment.name, reason });
+  }
+
+  private ztunnelChanged(): void {
+    const ready = this.parts.ztunnel.connections().some((connection) => connection.ready);
+    if (ready) {
+      for (const { uid, state } of this.roster.all()) {
+        if (state === "pending") this.reconciler.queue.trigger(uid);
+      }
+    } else {
+      // The next ztunnel gets them all in its snapshot.
+      for (const enrollment of this.roster.all()) enrollment.ackedNetns = undefined;
+    }
+    this.countSoon();
+  }
+
+  private countSoon(): void {
+    if (this.censusDue) return;
+    this.censusDue = true;
+    this.parts.clock.after(100, () => {
+      this.censusDue = false;
+      this.gauge.update(this.pods());
+      this.parts.metrics.set("ambient_cni_queue_depth", this.reconciler.queue.depth);
+    });
+  }
+}

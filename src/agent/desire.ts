@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Config } from "../core/config/config.ts";
+import { type Eligibility, evaluate } from "../core/eligibility.ts";
+import { captureOverrides } from "../core/overrides.ts";
+import { type Pod, podKey } from "../core/pod.ts";
+import type { CaptureSpec, Cluster } from "../core/ports.ts";
+
+export interface Desire {
+  readonly eligibility: Eligibility;
+  /** Sentences about annotations that were not heeded. */
+  readonly warnings: readonly string[];
+  readonly spec: CaptureSpec;
+}
+
+/** Nameservers a pod of this DNS policy asks; undefined = not known, capture every port 53. */
+export type Nameservers = (pod: Pod) => readonly string[] | undefined;
+
+/** Whether the pod belongs to the mesh, from the caches alone. */
+export function eligibilityOf(config: Config, cluster: Cluster, pod: Pod): Eligibility {
+  const rules = { enablementSelectors: config.enablementSelectors, excludedNamespaces: config.excludedNamespaces };
+  return evaluate(rules, pod, cluster.namespace(pod.namespace)?.labels);
+}
+
+/**
+ * What must be true of a pod's traffic.
+ * @throws AgentError ANNOTATION_INVALID naming annotation and value.
+ */
+export function captureSpec(
+  config: Config,
+  pod: Pod,
+  ips: readonly string[],
+  nameservers: Nameservers,
+): { readonly spec: CaptureSpec; readonly warnings: readonly string[] } {
+  const overrides = captureOverrides(pod, config);
+  const spec: CaptureSpec = {
+    uid: pod.uid,
+    pod: podKey(pod),
+    ips,
+    ipv6: config.ipv6,
+    dnsCapture: overrides.dnsCapture,
+    dnsServers: config.dnsCaptureServers === "all" ? undefined : nameservers(pod),
+    bypassInbound: overrides.bypassInbound,
+    rerouteInterfaces: overrides.rerouteInterfaces,
+    excludeOutboundCidrs: overrides.excludeOutboundCidrs,
+    probeIpv4: config.probeIpv4,
+    probeIpv6: config.probeIpv6,
+  };
+  return { spec, warnings: overrides.warnings };
+}
+
+/** Addresses of the spec that this node captures. */
+export function exemptibleIps(config: Config, ips: readonly string[]): readonly string[] {
+  return config.ipv6 ? ips : ips.filter((ip) => !ip.includes(":"));
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+import { AgentError } from "../core/errors.ts";
+import type { CaptureSpec, NetnsHandle } from "../core/ports.ts";
+import { runSteps, type Step } from "../core/transaction.ts";
+import { exemptibleIps } from "./desire.ts";
+import type { Enrollment } from "./enrollment.ts";
+import type { Parts } from "./parts.ts";
+
+/** A retry is useful: the netns appears when the runtime has started the pod. */
+export function netnsNotFound(enrollment: Enrollment): AgentError {
+  return new AgentError(
+    "NETNS_NOT_FOUND",
+    `no process of pod ${enrollment.name} (uid ${enrollment.uid}) lives in a netns that carries ${enrollment.ips.join(", ")}`,
+    "nothing to do while the pod starts; otherwise check that the node's /proc is mounted and that the pod's runtime uses a Linux netns",
+  );
+}
+
+/**
+ * Brings one pod into the mesh: state and routes, then ztunnel's ack, then the probe exemption, then
+ * capture. Until the last step nothing of the pod's traffic changes, so a running pod sees no refused
+ * connection, and a new pod has no process yet. A pod that was captured before this pass is only
+ * repaired: whatever fails, it is never let out.
+ */
+export class Enroller {
+  constructor(private readonly parts: Parts) {}
+
+  /** One pass, idempotent; a pod that is as it should be costs no fork and no message. */
+  async enroll(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const observed = this.parts.dataplane.observe(netns, spec);
+    if (observed.mode === "captured") {
+      enrollment.engine = observed.engine ?? this.parts.dataplane.engine;
+      await this.exempt(enrollment, spec);
+      await this.introduce(enrollment, netns);
+    } else if (observed.mode === "absent") {
+      await this.captureAnew(enrollment, netns, spec);
+    } else {
+      if (observed.mode === "differs" && enrollment.state === "enrolled" && sameSpec(enrollment.spec, spec)) {
+        this.parts.metrics.count("ambient_cni_drift_repairs_total", { what: "capture" });
+        this.parts.logger.warn("capture differs from what it should be; repairing", {
+          pod: enrollment.name,
+          differences: observed.differences,
+        });
+      }
+      await this.exempt(enrollment, spec);
+      enrollment.engine = await this.parts.dataplane.capture(netns, spec);
+      await this.introduce(enrollment, netns);
+    }
+    enrollment.spec = spec;
+    enrollment.state = "enrolled";
+    enrollment.enrolledAt ??= Date.now();
+  }
+
+  private async captureAnew(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const { dataplane, ztunnel, probes, metrics, logger } = this.parts;
+    const began = performance.now();
+    const ackedBefore = enrollment.acked;
+    const steps: Step[] = [
+      {
+        name: "prepare routes",
+        apply: () => dataplane.prepare(netns, spec),
+        undo: () => dataplane.release(netns),
+      },
+      {
+        name: "add to ztunnel",
+        apply: async () => {
+          if (enrollment.acked) return;
+          await ztunnel.add(enrollment.workload, netns);
+          enrollment.ackedNetns = netns.id;
+        },
+        undo: async () => {
+          // What a snapshot told ztunnel stays told: the retry needs it, and unenrolling sends the del.
+          if (ackedBefore || ztunnel.connections().length === 0) return;
+          enrollment.ackedNetns = undefined;
+          await ztunnel.del(enrollment.uid);
+        },
+      },
+      {
+        name: "exempt probes",
+        apply: () => this.exempt(enrollment, spec),
+        undo: async () => {
+          await probes.revoke(enrollment.uid, enrollment.exemptIps);
+          enrollment.exemptIps = [];
+        },
+      },
+      {
+        name: "capture",
+        apply: async () => {
+          enrollment.engine = await dataplane.capture(netns, spec);
+        },
+        // capture() undoes itself; the state under it goes with the first step.
+        undo: () => undefined,
+      },
+    ];
+    const timings = await runSteps(steps, (step, reason) =>
+      logger.error("undoing a failed enrolment", { pod: enrollment.name, step, reason }),
+    );
+    const engine = enrollment.engine ?? dataplane.engine;
+    for (const { name, milliseconds } of timings) {
+      metrics.observe("ambient_cni_enroll_seconds", milliseconds / 1000, { engine, phase: name.replaceAll(" ", "_") });
+    }
+    metrics.observe("ambient_cni_enroll_seconds", (performance.now() - began) / 1000, { engine, phase: "total" });
+    logger.info("captured", {
+      pod: enrollment.name,
+      engine,
+      ips: spec.ips,
+      via: enrollment.inCniAdd ? "cni" : "watch",
+      ms: Object.fromEntries(timings.map((timing) => [timing.name, Math.round(timing.milliseconds * 100) / 100])),
+    });
+  }
+
+  /** Makes sure that a captured pod is known to ztunnel, once one is connected. */
+  private async introduce(enrollment: Enrollment, netns: NetnsHandle): Promise<void> {
+    if (enrollment.acked || !this.parts.ztunnel.connections().some(({ ready }) => ready)) return;
+    await this.parts.ztunnel.add(enrollment.workload, netns);
+    enrollment.ackedNetns = netns.id;
+  }
+
+  private async exempt(enrollment: Enrollment, spec: CaptureSpec): Promise<void> {
+    const wanted = exemptibleIps(this.parts.config, spec.ips);
+    const gone = enrollment.exemptIps.filter((ip) => !wanted.includes(ip));
+    const added = wanted.filter((ip) => !enrollment.exemptIps.includes(ip));
+    if (added.length > 0) await this.parts.probes.allow(enrollment.uid, wanted);
+    if (gone.length > 0) await this.parts.probes.revoke(enrollment.uid, gone);
+    enrollment.exemptIps = wanted;
+  }
+}
+
+function sameSpec(a: CaptureSpec | undefined, b: CaptureSpec): boolean {
+  return a !== undefined && JSON.stringify(a) === JSON.stringify(b);
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type Pod, podKey } from "../core/pod.ts";
+import type { CaptureSpec, EngineName, NetnsHandle, NetnsId, RedirectionState, Workload } from "../core/ports.ts";
+
+/** Where a pod that belongs to the mesh (or still carries our state) stands. */
+export type EnrollmentState =
+  /** Not captured yet: waiting for its first pass, for its netns or for a ztunnel. */
+  | "pending"
+  /** Captured, known to a ztunnel, annotated. */
+  | "enrolled"
+  /** On its way out: new connections are no longer captured. */
+  | "draining";
+
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+  /** Wall clock, ms. */
+  readonly since: number;
+}
+
+/** Our record of one pod. A cache: each pass over the pod compares it with the kernel again. */
+export class Enrollment {
+  state: EnrollmentState = "pending";
+  pod: Pod;
+  /** True until the CNI ADD that brought this pod has been answered. */
+  inCniAdd = false;
+  /** Wall clock, ms: until then a pod that a CNI request read live counts, though the cache lacks it. */
+  admittedUntil = 0;
+  spec: CaptureSpec | undefined;
+  engine: EngineName | undefined;
+  /** The netns for which a ztunnel has acked an add. */
+  ackedNetns: NetnsId | undefined;
+  /** Addresses that the probe exemption holds for this pod. */
+  exemptIps: readonly string[] = [];
+  /** What the annotation says as far as we wrote or read it. */
+  annotation: RedirectionState | null | undefined;
+  /** resourceVersion of the cached pod when we last patched it: until the cache moves on, ours is newer. */
+  patchedFrom: string | undefined;
+  failure: Failure | undefined;
+  /** Annotations that were not heeded, as last logged. */
+  warnings: readonly string[] = [];
+  /** A sweep found no process of this pod in any netns. */
+  lost = false;
+  /** Wall clock, ms. */
+  enrolledAt: number | undefined;
+  /** Captured by the watch though its ADD should have done it. */
+  late = false;
+  private handle: NetnsHandle | undefined;
+  private offered: NetnsHandle | undefined;
+  private cniIps: readonly string[] = [];
+  private apiIpsAtAdd: readonly string[] = [];
+
+  constructor(pod: Pod) {
+    this.pod = pod;
+  }
+
+  get uid(): string {
+    return this.pod.uid;
+  }
+
+  get name(): string {
+    return podKey(this.pod);
+  }
+
+  get workload(): Workload {
+    const { uid, name, namespace, serviceAccount } = this.pod;
+    return { uid, name, namespace, serviceAccount };
+  }
+
+  /**
+   * Addresses to capture. The runtime's, from a CNI ADD, are newer than the API's until the API shows
+   * others than it did at that time: a recreated sandbox has a new address, the API still the old one.
+   */
+  get ips(): readonly string[] {
+    const unchanged = this.pod.ips.join() === this.apiIpsAtAdd.join();
+    return this.cniIps.length > 0 && (this.pod.ips.length === 0 || unchanged) ? this.cniIps : this.pod.ips;
+  }
+
+  /** Notes the addresses that a CNI ADD brought. */
+  takeCniIps(ips: readonly string[]): void {
+    this.cniIps = ips;
+    this.apiIpsAtAdd = this.pod.ips;
+  }
+
+  get netns(): NetnsHandle | undefined {
+    return this.handle;
+  }
+
+  get acked(): boolean {
+    return this.handle !== undefined && this.ackedNetns === this.handle.id;
+  }
+
+  /** Leaves a handle for the next pass over this pod to take: a pass under way keeps the one it has. */
+  offerNetns(handle: NetnsHandle): void {
+    this.offered?.close();
+    this.offered = handle;
+  }
+
+  /** Takes what was offered. Returns true when that is another netns than the one held. */
+  takeOffer(): boolean {
+    const handle = this.offered;
+    this.offered = undefined;
+    return handle !== undefined && this.adoptNetns(handle);
+  }
+
+  /**
+   * Takes over a handle. When it names the netns already held, the new fd is closed and the old one
+   * kept; another netns replaces it. Returns whether a held netns was replaced.
+   */
+  adoptNetns(handle: NetnsHandle): boolean {
+    const held = this.handle;
+    if (held === handle) return false;
+    if (held !== undefined && held.id === handle.id) {
+      handle.close();
+      return false;
+    }
+    this.handle = handle;
+    held?.close();
+    return held !== undefined;
+  }
+
+  dropNetns(): void {
+    this.offered?.close();
+    this.offered = undefined;
+    this.handle?.close();
+    this.handle = undefined;
+    this.ackedNetns = undefined;
+  }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+import { evaluate } from "../core/eligibility.ts";
+import { messageOf } from "../core/errors.ts";
+import type { Pod } from "../core/pod.ts";
+import type { Parts } from "./parts.ts";
+
+/** Changes that come close together are written once, in ms. */
+const SETTLE_MS = 200;
+
+/**
+ * Keeps the file up to date that lets the plugin judge while the agent is away. A namespace is clear
+ * when a pod without labels of its own would not be in the mesh there, and no pod of this node is in
+ * the mesh by its own label.
+ */
+export class Publication {
+  private pending = false;
+  private last: string | undefined;
+
+  constructor(private readonly parts: Parts) {}
+
+  /** Something changed: write soon. */
+  touch(): void {
+    if (this.pending) return;
+    this.pending = true;
+    this.parts.clock.after(SETTLE_MS, () => {
+      this.pending = false;
+      void this.write();
+    });
+  }
+
+  /**
+   * Writes now if the content is new, or anyway with `refresh`: the file's time says when an agent was
+   * last alive. Failing is logged: without the file the plugin fails closed.
+   */
+  async write(refresh = false): Promise<void> {
+    const clear = this.clearNamespaces();
+    const text = clear.join("\n");
+    if (!refresh && text === this.last) return;
+    try {
+      await this.parts.publish(clear);
+      this.last = text;
+    } catch (error) {
+      this.parts.logger.warn("publishing the state for the plugin", { error: messageOf(error) });
+    }
+  }
+
+  clearNamespaces(): string[] {
+    const { cluster, config } = this.parts;
+    const rules = { enablementSelectors: config.enablementSelectors, excludedNamespaces: config.excludedNamespaces };
+    const occupied = new Set<string>();
+    for (const pod of cluster.pods()) {
+      const labels = cluster.namespace(pod.namespace)?.labels;
+      if (evaluate(rules, pod, labels).verdict !== "none") occupied.add(pod.namespace);
+    }
+    return [...cluster.namespaces()]
+      .filter(({ name, labels }) => {
+        return !occupied.has(name) && evaluate(rules, plainPod(name), labels).verdict === "none";
+      })
+      .map(({ name }) => name)
+      .sort();
+  }
+}
+
+function plainPod(namespace: string): Pod {
+  return {
+    uid: "",
+    namespace,
+    name: "",
+    nodeName: "",
+    serviceAccount: "default",
+    labels: {},
+    annotations: {},
+    phase: "Pending",
+    ips: [],
+    hostNetwork: false,
+    runtimeClass: undefined,
+    containers: [],
+    initContainers: [],
+    containerIds: [],
+    resourceVersion: "",
+  };
+}
