@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { X509Certificate } from "node:crypto";
+
+/** Who a workload is, as far as mutual TLS is concerned. */
+export interface Identity {
+  readonly trustDomain: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+const PATTERN = /^spiffe:\/\/([^/]+)\/ns\/([^/]+)\/sa\/([^/]+)$/;
+/** One path segment of a SPIFFE id: what Kubernetes allows in these names, and nothing that could end a URI. */
+const SEGMENT = /^[A-Za-z0-9._-]{1,253}$/;
+
+/**
+ * Text form `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`, as Istio writes it.
+ * @throws Error that names the part that can't be a segment of a SPIFFE id.
+ */
+export function spiffeId(identity: Identity): string {
+  for (const part of [identity.trustDomain, identity.namespace, identity.serviceAccount]) {
+    if (!SEGMENT.test(part)) throw new Error(`not a part of a SPIFFE id: ${JSON.stringify(part)}`);
+  }
+  return `spiffe://${identity.trustDomain}/ns/${identity.namespace}/sa/${identity.serviceAccount}`;
+}
+
+/** The parts of a SPIFFE id in Istio's form. @throws Error that names the text when it has another form. */
+export function parseSpiffeId(text: string): Identity {
+  const [, trustDomain, namespace, serviceAccount] = PATTERN.exec(text) ?? [];
+  if (trustDomain === undefined || namespace === undefined || serviceAccount === undefined) {
+    throw new Error(`not a SPIFFE id of a service account: ${JSON.stringify(text)}`);
+  }
+  return { trustDomain, namespace, serviceAccount };
+}
+
+/** The SPIFFE ids among the URI names of a certificate; empty when it has none. */
+export function spiffeIdsOf(certificate: X509Certificate): string[] {
+  return (certificate.subjectAltName ?? "")
+    .split(", ")
+    .filter((name) => name.startsWith("URI:"))
+    .map((name) => name.slice("URI:".length))
+    .filter((uri) => PATTERN.test(uri));
+}
