@@ -100,7 +100,6 @@ function extensions(use: CertificateSpec["use"]): Extension[] {
     // RFC 5280 4.2.1.6: critical, because the subject is empty.
     extension(
       id_ce_subjectAltName,
-      id_ce_subjectKeyIdentifier,
       true,
       new SubjectAlternativeName([new GeneralName({ uniformResourceIdentifier: use.uri })]),
     ),
