@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type Clock, systemClock } from "../core/clock.ts";
+import type { Stop } from "../core/disposable.ts";
+import { AgentError } from "../core/errors.ts";
+import { type Namespace, type Pod, podKey } from "../core/pod.ts";
+import type {
+  Cluster,
+  Logger,
+  Metrics,
+  NamespaceChange,
+  PodChange,
+  PodEvent,
+  PodRef,
+  RedirectionState,
+} from "../core/ports.ts";
+import { Annotator } from "./annotate.ts";
+import { KubeClient } from "./client.ts";
+import { type CredentialSource, inClusterCredentials } from "./credentials.ts";
+import { EventRecorder } from "./events.ts";
+import { namespaceFromKube, podFromKube } from "./from-kube.ts";
+import { KubeError } from "./kube-error.ts";
+import { kubeconfigCredentials } from "./kubeconfig.ts";
+import { NAMESPACES_PATH, PODS_PATH, podPath } from "./paths.ts";
+import { Reflector } from "./reflector.ts";
+import { Store } from "./store.ts";
+
+const SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount";
+const READ_TIMEOUT_MS = 10_000;
+const GAUGE_PERIOD_MS = 15_000;
+/** Problems already told; a pod with a broken status would otherwise repeat itself with every event. */
+const MAX_TOLD = 1_000;
+
+export interface KubeClusterOptions {
+  readonly nodeName: string;
+  /** Path; without it the pod's service account is used. */
+  readonly kubeconfig?: string | undefined;
+  /** Where kubelet mounts the service account. */
+  readonly serviceAccountDir?: string | undefined;
+  /** KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are read from here. */
+  readonly environment?: Readonly<Record<string, string | undefined>> | undefined;
+  /** Source of Events and user agent. */
+  readonly component?: string | undefined;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly clock?: Clock | undefined;
+  readonly random?: (() => number) | undefined;
+}
+
+/** How current one collection is, for people. */
+export interface CollectionStatus {
+  readonly resource: string;
+  readonly synced: boolean;
+  readonly size: number;
+  readonly resourceVersion: string | undefined;
+  /** Age of the open watch; undefined while there is none. */
+  readonly watchAgeSeconds: number | undefined;
+  readonly relists: number;
+}
+
+/** Pods of this node and all namespaces, from the API server and back to it. */
+export class KubeCluster implements Cluster {
+  readonly #client: KubeClient;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #metrics: Metrics;
+  readonly #pods: Store<Pod>;
+  readonly #namespaces: Store<Namespace>;
+  readonly #podReflector: Reflector<Pod>;
+  readonly #namespaceReflector: Reflector<Namespace>;
+  readonly #annotator: Annotator;
+  readonly #recorder: EventRecorder;
+  readonly #stop = new AbortController();
+  readonly #told = new Set<string>();
+  #cancelGauge: () => void = () => undefined;
+
+  constructor(options: KubeClusterOptions) {
+    const { logger, metrics, nodeName, clock = systemClock, random = Math.random, component = "ambient-cni" } = options;
+    // An empty node name would select the pods that are not scheduled yet, of the whole cluster.
+    if (!/^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/.test(nodeName)) {
+      throw new AgentError(
+        "NODE_NAME",
+        `NODE_NAME is no node's name: ${JSON.stringify(nodeName)}`,
+        "set NODE_NAME from the field spec.nodeName",
+      );
+    }
+    this.#clock = clock;
+    this.#logger = logger;
+    this.#metrics = metrics;
+    this.#client = new KubeClient({ credentials: credentialsOf(options), clock, logger, userAgent: component });
+    this.#pods = new Store<Pod>(podKey, logger);
+    this.#namespaces = new Store<Namespace>((namespace) => namespace.name, logger);
+    const shared = { client: this.#client, clock, random, logger, metrics };
+    this.#podReflector = new Reflector({
+      ...shared,
+      resource: "pods",
+      path: PODS_PATH,
+      fieldSelector: `spec.nodeName=${nodeName}`,
+      project: (object) => podFromKube(object, this.#report),
+      store: this.#pods,
+    });
+    this.#namespaceReflector = new Reflector({
+      ...shared,
+      resource: "namespaces",
+      path: NAMESPACES_PATH,
+      project: (object) => namespaceFromKube(object, this.#report),
+      store: this.#namespaces,
+    });
+    const { signal } = this.#stop;
+    this.#annotator = new Annotator({ client: this.#client, clock, random, signal });
+    this.#recorder = new EventRecorder({
+      client: this.#client,
+      clock,
+      logger,
+      nodeName,
+      component,
+      signal,
+      now: () => new Date(),
+    });
+  }
+
+  /** @throws AgentError KUBE_CREDENTIALS that names the file, KUBE_STOPPED when stopped meanwhile. */
+  async start(): Promise<void> {
+    await this.#client.verifyCredentials();
+    if (this.#stop.signal.aborted) throw new AgentError("KUBE_STOPPED", "stopped before the start");
+    this.#podReflector.start();
+    this.#namespaceReflector.start();
+    this.#gauge();
+    await Promise.all([this.#podReflector.synced, this.#namespaceReflector.synced]);
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.#cancelGauge();
+    await Promise.all([this.#podReflector.stop(), this.#namespaceReflector.stop()]);
+    await this.#client.close();
+  }
+
+  get synced(): boolean {
+    return this.#podReflector.isSynced && this.#namespaceReflector.isSynced;
+  }
+
+  pods(): IterableIterator<Pod> {
+    return this.#pods.values();
+  }
+
+  pod(uid: string): Pod | undefined {
+    return this.#pods.get(uid);
+  }
+
+  podNamed(namespace: string, name: string): Pod | undefined {
+    return this.#pods.named(podKey({ namespace, name }));
+  }
+
+  namespace(name: string): Namespace | undefined {
+    return this.#namespaces.named(name);
+  }
+
+  namespaces(): IterableIterator<Namespace> {
+    return this.#namespaces.values();
+  }
+
+  onPod(listener: (change: PodChange) => void): Stop {
+    return this.#pods.listen(({ kind, item, previous }) => listener({ kind, pod: item, previous }));
+  }
+
+  onNamespace(listener: (change: NamespaceChange) => void): Stop {
+    return this.#namespaces.listen(({ kind, item, previous }) => listener({ kind, namespace: item, previous }));
+  }
+
+  async readPod(namespace: string, name: string, signal: AbortSignal): Promise<Pod | undefined> {
+    let object: unknown;
+    try {
+      object = await this.#client.request({
+        method: "GET",
+        path: podPath(namespace, name),
+        signal,
+        timeoutMs: READ_TIMEOUT_MS,
+      });
+    } catch (error) {
+      if (error instanceof KubeError && error.status === 404) return undefined;
+      throw error;
+    }
+    const pod = podFromKube(object, this.#report);
+    if (pod === undefined) throw new AgentError("KUBE_MALFORMED", `the pod ${namespace}/${name} can't be read`);
+    return pod;
+  }
+
+  annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone"> {
+    return this.#annotator.annotate(pod, value);
+  }
+
+  event(pod: PodRef, event: PodEvent): Promise<void> {
+    return this.#recorder.record(pod, event);
+  }
+
+  status(): readonly CollectionStatus[] {
+    const one = (resource: string, size: number, reflector: Reflector<Pod> | Reflector<Namespace>) => ({
+      resource,
+      synced: reflector.isSynced,
+      size,
+      resourceVersion: reflector.resourceVersion,
+      watchAgeSeconds: reflector.watchAgeSeconds,
+      relists: reflector.relists,
+    });
+    return [
+      one("pods", this.#pods.size, this.#podReflector),
+      one("namespaces", this.#namespaces.size, this.#namespaceReflector),
+    ];
+  }
+
+  #gauge(): void {
+    for (const { resource, watchAgeSeconds } of this.status()) {
+      this.#metrics.set("ambient_cni_kube_watch_age_seconds", watchAgeSeconds ?? 0, { resource });
+    }
+    this.#cancelGauge = this.#clock.after(GAUGE_PERIOD_MS, () => this.#gauge());
+  }
+
+  readonly #report = (problem: string): void => {
+    if (this.#told.has(problem)) return;
+    if (this.#told.size >= MAX_TOLD) this.#told.clear();
+    this.#told.add(problem);
+    this.#logger.warn("an object of the API server is not as it should be", { problem });
+  };
+}
+
+function credentialsOf(options: KubeClusterOptions): CredentialSource {
+  if (options.kubeconfig !== undefined) return kubeconfigCredentials(options.kubeconfig);
+  const { environment = process.env, serviceAccountDir = SERVICE_ACCOUNT_DIR } = options;
+  return inClusterCredentials({
+    host: environment.KUBERNETES_SERVICE_HOST,
+    port: environment.KUBERNETES_SERVICE_PORT,
+    directory: serviceAccountDir,
+  });
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// What we keep of the API's objects. Their shapes are not trusted: a field of the wrong type counts
+// as absent, a wrong value is left out and reported, and only an object without identity is refused.
+import {
+  BYPASS_INBOUND_ANNOTATION,
+  CONFIG_HASH_ANNOTATION,
+  DNS_CAPTURE_ANNOTATION,
+  ENGINE_ANNOTATION,
+  EXCLUDE_OUTBOUND_ANNOTATION,
+  REDIRECTION_ANNOTATION,
+  REROUTE_INTERFACES_ANNOTATION,
+  SIDECAR_STATUS_ANNOTATION,
+} from "../core/constants.ts";
+import { messageOf } from "../core/errors.ts";
+import { canonicalIp } from "../core/ip.ts";
+import type { Namespace, Pod, PodPhase } from "../core/pod.ts";
+import { isRecord, listOf, recordOf, textOf } from "./json.ts";
+
+/** Told of each value that was left out, as a sentence. */
+export type Report = (problem: string) => void;
+
+const KEPT_ANNOTATIONS: readonly string[] = [
+  REDIRECTION_ANNOTATION,
+  DNS_CAPTURE_ANNOTATION,
+  BYPASS_INBOUND_ANNOTATION,
+  REROUTE_INTERFACES_ANNOTATION,
+  SIDECAR_STATUS_ANNOTATION,
+  EXCLUDE_OUTBOUND_ANNOTATION,
+  ENGINE_ANNOTATION,
+  CONFIG_HASH_ANNOTATION,
+];
+
+const PHASES: ReadonlySet<string> = new Set(["Pending", "Running", "Succeeded", "Failed", "Unknown"]);
+
+/** Undefined, and reported, when uid, name, namespace or version is missing. */
+export function podFromKube(object: unknown, report: Report): Pod | undefined {
+  const source = recordOf(object);
+  const metadata = recordOf(source.metadata);
+  const spec = recordOf(source.spec);
+  const status = recordOf(source.status);
+  const identity = identityOf(metadata);
+  const namespace = textOf(metadata.namespace);
+  if (identity === undefined || namespace === "") {
+    report(`a pod without uid, name, namespace or resourceVersion: ${excerpt(metadata)}`);
+    return undefined;
+  }
+  const label = `pod ${namespace}/${identity.name}`;
+  return {
+    ...identity,
+    namespace,
+    nodeName: textOf(spec.nodeName),
+    serviceAccount: textOf(spec.serviceAccountName) || "default",
+    labels: labelsOf(metadata),
+    annotations: annotationsOf(metadata),
+    phase: phaseOf(status),
+    ips: ipsOf(status, label, report),
+    hostNetwork: spec.hostNetwork === true,
+    runtimeClass: textOf(spec.runtimeClassName) || undefined,
+    containers: namesOf(spec.containers),
+    initContainers: namesOf(spec.initContainers),
+    containerIds: containerIdsOf(status),
+  };
+}
+
+/** Undefined, and reported, when uid, name or version is missing. */
+export function namespaceFromKube(object: unknown, report: Report): Namespace | undefined {
+  const metadata = recordOf(recordOf(object).metadata);
+  const identity = identityOf(metadata);
+  if (identity === undefined) {
+    report(`a namespace without uid, name or resourceVersion: ${excerpt(metadata)}`);
+    return undefined;
+  }
+  return { ...identity, labels: labelsOf(metadata) };
+}
+
+function identityOf(metadata: Record<string, unknown>) {
+  const uid = textOf(metadata.uid);
+  const name = textOf(metadata.name);
+  const resourceVersion = textOf(metadata.resourceVersion);
+  return uid === "" || name === "" || resourceVersion === "" ? undefined : { uid, name, resourceVersion };
+}
+
+function labelsOf(metadata: Record<string, unknown>): Readonly<Record<string, string>> {
+  return Object.fromEntries(Object.entries(recordOf(metadata.labels)).filter(isTextEntry));
+}
+
+function annotationsOf(metadata: Record<string, unknown>): Readonly<Record<string, string>> {
+  const all = recordOf(metadata.annotations);
+  const kept: Record<string, string> = {};
+  for (const name of KEPT_ANNOTATIONS) {
+    const value = Object.hasOwn(all, name) ? all[name] : undefined;
+    // Of the sidecar's status only the presence counts, and its JSON is the longest of them all.
+    if (typeof value === "string") kept[name] = name === SIDECAR_STATUS_ANNOTATION ? "" : value;
+  }
+  return kept;
+}
+
+function isTextEntry(entry: [string, unknown]): entry is [string, string] {
+  return typeof entry[1] === "string";
+}
+
+function phaseOf(status: Record<string, unknown>): PodPhase {
+  const phase = textOf(status.phase);
+  if (phase === "") return "Pending";
+  return PHASES.has(phase) ? (phase as PodPhase) : "Unknown";
+}
+
+function ipsOf(status: Record<string, unknown>, label: string, report: Report): readonly string[] {
+  const listed = listOf(status.podIPs).map((entry) => (isRecord(entry) ? entry.ip : entry));
+  const single = status.podIP;
+  const found = listed.length > 0 ? listed : single === undefined || single === "" ? [] : [single];
+  const ips = new Set<string>();
+  for (const ip of found) {
+    try {
+      ips.add(canonicalIp(textOf(ip)));
+    } catch (error) {
+      report(`${label}: an address is ignored: ${messageOf(error)}`);
+    }
+  }
+  return [...ips];
+}
+
+function namesOf(containers: unknown): readonly string[] {
+  return listOf(containers)
+    .map((container) => textOf(recordOf(container).name))
+    .filter((name) => name !== "");
+}
+
+function containerIdsOf(status: Record<string, unknown>): readonly string[] {
+  return ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"]
+    .flatMap((field) => listOf(status[field]))
+    .map((container) => textOf(recordOf(container).containerID))
+    .map((id) => id.slice(id.indexOf("://") < 0 ? 0 : id.indexOf("://") + 3))
+    .filter((id) => id !== "");
+}
+
+function excerpt(metadata: Record<string, unknown>): string {
+  return JSON.stringify({ namespace: metadata.namespace, name: metadata.name, uid: metadata.uid });
+}
