@@ -182,6 +182,8 @@ export interface SeqpacketServer {
 
 export interface NativeBinding {
   readonly abiVersion: number;
+  /** Injects the class of every error thrown from now on; called once, by load.ts. */
+  setErrorClass(errorClass: new (message: string, code: string, errno: number, syscall: string) => Error): void;
 
   // -- fds and network namespaces
   close(fd: number): void;

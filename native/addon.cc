@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// The init table; what each function does is said in src/native/binding.ts.
+#include <napi.h>
+
+#include "connect.h"
+#include "env.h"
+#include "fault.h"
+#include "link.h"
+#include "netns.h"
+#include "route.h"
+#include "socket.h"
+#include "sysctl.h"
+
+namespace ambient {
+
+namespace {
+
+/** Raised when a function changes its meaning; src/native/load.ts compares. */
+constexpr int kAbiVersion = 1;
+
+template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
+void add(Napi::Object& exports, const char* name) {
+    exports.Set(name, Napi::Function::New<guarded<Function>>(exports.Env(), name));
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+    env.SetInstanceData(new EnvState(env));
+    exports.Set("abiVersion", kAbiVersion);
+    add<setErrorClass>(exports, "setErrorClass");
+
+    add<closeFd>(exports, "close");
+    add<netnsOpen>(exports, "netnsOpen");
+    add<netnsCreate>(exports, "netnsCreate");
+    add<netnsIdentify>(exports, "netnsIdentify");
+    add<netnsCookie>(exports, "netnsCookie");
+    add<openFds>(exports, "openFds");
+
+    add<links>(exports, "links");
+    add<addresses>(exports, "addresses");
+    add<routes>(exports, "routes");
+    add<rules>(exports, "rules");
+    add<vethAdd>(exports, "vethAdd");
+    add<linkUp>(exports, "linkUp");
+    add<linkDelete>(exports, "linkDelete");
+    add<addressAdd>(exports, "addressAdd");
+    add<addressDelete>(exports, "addressDelete");
+    add<routeReplace>(exports, "routeReplace");
+    add<routeDelete>(exports, "routeDelete");
+    add<ruleAdd>(exports, "ruleAdd");
+    add<ruleDelete>(exports, "ruleDelete");
+
+    add<sysctlGet>(exports, "sysctlGet");
+    add<sysctlSet>(exports, "sysctlSet");
+
+    add<tcpListen>(exports, "tcpListen");
+    add<tcpConnect>(exports, "tcpConnect");
+    add<udpSocket>(exports, "udpSocket");
+    add<originalDestination>(exports, "originalDestination");
+    add<localEndpoint>(exports, "localEndpoint");
+    add<remoteEndpoint>(exports, "remoteEndpoint");
+    add<socketMark>(exports, "socketMark");
+    return exports;
+}
+
+} // namespace
+
+} // namespace ambient
+
+static Napi::Object initAddon(Napi::Env env, Napi::Object exports) {
+    return ambient::init(env, exports);
+}
+
+NODE_API_MODULE(ambient, initAddon)

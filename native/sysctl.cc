@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// /proc/sys/net shows the netns of the thread that opens the file, so both directions need no more
+// than an open inside. In an unprivileged container /proc/sys is mounted read-only; a thread with a
+// mount namespace of its own can make its own view writable without touching anybody else's.
+#include "sysctl.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/statvfs.h>
+
+#include <cerrno>
+
+#include "args.h"
+#include "fault.h"
+#include "netns_scope.h"
+#include "short_thread.h"
+#include "unique_fd.h"
+
+namespace ambient {
+
+namespace {
+
+std::string pathOf(const std::string& key) {
+    bool valid = key.rfind("net/", 0) == 0 && key.size() < 256 && key.back() != '/';
+    for (size_t start = 0; valid && start <= key.size();) {
+        size_t end = key.find('/', start);
+        if (end == std::string::npos) end = key.size();
+        std::string part = key.substr(start, end - start);
+        if (part.empty() || part == "." || part == "..") valid = false;
+        start = end + 1;
+    }
+    if (!valid) fail(EINVAL, "open", "read sysctl key \"" + key + "\"", "not a path below net/");
+    return "/proc/sys/" + key;
+}
+
+void write(int netns, const std::string& key, const std::string& value) {
+    const std::string what = "set sysctl " + key + " to " + value;
+    NetnsScope scope(netns);
+    UniqueFd fd(::open(pathOf(key).c_str(), O_WRONLY | O_CLOEXEC));
+    if (!fd) fail(errno, "open", what);
+    // One write: a sysctl reads every write(2) as a whole new value.
+    ssize_t written = ::write(fd.get(), value.data(), value.size());
+    if (written < 0) fail(errno, "write", what);
+    if (static_cast<size_t>(written) != value.size()) fail(EIO, "write", what);
+}
+
+/** Makes the calling thread's own view of `path` writable. False when `path` is no mount point. */
+bool remountWritable(const char* path, const std::string& what) {
+    struct statvfs status = {};
+    if (::statvfs(path, &status) != 0) fail(errno, "statvfs", what);
+    unsigned long flags = MS_REMOUNT | MS_BIND;
+    // A bind remount states all flags anew: keep those that are not in the way.
+    if ((status.f_flag & ST_NOSUID) != 0) flags |= MS_NOSUID;
+    if ((status.f_flag & ST_NODEV) != 0) flags |= MS_NODEV;
+    if ((status.f_flag & ST_NOEXEC) != 0) flags |= MS_NOEXEC;
+    if (::mount(nullptr, path, nullptr, flags, nullptr) == 0) return true;
+    if (errno == EINVAL) return false;
+    fail(errno, "mount", what, std::string("remounting ") + path + " writable was refused");
+}
+
+void ownMountNamespace(const std::string& what) {
+    if (::unshare(CLONE_NEWNS) != 0) {
+        fail(errno, "unshare", what, "/proc/sys is read-only and a mount namespace was refused");
+    }
+    // Otherwise the remount might reach the namespace this one was copied from.
+    if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 &&
+        ::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) {
+        fail(errno, "mount", what, "/proc/sys is read-only and mounts cannot be made private");
+    }
+}
+
+} // namespace
+
+Napi::Value sysctlGet(const Napi::CallbackInfo& info) {
+    Args args(info);
+    const std::string key = args.string(1, "key");
+    const std::string path = pathOf(key);
+    UniqueFd fd;
+    {
+        NetnsScope scope(args.netns(0));
+        fd.reset(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        if (!fd) fail(errno, "open", "read sysctl " + key);
+    }
+    std::string value(4096, '\0');
+    ssize_t size = ::read(fd.get(), value.data(), value.size());
+    if (size < 0) fail(errno, "read", "read sysctl " + key);
+    value.resize(static_cast<size_t>(size));
+    while (!value.empty() && value.back() == '\n')
+        value.pop_back();
+    return Napi::String::New(info.Env(), value);
+}
+
+Napi::Value sysctlSet(const Napi::CallbackInfo& info) {
+    Args args(info);
+    const int netns = args.netns(0);
+    const std::string key = args.string(1, "key");
+    const std::string value = args.string(2, "value");
+    try {
+        write(netns, key, value);
+        return info.Env().Undefined();
+    } catch (const Fault& fault) {
+        if (fault.error != EROFS) throw;
+    }
+    runInShortThread([&] {
+        const std::string what = "set sysctl " + key + " to " + value;
+        ownMountNamespace(what);
+        // Some runtimes mount all of /proc read-only instead of binding /proc/sys over itself.
+        if (!remountWritable("/proc/sys", what)) remountWritable("/proc", what);
+        write(netns, key, value);
+    });
+    return info.Env().Undefined();
+}
+
+} // namespace ambient
