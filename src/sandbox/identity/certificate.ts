@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // X.509 structures of the sandbox's certificates (RFC 5280), encoded by a library, signed by Node.
 import { createHash, createPublicKey, type KeyObject, randomBytes, sign } from "node:crypto";
+import { isIP } from "node:net";
 import { AsnConvert, OctetString } from "@peculiar/asn1-schema";
 import {
   AlgorithmIdentifier,
@@ -45,8 +46,11 @@ export interface CertificateSpec {
   readonly signingKey: KeyObject;
   readonly notBefore: Date;
   readonly notAfter: Date;
-  /** A certificate of an authority, or the URI that names a workload. */
-  readonly use: { readonly kind: "authority" } | { readonly kind: "workload"; readonly uri: string };
+  /** A certificate of an authority, the URI that names a workload, or a server's addresses and DNS names. */
+  readonly use:
+    | { readonly kind: "authority" }
+    | { readonly kind: "workload"; readonly uri: string }
+    | { readonly kind: "server"; readonly hosts: readonly string[] };
 }
 
 /** DER of a version 3 certificate signed with ECDSA P-256 and SHA-256. */
@@ -93,16 +97,16 @@ function extensions(use: CertificateSpec["use"]): Extension[] {
       extension(id_ce_keyUsage, true, new KeyUsage(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign)),
     ];
   }
+  const names =
+    use.kind === "workload"
+      ? [new GeneralName({ uniformResourceIdentifier: use.uri })]
+      : use.hosts.map((host) => new GeneralName(isIP(host) === 0 ? { dNSName: host } : { iPAddress: host }));
   return [
     extension(id_ce_basicConstraints, true, new BasicConstraints({ cA: false })),
     extension(id_ce_keyUsage, true, new KeyUsage(KeyUsageFlags.digitalSignature)),
     extension(id_ce_extKeyUsage, false, new ExtendedKeyUsage([id_kp_serverAuth, id_kp_clientAuth])),
-    // RFC 5280 4.2.1.6: critical, because the subject is empty.
-    extension(
-      id_ce_subjectAltName,
-      true,
-      new SubjectAlternativeName([new GeneralName({ uniformResourceIdentifier: use.uri })]),
-    ),
+    // RFC 5280 4.2.1.6: critical where the subject is empty.
+    extension(id_ce_subjectAltName, use.kind === "workload", new SubjectAlternativeName(names)),
   ];
 }
 
