@@ -2,6 +2,7 @@
 // The init table; what each function does is said in src/native/binding.ts.
 #include <napi.h>
 
+#include "accept.h"
 #include "connect.h"
 #include "env.h"
 #include "fault.h"
@@ -53,6 +54,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<sysctlSet>(exports, "sysctlSet");
 
     add<tcpListen>(exports, "tcpListen");
+    add<tcpAccept>(exports, "tcpAccept");
     add<tcpConnect>(exports, "tcpConnect");
     add<udpSocket>(exports, "udpSocket");
     add<originalDestination>(exports, "originalDestination");

@@ -224,6 +224,8 @@ export interface NativeBinding {
 
   // -- sockets made inside a netns
   tcpListen(netns: NetnsArg, options: ListenOptions): number;
+  /** The next connection that waits at a listener, or -1 when none does. */
+  tcpAccept(listener: number): number;
   tcpConnect(netns: NetnsArg, options: ConnectOptions): Promise<number>;
   udpSocket(netns: NetnsArg, options: SocketOptions): number;
   /** SO_ORIGINAL_DST (SOL_IP, then SOL_IPV6), as ztunnel asks; undefined when neither answers. */

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { CaptureSpec, EngineName, EngineTest, NetnsHandle, Observation } from "../core/ports.ts";
+
+/**
+ * One way to steer a pod's traffic into ztunnel. Policy route, rule and sysctls are common to all
+ * engines (routes.ts, sysctls.ts); what an engine owns is the steering itself.
+ */
+export interface Engine {
+  readonly name: EngineName;
+  /** Proves the engine by real connections in scratch namespaces. Never rejects. */
+  selfTest(): Promise<EngineTest>;
+  /** What `apply` would write, as text. Pure. @throws AgentError for a value it refuses. */
+  plan(spec: CaptureSpec): string;
+  /** Why this engine can't capture this pod, or undefined. Reads the kernel, no fork. */
+  ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined;
+  /** Compares the kernel with the plan. No fork. */
+  observe(netns: NetnsHandle, spec: CaptureSpec): Observation;
+  /** True when steering of this engine is in the netns, whatever it says. No fork. */
+  present(netns: NetnsHandle): boolean;
+  /** Puts the plan into the kernel in one step, without a gap. `state` is kept with it. */
+  apply(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): Promise<void>;
+  /** A real connection inside the netns that meets the steering, unseen by ztunnel. @throws AgentError. */
+  verify(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
+  /** Steers no new connection; what keeps open ones alive stays. */
+  drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
+  /** Removes the steering. Idempotent. */
+  remove(netns: NetnsHandle): Promise<void>;
+  /** What `apply` kept, or undefined without steering. */
+  state(netns: NetnsHandle): EngineState | undefined;
+}
+
+/** What must survive the agent and has no better place than beside the steering in the kernel. */
+export interface EngineState {
+  /** Letters of the sysctls that we changed (sysctls.ts): only those are put back on release. */
+  readonly sysctls: string;
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// Policy routing in the pod: packets marked 0x111/0xfff are delivered locally. Upstream's istio-cni
+// writes the same rule and routes with the same numbers.
+import { LOCAL_MARK, MARK_MASK, ROUTE_TABLE, RULE_PRIORITY } from "../core/constants.ts";
+import { codeOf } from "../core/errors.ts";
+import type { AddressFamily, NativeBinding, RouteSpec, RuleSpec } from "../native/binding.ts";
+
+/** RFC 3549 numbers that rtnetlink uses: lo is the first interface of every netns. */
+const LO_INDEX = 1;
+
+function rule(family: AddressFamily): RuleSpec {
+  return { family, priority: RULE_PRIORITY, table: ROUTE_TABLE, fwmark: LOCAL_MARK, fwmask: MARK_MASK };
+}
+
+function route(family: AddressFamily): RouteSpec {
+  const dst = family === 4 ? "0.0.0.0" : "::";
+  return { family, table: ROUTE_TABLE, type: "local", dst, prefix: 0, oif: LO_INDEX, scope: "host" };
+}
+
+/**
+ * Families that need policy routing in this netns. IPv6 is left out where the node says so and where
+ * lo has it disabled: there the kernel refuses the route, and nothing answers on ::1.
+ */
+export function families(binding: NativeBinding, netns: number, ipv6: boolean): readonly AddressFamily[] {
+  return ipv6 && ipv6Enabled(binding, netns) ? [4, 6] : [4];
+}
+
+export function ipv6Enabled(binding: NativeBinding, netns: number): boolean {
+  try {
+    return binding.sysctlGet(netns, "net/ipv6/conf/lo/disable_ipv6").trim() === "0";
+  } catch (error) {
+    // A kernel without IPv6.
+    if (codeOf(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/** Adds what is missing, each family by itself. Returns what it added, for `removeRouting`. */
+export function addRouting(
+  binding: NativeBinding,
+  netns: number,
+  wanted: readonly AddressFamily[],
+): readonly AddressFamily[] {
+  const added: AddressFamily[] = [];
+  for (const family of wanted) {
+    const missing = missingRouting(binding, netns, [family]);
+    if (missing.length === 0) continue;
+    added.push(family);
+    try {
+      // The route first: a rule that finds an empty table falls through to the main one.
+      binding.routeReplace(netns, route(family));
+      if (!hasRule(binding, netns, family)) ignoring("EEXIST", () => binding.ruleAdd(netns, rule(family)));
+    } catch (error) {
+      removeRouting(binding, netns, added);
+      throw error;
+    }
+  }
+  return added;
+}
+
+/** Sentences about what is not there. */
+export function missingRouting(binding: NativeBinding, netns: number, wanted: readonly AddressFamily[]): string[] {
+  const missing: string[] = [];
+  for (const family of wanted) {
+    if (!hasRule(binding, netns, family)) {
+      missing.push(`IPv${family} policy rule ${RULE_PRIORITY} (fwmark 0x111/0xfff lookup ${ROUTE_TABLE}) is missing`);
+    }
+    if (!hasRoute(binding, netns, family)) {
+      missing.push(`IPv${family} route local default dev lo table ${ROUTE_TABLE} is missing`);
+    }
+  }
+  return missing;
+}
+
+/** True when rule or route of any family is there. */
+export function routingPresent(binding: NativeBinding, netns: number): boolean {
+  return ([4, 6] as const).some((family) => hasRule(binding, netns, family));
+}
+
+/** Removes rule and route. What is gone already is no error. */
+export function removeRouting(binding: NativeBinding, netns: number, from: readonly AddressFamily[] = [4, 6]): void {
+  for (const family of from) {
+    if (hasRule(binding, netns, family)) ignoring("ENOENT", () => binding.ruleDelete(netns, rule(family)));
+    if (hasRoute(binding, netns, family)) ignoring("ESRCH", () => binding.routeDelete(netns, route(family)));
+  }
+}
+
+function hasRule(binding: NativeBinding, netns: number, family: AddressFamily): boolean {
+  return dump(() => binding.rules(netns, family)).some(
+    (found) =>
+      found.priority === RULE_PRIORITY &&
+      found.table === ROUTE_TABLE &&
+      found.fwmark === LOCAL_MARK &&
+      found.fwmask === MARK_MASK,
+  );
+}
+
+function hasRoute(binding: NativeBinding, netns: number, family: AddressFamily): boolean {
+  return dump(() => binding.routes(netns, family, ROUTE_TABLE)).some(
+    (found) => found.type === "local" && found.prefix === 0 && found.oif === LO_INDEX,
+  );
+}
+
+/** A kernel booted with ipv6.disable=1 knows no such family. */
+function dump<T>(read: () => T[]): T[] {
+  try {
+    return read();
+  } catch (error) {
+    if (["EAFNOSUPPORT", "EOPNOTSUPP"].includes(codeOf(error))) return [];
+    throw error;
+  }
+}
+
+function ignoring(code: string, action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    if (codeOf(error) !== code) throw error;
+  }
+}
