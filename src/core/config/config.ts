@@ -9,6 +9,10 @@ export interface Config {
   readonly podName: string;
   readonly podNamespace: string;
   readonly systemNamespace: string;
+  /** A kubeconfig in place of the service account. */
+  readonly kubeconfig: string | undefined;
+  /** API server in the cluster; undefined outside one. */
+  readonly kubernetesService: { readonly host: string; readonly port: number } | undefined;
 
   // mesh
   readonly ambientEnabled: boolean;
@@ -30,6 +34,8 @@ export interface Config {
   readonly probeIpv4: string;
   readonly probeIpv6: string;
   readonly awsBranchEni: boolean;
+  /** The agent has a netns of its own: the host's is that of pid 1 in procDir. Else its own is the host's. */
+  readonly switchToHostNetns: boolean;
   readonly drainSeconds: number;
   readonly uncaptureOnRemoval: boolean;
   readonly disableSafeUpgrade: boolean;
@@ -48,6 +54,7 @@ export interface Config {
   readonly pluginSourceDir: string;
   readonly cniConfName: string;
   readonly chained: boolean;
+  /** Already false where it can have no effect: not chained, or ambient off. */
   readonly istioOwnedConfig: boolean;
   readonly istioOwnedConfigName: string;
   readonly cniConfGroupRead: boolean;
@@ -59,6 +66,8 @@ export interface Config {
   readonly logLevels: ReadonlyMap<string, LogLevel>;
   readonly logAsJson: boolean;
   readonly logTargets: readonly string[];
+  /** GOMEMLIMIT in bytes. */
+  readonly memoryLimit: number | undefined;
 
   // repair (sidecar pods)
   readonly repair: RepairConfig;
