@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Stop } from "../core/disposable.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
-import type { CniHandler, NamespaceChange, PodChange } from "../core/ports.ts";
+import type { CniHandler, NamespaceChange, NetnsId, PodChange } from "../core/ports.ts";
 import { Admission } from "./admission.ts";
 import { annotationOf } from "./announcer.ts";
 import { CensusGauge, census, type PodStatus } from "./census.ts";
@@ -60,7 +60,7 @@ export class Agent {
     this.stops.push(cluster.onPod((change) => this.podChanged(change)));
     this.stops.push(cluster.onNamespace((change) => this.namespaceChanged(change)));
     ztunnel.serve(() => this.roster.snapshot(), {
-      acked: (uid) => this.ztunnelAcked(uid),
+      acked: (uid, _connection, netns) => this.ztunnelAcked(uid, netns),
       refused: (uid, _connection, reason) => this.ztunnelRefused(uid, reason),
       changed: () => this.ztunnelChanged(),
     });
@@ -179,10 +179,10 @@ export class Agent {
     }
   }
 
-  private ztunnelAcked(uid: string): void {
+  private ztunnelAcked(uid: string, netns: NetnsId | undefined): void {
     const enrollment = this.roster.get(uid);
-    if (enrollment?.netns === undefined) return;
-    enrollment.ackedNetns = enrollment.netns.id;
+    if (enrollment === undefined || netns === undefined) return;
+    enrollment.ackedNetns = netns;
     if (enrollment.state !== "enrolled" || enrollment.failure !== undefined) this.reconciler.queue.trigger(uid);
   }
 

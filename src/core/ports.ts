@@ -134,8 +134,8 @@ export interface ZtunnelConnection {
 }
 
 export interface ZtunnelListener {
-  /** This workload's listeners are bound: an ack in a snapshot or of an add. */
-  acked(uid: string, connection: number): void;
+  /** This workload's listeners are bound in that netns (unknown for a `keep`): a snapshot's ack, or a later one. */
+  acked(uid: string, connection: number, netns: NetnsId | undefined): void;
   /** ztunnel refused an add of a snapshot; it retries by itself every 5 s. */
   refused(uid: string, connection: number, reason: string): void;
   /** A connection finished its snapshot (`ready`) or is gone. */

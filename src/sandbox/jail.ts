@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+import { mkdirSync, realpathSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import type { Child } from "../sys/child.ts";
+import type { Chart } from "./charts.ts";
+import type { SandboxNode } from "./node.ts";
+
+/** What the stock chart lets the agent do, and nothing else. */
+const CAPABILITIES = ["net_admin", "net_raw", "sys_ptrace", "sys_admin", "dac_override"];
+
+/**
+ * Builds the container's file system and becomes the agent. $1 = new root, $2 = sandbox directory,
+ * $3 = program bundle's directory, $4 = node's directory, rest = the agent's command line.
+ * pivot_root(".", ".") stacks the old root under the new one, where it can be detached.
+ */
+const JAIL = `
+set -e
+root=$1; dir=$2; app=$3; bin=$4; shift 4
+mount -t tmpfs -o mode=755 tmpfs "$root"
+cd "$root"
+mkdir -p proc sys dev tmp run/istio-cni run/ztunnel var host/proc host/opt/cni/bin host/etc/cni/net.d host/var/run/netns
+mkdir -p opt/cni/bin run/secrets/kubernetes.io/serviceaccount
+ln -s /run var/run
+for name in usr lib lib64 lib32 bin sbin etc; do
+  if [ -L "/$name" ]; then cp -d "/$name" "$name"
+  elif [ -d "/$name" ]; then mkdir -p "$name"; mount --bind "/$name" "$name"; mount -o remount,bind,ro "$name"; fi
+done
+for path in "$app" "$bin"; do
+  case "$path/" in /usr/*|/lib/*|/bin/*) ;; *) mkdir -p ".$path"; mount --bind "$path" ".$path"; mount -o remount,bind,ro ".$path";; esac
+done
+mount -t proc proc proc
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro proc/sys
+mount -t sysfs -o ro sysfs sys
+mount --rbind /dev dev
+mount --bind /proc host/proc
+mount -o remount,bind,ro host/proc
+mount --bind "$dir/opt/cni/bin" host/opt/cni/bin
+mount --bind "$dir/etc/cni/net.d" host/etc/cni/net.d
+mount --rbind /run/netns host/var/run/netns
+mount --bind /run/istio-cni run/istio-cni
+mount --bind /run/ztunnel run/ztunnel
+mount --bind "$dir/secrets" run/secrets/kubernetes.io/serviceaccount
+mount -o remount,bind,ro run/secrets/kubernetes.io/serviceaccount
+[ -z "$AMBIENT_CNI_SANDBOX_PLUGIN" ] || { : > opt/cni/bin/istio-cni; mount --bind "$AMBIENT_CNI_SANDBOX_PLUGIN" opt/cni/bin/istio-cni; }
+pivot_root . .
+umount -l .
+cd /
+ip link set lo up 2>/dev/null || true
+unset AMBIENT_CNI_SANDBOX_PLUGIN
+exec setpriv --bounding-set "$AMBIENT_CNI_SANDBOX_CAPS" --inh-caps "$AMBIENT_CNI_SANDBOX_CAPS" -- env -u AMBIENT_CNI_SANDBOX_CAPS "$@"
+`;
+
+export interface JailOptions {
+  readonly chart: Chart;
+  /** The program: dist/agent.mjs. */
+  readonly program: string;
+  /** The CNI plugin's binary, which the image holds as /opt/cni/bin/istio-cni. */
+  readonly plugin: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly args: readonly string[];
+}
+
+/** What the pod's service account mount holds. */
+export interface ServiceAccount {
+  readonly token: string;
+  readonly ca: string;
+  readonly namespace: string;
+}
+
+/** Writes the service account that the jailed agent finds where Kubernetes puts it. */
+export function writeServiceAccount(node: SandboxNode, account: ServiceAccount): void {
+  writeFileSync(node.path("secrets", "token"), account.token, { mode: 0o600 });
+  writeFileSync(node.path("secrets", "ca.crt"), account.ca);
+  writeFileSync(node.path("secrets", "namespace"), account.namespace);
+}
+
+/**
+ * Starts the agent as the stock chart would: own pid and mount namespace, own network unless the chart
+ * says hostNetwork, exactly the chart's capabilities and mounts, /proc/sys read-only, the node's /proc
+ * read-only at /host/proc, no bpffs.
+ */
+export function startJailed(node: SandboxNode, options: JailOptions): Child {
+  const root = node.path("root");
+  mkdirSync(root, { recursive: true });
+  const program = realpathSync(options.program);
+  const nodeBinary = realpathSync(process.execPath);
+  const caps = ["-all", ...CAPABILITIES.map((name) => `+${name}`)].join(",");
+  const namespaces = ["--fork", "--pid", "--mount", "--propagation=slave", "--kill-child=KILL"];
+  if (!options.chart.hostNetwork) namespaces.push("--net");
+  const command = [
+    nodeBinary,
+    ...heapFlags(options.chart.env.GOMEMLIMIT),
+    program,
+    "install-cni",
+    ...options.chart.args,
+    ...options.args,
+  ];
+  return node.spawn(
+    [
+      "unshare",
+      ...namespaces,
+      "bash",
+      "-c",
+      JAIL,
+      "jail",
+      root,
+      node.dir,
+      dirname(program),
+      dirname(nodeBinary),
+      ...command,
+    ],
+    {
+      env: {
+        PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/cni/bin",
+        AMBIENT_CNI_SANDBOX_CAPS: caps,
+        AMBIENT_CNI_SANDBOX_PLUGIN: realpathSync(options.plugin),
+        ...options.chart.env,
+        ...options.env,
+      },
+      stdio: ["ignore", "pipe", "pipe"],
+    },
+  );
+}
+
+const HEAP_CAP_MIB = 96;
+
+/** The flags that the image's launcher gives V8: half of the memory limit, at most 96 MiB. */
+function heapFlags(memoryLimit: string | undefined): string[] {
+  const half = Math.floor(Number(memoryLimit ?? Number.NaN) / 2 / 2 ** 20);
+  const cap = half > 0 ? Math.min(half, HEAP_CAP_MIB) : HEAP_CAP_MIB;
+  return ["--max-semi-space-size=2", `--max-old-space-size=${cap}`];
+}
+
+/** Where the bundle and the plugin are when the program runs from `dist/`. */
+export function builtFiles(bundle: string): { readonly program: string; readonly plugin: string } {
+  return { program: bundle, plugin: join(dirname(bundle), "istio-cni") };
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Child } from "../sys/child.ts";
+import type { SandboxNode } from "./node.ts";
+
+const MAX_BYTES = 32 << 20;
+
+/** Bytes that pass the node's bridge while it is held: what an eavesdropper between pods would see. */
+export class Wire {
+  private readonly chunks: Buffer[] = [];
+  private size = 0;
+
+  private constructor(private readonly child: Child) {
+    child.process.stdout?.on("data", (chunk: Buffer) => {
+      if (this.size + chunk.length > MAX_BYTES) return;
+      this.chunks.push(chunk);
+      this.size += chunk.length;
+    });
+  }
+
+  /** Starts to listen on an interface of the node; resolves when packets are being kept. */
+  static async listen(node: SandboxNode, device: string): Promise<Wire> {
+    const child = node.spawn(["tcpdump", "-i", device, "-w", "-", "-U", "-Z", "root", "-s", "0", "tcp"], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const wire = new Wire(child);
+    await new Promise<void>((resolve, reject) => {
+      let text = "";
+      child.process.stderr?.on("data", (chunk: Buffer) => {
+        text += chunk.toString();
+        if (text.includes("listening on")) resolve();
+      });
+      child.exited.then(() => reject(new Error(`tcpdump ended: ${text.trim()}`)), reject);
+    });
+    return wire;
+  }
+
+  /** Stops and returns all bytes seen, in pcap framing. */
+  async stop(): Promise<Buffer> {
+    // The kernel hands packets over in blocks; give the last one time to arrive.
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    await this.child.end(1000);
+    return Buffer.concat(this.chunks);
+  }
+}

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stand-ins for everything below the agent. They keep state as the real ones do (a kernel, a cluster,
+// a ztunnel) and write every change into one journal, so that tests can assert the order.
+import type { Parts } from "../../src/agent/parts.ts";
+import { systemClock } from "../../src/core/clock.ts";
+import type { Config } from "../../src/core/config/config.ts";
+import { REDIRECTION_ANNOTATION } from "../../src/core/constants.ts";
+import { AgentError } from "../../src/core/errors.ts";
+import type { Namespace, Pod } from "../../src/core/pod.ts";
+import type {
+  CaptureMode,
+  CaptureSpec,
+  Cluster,
+  Dataplane,
+  Logger,
+  Metrics,
+  NamespaceChange,
+  NetnsFinder,
+  NetnsHandle,
+  Observation,
+  PodChange,
+  PodEvent,
+  PodRef,
+  ProbeExemption,
+  RedirectionState,
+  SnapshotEntry,
+  Workload,
+  Ztunnel,
+  ZtunnelListener,
+} from "../../src/core/ports.ts";
+
+export const silent: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+  child: () => silent,
+};
+
+export const noMetrics: Metrics = { count: () => undefined, set: () => undefined, observe: () => undefined };
+
+let version = 1;
+
+export function makePod(name: string, changes: Partial<Pod> = {}): Pod {
+  return {
+    uid: `uid-${name}`,
+    namespace: "shop",
+    name,
+    nodeName: "node1",
+    serviceAccount: "default",
+    labels: {},
+    annotations: {},
+    phase: "Running",
+    ips: ["10.0.0.2"],
+    hostNetwork: false,
+    runtimeClass: undefined,
+    containers: ["app"],
+    initContainers: [],
+    containerIds: [],
+    resourceVersion: String(version++),
+    ...changes,
+  };
+}
+
+export class FakeCluster implements Cluster {
+  synced = false;
+  readonly store = new Map<string, Pod>();
+  readonly spaces = new Map<string, Namespace>();
+  /** Pods that only a live GET finds. */
+  readonly live = new Map<string, Pod>();
+  readonly events: string[] = [];
+  /** Whether a patch shows up in the cache, as the watch would bring it. */
+  echoPatches = true;
+  annotateError: Error | undefined;
+  private readonly podListeners = new Set<(change: PodChange) => void>();
+  private readonly spaceListeners = new Set<(change: NamespaceChange) => void>();
+
+  constructor(private readonly journal: string[]) {
+    this.putNamespace("shop", { "istio.io/dataplane-mode": "ambient" });
+  }
+
+  async start(): Promise<void> {
+    this.synced = true;
+  }
+  async stop(): Promise<void> {}
+  pods() {
+    return this.store.values();
+  }
+  pod(uid: string) {
+    return this.store.get(uid);
+  }
+  podNamed(namespace: string, name: string) {
+    return [...this.store.values()].find((pod) => pod.namespace === namespace && pod.name === name);
+  }
+  namespace(name: string) {
+    return this.spaces.get(name);
+  }
+  namespaces() {
+    return this.spaces.values();
+  }
+  onPod(listener: (change: PodChange) => void) {
+    this.podListeners.add(listener);
+    return () => this.podListeners.delete(listener);
+  }
+  onNamespace(listener: (change: NamespaceChange) => void) {
+    this.spaceListeners.add(listener);
+    return () => this.spaceListeners.delete(listener);
+  }
+  async readPod(namespace: string, name: string) {
+    return this.live.get(`${namespace}/${name}`);
+  }
+  async annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone"> {
+    if (this.annotateError !== undefined) throw this.annotateError;
+    this.journal.push(`annotate ${pod.name} ${value}`);
+    const stored = this.store.get(pod.uid);
+    if (stored === undefined) return "gone";
+    const { [REDIRECTION_ANNOTATION]: _old, ...rest } = stored.annotations;
+    const annotations = value === null ? rest : { ...rest, [REDIRECTION_ANNOTATION]: value };
+    if (this.echoPatches) this.putPod({ ...stored, annotations, resourceVersion: String(version++) });
+    return "patched";
+  }
+  async event(pod: PodRef, event: PodEvent): Promise<void> {
+    this.events.push(`${event.reason} ${pod.name}: ${event.message}`);
+  }
+
+  putPod(pod: Pod): void {
+    const previous = this.store.get(pod.uid);
+    this.store.set(pod.uid, pod);
+    for (const listener of this.podListeners) listener({ kind: "upsert", pod, previous });
+  }
+  deletePod(uid: string): void {
+    const pod = this.store.get(uid);
+    if (pod === undefined) return;
+    this.store.delete(uid);
+    for (const listener of this.podListeners) listener({ kind: "delete", pod, previous: pod });
+  }
+  putNamespace(name: string, labels: Record<string, string>): void {
+    const previous = this.spaces.get(name);
+    const namespace = { uid: `ns-${name}`, name, labels, resourceVersion: String(version++) };
+    this.spaces.set(name, namespace);
+    for (const listener of this.spaceListeners) listener({ kind: "upsert", namespace, previous });
+  }
+  deleteNamespace(name: string): void {
+    const namespace = this.spaces.get(name);
+    if (namespace === undefined) return;
+    this.spaces.delete(name);
+    for (const listener of this.spaceListeners) listener({ kind: "delete", namespace, previous: namespace });
+  }
+}
+
+export class FakeHandle implements NetnsHandle {
+  closed = false;
+  constructor(
+    readonly id: string,
+    private readonly open: Set<FakeHandle>,
+  ) {
+    open.add(this);
+  }
+  get fd(): number {
+    if (this.closed) throw new Error("the netns is closed");
+    return 1000;
+  }
+  close(): void {
+    this.closed = true;
+    this.open.delete(this);
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+export class FakeFinder implements NetnsFinder {
+  /** Netns id by pod uid: what /proc shows. */
+  readonly proc = new Map<string, string>();
+  readonly openHandles = new Set<FakeHandle>();
+  passes = 0;
+
+  async find(pods: readonly Pod[]) {
+    this.passes += 1;
+    const found = new Map<string, NetnsHandle>();
+    for (const { uid } of pods) {
+      const id = this.proc.get(uid);
+      if (id !== undefined) found.set(uid, new FakeHandle(id, this.openHandles));
+    }
+    return found;
+  }
+  open(path: string) {
+    if (!path.startsWith("/")) throw new AgentError("NETNS_INVALID", `no netns: ${path}`);
+    return new FakeHandle(path, this.openHandles);
+  }
+  host() {
+    return new FakeHandle("host", this.openHandles);
+  }
+}
+
+export class FakeZtunnel implements Ztunnel {
+  connected = true;
+  addError: Error | undefined;
+  readonly known = new Map<string, string | undefined>();
+  listener: ZtunnelListener | undefined;
+  snapshot: (() => readonly SnapshotEntry[]) | undefined;
+
+  constructor(private readonly journal: string[]) {}
+  listen(): void {
+    this.journal.push("ztunnel listen");
+  }
+  serve(snapshot: () => readonly SnapshotEntry[], listener: ZtunnelListener): void {
+    this.journal.push("ztunnel serve");
+    this.snapshot = snapshot;
+    this.listener = listener;
+  }
+  async add(workload: Workload, netns: NetnsHandle): Promise<void> {
+    if (!this.connected) throw new AgentError("NO_ZTUNNEL", "no ztunnel is connected");
+    if (this.addError !== undefined) throw this.addError;
+    this.journal.push(`zds add ${workload.name}`);
+    this.known.set(workload.uid, netns.id);
+  }
+  async del(uid: string): Promise<void> {
+    this.journal.push(`zds del ${uid}`);
+    this.known.delete(uid);
+  }
+  connections() {
+    return this.connected ? [{ id: 1, pid: 0, ready: true, acked: this.known.size }] : [];
+  }
+  async stop(): Promise<void> {}
+
+  /** A ztunnel connects and takes its snapshot. */
+  connect(): void {
+    this.connected = true;
+    for (const { workload, netns } of this.snapshot?.() ?? []) {
+      this.known.set(workload.uid, netns?.id);
+      this.listener?.acked(workload.uid, 1, netns?.id);
+    }
+    this.listener?.changed();
+  }
+  disconnect(): void {
+    this.connected = false;
+    this.listener?.changed();
+  }
+}
+
+export class FakeDataplane implements Dataplane {
+  readonly engine = "nftables";
+  readonly tests = [];
+  /** What is in each netns. */
+  readonly kernel = new Map<string, { mode: CaptureMode; prepared: boolean; spec: string | undefined }>();
+  captureError: Error | undefined;
+  proxied = 0;
+
+  constructor(private readonly journal: string[]) {}
+  async start() {
+    return [];
+  }
+  private state(id: string) {
+    let state = this.kernel.get(id);
+    if (state === undefined) {
+      state = { mode: "absent", prepared: false, spec: undefined };
+      this.kernel.set(id, state);
+    }
+    return state;
+  }
+  observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
+    const { mode, spec: applied } = this.state(netns.id);
+    const differs = mode === "captured" && applied !== JSON.stringify(spec);
+    return { mode: differs ? "differs" : mode, engine: "nftables", differences: differs ? ["rules differ"] : [] };
+  }
+  present(netns: NetnsHandle): boolean {
+    const { mode, prepared } = this.state(netns.id);
+    return mode !== "absent" || prepared;
+  }
+  async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    this.journal.push(`prepare ${spec.pod}`);
+    this.state(netns.id).prepared = true;
+  }
+  async capture(netns: NetnsHandle, spec: CaptureSpec) {
+    if (this.captureError !== undefined) throw this.captureError;
+    this.journal.push(`capture ${spec.pod}`);
+    this.kernel.set(netns.id, { mode: "captured", prepared: true, spec: JSON.stringify(spec) });
+    return "nftables" as const;
+  }
+  async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    this.journal.push(`drain ${spec.pod}`);
+    this.state(netns.id).mode = "draining";
+  }
+  proxiedConnections(): number {
+    return this.proxied;
+  }
+  async release(netns: NetnsHandle): Promise<void> {
+    this.journal.push(`release ${netns.id}`);
+    this.kernel.delete(netns.id);
+  }
+}
+
+export class FakeProbes implements ProbeExemption {
+  readonly entries = new Map<string, string>();
+  constructor(private readonly journal: string[]) {}
+  async start(): Promise<void> {}
+  async allow(uid: string, ips: readonly string[]): Promise<void> {
+    this.journal.push(`exempt ${uid} ${ips.join()}`);
+    for (const ip of ips) this.entries.set(ip, uid);
+  }
+  async revoke(uid: string, ips: readonly string[]): Promise<void> {
+    this.journal.push(`revoke ${uid} ${ips.join()}`);
+    for (const ip of ips) if (this.entries.get(ip) === uid) this.entries.delete(ip);
+  }
+  async reconcile(owners: ReadonlyMap<string, readonly string[]>): Promise<void> {
+    this.entries.clear();
+    for (const [uid, ips] of owners) for (const ip of ips) this.entries.set(ip, uid);
+  }
+  async stop(): Promise<void> {}
+}
+
+export const AMBIENT_SELECTORS: Config["enablementSelectors"] = [
+  {
+    podSelector: { requirements: [{ key: "istio.io/dataplane-mode", operator: "In", values: ["ambient"] }] },
+    namespaceSelector: { requirements: [] },
+  },
+  {
+    podSelector: { requirements: [{ key: "istio.io/dataplane-mode", operator: "NotIn", values: ["none"] }] },
+    namespaceSelector: { requirements: [{ key: "istio.io/dataplane-mode", operator: "In", values: ["ambient"] }] },
+  },
+];
+
+/** Only what the agent reads; anything else would be undefined at run time and fail the test. */
+const AGENT_CONFIG: Partial<Config> = {
+  enablementSelectors: AMBIENT_SELECTORS,
+  excludedNamespaces: ["kube-system"],
+  dnsCapture: true,
+  dnsCaptureServers: "all",
+  ipv6: true,
+  excludeOutboundCidrs: [],
+  podExcludeOutboundCidrs: false,
+  probeIpv4: "169.254.7.127",
+  probeIpv6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff",
+  drainSeconds: 1,
+};
+
+/** A whole set of parts with one journal. */
+export class FakeParts implements Parts {
+  readonly journal: string[] = [];
+  config: Config;
+  readonly cluster = new FakeCluster(this.journal);
+  readonly finder = new FakeFinder();
+  readonly ztunnel = new FakeZtunnel(this.journal);
+  readonly dataplane = new FakeDataplane(this.journal);
+  readonly probes = new FakeProbes(this.journal);
+  readonly published: (readonly string[])[] = [];
+  readonly nameservers = () => undefined;
+  lastAliveAt: number | undefined;
+  readonly logger = silent;
+  readonly metrics = noMetrics;
+  readonly clock = systemClock;
+
+  constructor(config: Partial<Config> = {}) {
+    this.config = { ...AGENT_CONFIG, ...config } as Config;
+  }
+  async publish(clear: readonly string[]): Promise<void> {
+    this.published.push(clear);
+  }
+  /** Adds a running pod whose process lives in netns `ns-<name>`. */
+  run(name: string, changes: Partial<Pod> = {}): Pod {
+    const pod = makePod(name, changes);
+    this.finder.proc.set(pod.uid, `ns-${name}`);
+    this.cluster.putPod(pod);
+    return pod;
+  }
+}
+
+/** Waits until `condition` holds. @throws Error naming `what` after two seconds. */
+export async function eventually(what: string, condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 2000;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error(`never came true: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
