@@ -260,13 +260,12 @@ export class FakeDataplane implements Dataplane {
     return state;
   }
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
-    const { mode, spec: applied } = this.state(netns.id);
+    const { mode = "absent", spec: applied } = this.kernel.get(netns.id) ?? {};
     const differs = mode === "captured" && applied !== JSON.stringify(spec);
     return { mode: differs ? "differs" : mode, engine: "nftables", differences: differs ? ["rules differ"] : [] };
   }
   present(netns: NetnsHandle): boolean {
-    const { mode, prepared } = this.state(netns.id);
-    return mode !== "absent" || prepared;
+    return this.kernel.has(netns.id);
   }
   async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
     this.journal.push(`prepare ${spec.pod}`);

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { Agent } from "../../../src/agent/agent.ts";
+import { AgentError } from "../../../src/core/errors.ts";
+import type { CniPodRequest } from "../../../src/core/ports.ts";
+import { eventually, FakeParts, makePod } from "../../fakes/parts.ts";
+
+let parts: FakeParts;
+let agent: Agent;
+const signal = new AbortController().signal;
+
+beforeEach(async () => {
+  parts = new FakeParts();
+  agent = new Agent(parts, 1e9);
+  await agent.start();
+});
+afterEach(() => agent.stop());
+
+const request = (changes: Partial<CniPodRequest> = {}): CniPodRequest => ({
+  containerId: "c1",
+  netns: "/var/run/netns/cni-1",
+  ifName: "eth0",
+  podNamespace: "shop",
+  podName: "web",
+  podUid: "uid-web",
+  ips: ["10.0.0.7"],
+  ...changes,
+});
+
+const codeOf = async (promise: Promise<unknown>): Promise<string> => {
+  const error = await promise.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  return error instanceof AgentError ? error.code : String(error);
+};
+
+describe("ADD", () => {
+  test("captures the pod in the netns of the request, with the runtime's addresses", async () => {
+    parts.cluster.putPod(makePod("web", { phase: "Pending", ips: [] }));
+    expect(await agent.admission.add(request(), signal)).toBe("ambient");
+    expect(parts.dataplane.kernel.get("/var/run/netns/cni-1")?.spec).toContain("10.0.0.7");
+    expect(parts.ztunnel.known.get("uid-web")).toBe("/var/run/netns/cni-1");
+    expect(parts.journal.indexOf("zds add web")).toBeLessThan(parts.journal.indexOf("capture shop/web"));
+  });
+
+  test("uses the runtime's address, not the one the API still has from the sandbox before", async () => {
+    parts.cluster.putPod(makePod("web", { phase: "Pending", ips: ["10.0.0.2"] }));
+    await agent.admission.add(request(), signal);
+    expect(parts.dataplane.kernel.get("/var/run/netns/cni-1")?.spec).toContain('"ips":["10.0.0.7"]');
+    expect(parts.probes.entries.get("10.0.0.7")).toBe("uid-web");
+  });
+
+  test("passes a pod that is not in the mesh, and touches nothing", async () => {
+    parts.cluster.putNamespace("plain", {});
+    parts.cluster.putPod(makePod("web", { namespace: "plain" }));
+    parts.journal.length = 0;
+    expect(await agent.admission.add(request({ podNamespace: "plain" }), signal)).toBe("none");
+    await eventually("quiet", () => agent.reconciler.queue.depth === 0);
+    expect(parts.journal).toEqual([]);
+  });
+
+  test("asks the API once when the cache does not have the pod yet, and survives the cache being late", async () => {
+    parts.cluster.live.set("shop/web", makePod("web", { phase: "Pending", ips: [] }));
+    expect(await agent.admission.add(request(), signal)).toBe("ambient");
+    agent.reconciler.queue.trigger("uid-web");
+    await eventually("quiet", () => agent.reconciler.queue.depth === 0);
+    expect(parts.dataplane.kernel.get("/var/run/netns/cni-1")?.mode).toBe("captured");
+  });
+
+  test("does not take the previous pod of that name for the new one", async () => {
+    parts.cluster.putPod(makePod("web", { uid: "uid-old" }));
+    expect(await codeOf(agent.admission.add(request(), signal))).toBe("POD_NOT_FOUND");
+    parts.cluster.live.set("shop/web", makePod("web", { phase: "Pending", ips: [] }));
+    expect(await agent.admission.add(request(), signal)).toBe("ambient");
+    expect(parts.ztunnel.known.has("uid-web")).toBe(true);
+  });
+
+  test("knows a static pod by its config hash", async () => {
+    parts.cluster.putPod(
+      makePod("web", { uid: "mirror", phase: "Pending", ips: [], annotations: { "kubernetes.io/config.hash": "abc" } }),
+    );
+    expect(await agent.admission.add(request({ podUid: "abc" }), signal)).toBe("ambient");
+    expect(parts.ztunnel.known.has("mirror")).toBe(true);
+  });
+
+  test("an unknown namespace fails closed", async () => {
+    parts.cluster.putPod(makePod("web", { namespace: "new" }));
+    expect(await codeOf(agent.admission.add(request({ podNamespace: "new" }), signal))).toBe("NAMESPACE_NOT_FOUND");
+  });
+
+  test("a sidecar pod is refused with the remedy", async () => {
+    parts.cluster.putPod(
+      makePod("web", { annotations: { "sidecar.istio.io/status": "{}" }, containers: ["app", "istio-proxy"] }),
+    );
+    expect(await codeOf(agent.admission.add(request(), signal))).toBe("SIDECAR_UNSUPPORTED");
+  });
+
+  test("no address, bad netns, no ztunnel: an error each, nothing kept", async () => {
+    parts.cluster.putPod(makePod("web", { phase: "Pending", ips: [] }));
+    expect(await codeOf(agent.admission.add(request({ ips: [] }), signal))).toBe("NO_POD_IP");
+    expect(await codeOf(agent.admission.add(request({ netns: "relative" }), signal))).toBe("NETNS_INVALID");
+    parts.ztunnel.connected = false;
+    expect(await codeOf(agent.admission.add(request(), signal))).toBe("NO_ZTUNNEL");
+    expect(parts.dataplane.kernel.size).toBe(0);
+    expect(parts.finder.openHandles.size).toBe(0);
+    // The runtime tries again with a new sandbox.
+    parts.ztunnel.connected = true;
+    expect(await agent.admission.add(request({ netns: "/var/run/netns/cni-2" }), signal)).toBe("ambient");
+    expect(parts.dataplane.kernel.has("/var/run/netns/cni-2")).toBe(true);
+  });
+
+  test("a recreated sandbox under the same uid moves the capture", async () => {
+    parts.cluster.putPod(makePod("web", { phase: "Pending", ips: [] }));
+    await agent.admission.add(request(), signal);
+    await agent.admission.add(request({ netns: "/var/run/netns/cni-2", ips: ["10.0.0.8"] }), signal);
+    expect(parts.ztunnel.known.get("uid-web")).toBe("/var/run/netns/cni-2");
+    expect(parts.probes.entries.has("10.0.0.7")).toBe(false);
+    expect(parts.finder.openHandles.size).toBe(1);
+  });
+});
+
+test("CHECK fails only for a pod that should be captured and is not", async () => {
+  const added = makePod("web", { phase: "Running", ips: ["10.0.0.7"] });
+  parts.cluster.putPod(added);
+  await agent.admission.add(request(), signal);
+  await agent.admission.check(request(), signal);
+  await agent.admission.check(request({ podName: "unknown" }), signal);
+  const state = parts.dataplane.kernel.get("/var/run/netns/cni-1");
+  if (state !== undefined) state.spec = "flushed";
+  expect(await codeOf(agent.admission.check(request(), signal))).toBe("NOT_CAPTURED");
+});

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+import { afterEach, describe, expect, test } from "vitest";
+import { Agent } from "../../../src/agent/agent.ts";
+import { captureSpec } from "../../../src/agent/desire.ts";
+import { eventually, FakeParts, makePod } from "../../fakes/parts.ts";
+
+let agent: Agent | undefined;
+
+afterEach(async () => {
+  await agent?.stop();
+  agent = undefined;
+});
+
+function captured(parts: FakeParts, name: string, ips = ["10.0.0.2"]) {
+  const pod = parts.run(name, { annotations: { "ambient.istio.io/redirection": "enabled" }, ips });
+  const { spec } = captureSpec(parts.config, pod, pod.ips, parts.nameservers);
+  parts.dataplane.kernel.set(`ns-${name}`, { mode: "captured", prepared: true, spec: JSON.stringify(spec) });
+  return pod;
+}
+
+async function startAgent(parts: FakeParts, sweepMs = 1e9): Promise<Agent> {
+  agent = new Agent(parts, sweepMs);
+  await agent.start();
+  return agent;
+}
+
+describe("start", () => {
+  test("adopts captured pods without touching them, and serves ztunnel only afterwards", async () => {
+    const parts = new FakeParts();
+    parts.ztunnel.connected = false;
+    captured(parts, "web");
+    captured(parts, "api", ["10.0.0.3"]);
+    await startAgent(parts);
+    expect(parts.ztunnel.snapshot?.().map(({ workload, netns }) => [workload.name, netns?.id])).toEqual([
+      ["web", "ns-web"],
+      ["api", "ns-api"],
+    ]);
+    await eventually("quiet", () => agent?.reconciler.queue.depth === 0);
+    expect(parts.journal).toEqual(["ztunnel listen", "ztunnel serve"]);
+    expect([...parts.probes.entries.keys()]).toEqual(["10.0.0.2", "10.0.0.3"]);
+  });
+
+  test("a pod whose netns is not found yet is kept, not dropped from ztunnel", async () => {
+    const parts = new FakeParts();
+    parts.ztunnel.connected = false;
+    captured(parts, "web");
+    parts.finder.proc.clear();
+    await startAgent(parts);
+    expect(parts.ztunnel.snapshot?.()).toMatchObject([{ workload: { name: "web" }, netns: undefined }]);
+  });
+
+  test("rules that differ are repaired without waiting for a ztunnel", async () => {
+    const parts = new FakeParts();
+    parts.ztunnel.connected = false;
+    captured(parts, "web");
+    const state = parts.dataplane.kernel.get("ns-web");
+    if (state !== undefined) state.spec = "an older version";
+    await startAgent(parts);
+    await eventually("repaired", () => parts.journal.includes("capture shop/web"));
+    expect(parts.journal).not.toContain("release ns-web");
+  });
+
+  test("what slipped in while no agent was there is captured with an Event", async () => {
+    const parts = new FakeParts();
+    parts.lastAliveAt = 1000;
+    parts.run("late", { createdAt: 2000 });
+    parts.run("old", { createdAt: 500, ips: ["10.0.0.3"] });
+    await startAgent(parts);
+    await eventually("events", () => parts.cluster.events.length > 0);
+    await eventually("all", () => agent?.pods().every(({ state }) => state === "enrolled") ?? false);
+    expect(parts.cluster.events.map((line) => line.split(":")[0])).toEqual(["AmbientCapturedLate late"]);
+  });
+
+  test("a pod that ended while the agent was away loses its annotation", async () => {
+    const parts = new FakeParts();
+    parts.cluster.putPod(
+      makePod("job", { phase: "Succeeded", annotations: { "ambient.istio.io/redirection": "enabled" } }),
+    );
+    await startAgent(parts);
+    await eventually("un-annotated", () => parts.journal.includes("annotate job null"));
+    await eventually("forgotten", () => agent?.roster.size === 0);
+  });
+
+  test("publishes the namespaces that the plugin may let through without us", async () => {
+    const parts = new FakeParts();
+    parts.cluster.putNamespace("plain", {});
+    parts.cluster.putNamespace("mixed", {});
+    parts.run("one", { namespace: "mixed", labels: { "istio.io/dataplane-mode": "ambient" } });
+    await startAgent(parts);
+    expect(parts.published.at(-1)).toEqual(["plain"]);
+    parts.cluster.putNamespace("plain", { "istio.io/dataplane-mode": "ambient" });
+    await eventually("rewritten", () => parts.published.at(-1)?.length === 0);
+  });
+
+  test("stop closes every netns and leaves pods captured", async () => {
+    const parts = new FakeParts();
+    captured(parts, "web");
+    await startAgent(parts);
+    await agent?.stop();
+    expect(parts.finder.openHandles.size).toBe(0);
+    expect(parts.dataplane.kernel.get("ns-web")?.mode).toBe("captured");
+    expect(parts.journal.some((line) => line.startsWith("zds del"))).toBe(false);
+  });
+});
+
+describe("sweep", () => {
+  test("a pod that lives in another netns under the same uid is enrolled there", async () => {
+    const parts = new FakeParts();
+    captured(parts, "web");
+    await startAgent(parts, 30);
+    await eventually("adopted", () => agent?.pods()[0]?.acked === true);
+    parts.finder.proc.set("uid-web", "ns-replaced");
+    await eventually("captured there", () => parts.dataplane.kernel.get("ns-replaced")?.mode === "captured");
+    await eventually("told ztunnel", () => parts.ztunnel.known.get("uid-web") === "ns-replaced");
+    await eventually("one handle", () => parts.finder.openHandles.size <= 2);
+  });
+
+  test("a pod without processes is announced as pending, and enrolled again when they are back", async () => {
+    const parts = new FakeParts();
+    captured(parts, "web");
+    await startAgent(parts, 30);
+    await eventually("adopted", () => agent?.pods()[0]?.acked === true);
+    const enrollment = agent?.roster.get("uid-web");
+    if (enrollment !== undefined) enrollment.enrolledAt = Date.now() - 120_000;
+    parts.finder.proc.delete("uid-web");
+    await eventually("pending", () => parts.journal.includes("annotate web pending"));
+    expect(agent?.missing()).toEqual(["pod shop/web: NETNS_NOT_FOUND"]);
+    parts.finder.proc.set("uid-web", "ns-web");
+    await eventually("back", () => parts.journal.includes("annotate web enabled"));
+  });
+});
