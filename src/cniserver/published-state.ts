@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the plugin may rely on while the agent is away; cni/README.md describes the format.
+import { mkdirSync } from "node:fs";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import * as v from "valibot";
+import { RUN_FILE } from "../core/constants.ts";
+import { codeOf } from "../core/errors.ts";
+import { atomicWrite, readBounded } from "../sys/files.ts";
+
+/** The plugin reads no more than this. */
+export const STATE_MAX_BYTES = 4 << 20;
+
+const STATE = v.object({ schema: v.literal(1), bootId: v.string(), clear: v.array(v.string()) });
+
+/**
+ * Text of the state file: the namespaces whose pods need no mesh, sorted. What would make it larger
+ * than the plugin reads is left out, since a namespace that is not listed is only held back.
+ */
+export function stateText(bootId: string, clear: readonly string[]): string {
+  const names: string[] = [];
+  let size = JSON.stringify({ schema: 1, bootId, clear: [] }).length + 1;
+  for (const name of [...new Set(clear)].sort()) {
+    size += JSON.stringify(name).length + 1;
+    if (size > STATE_MAX_BYTES) break;
+    names.push(name);
+  }
+  return `${JSON.stringify({ schema: 1, bootId, clear: names })}\n`;
+}
+
+/**
+ * Replaces the state file; `bootId` ties it to the running kernel. 0644: the plugin refuses a file
+ * that others than root can write.
+ * @throws errors of the file system
+ */
+export async function writeState(runDir: string, bootId: string, clear: readonly string[]): Promise<void> {
+  mkdirSync(runDir, { recursive: true, mode: 0o750 });
+  await atomicWrite(join(runDir, RUN_FILE.state), stateText(bootId, clear), 0o644);
+}
+
+/**
+ * When an agent last wrote the state since this boot (wall clock, ms). `undefined`: never, or the
+ * file says nothing we understand.
+ */
+export async function stateWrittenAt(runDir: string, bootId: string): Promise<number | undefined> {
+  const path = join(runDir, RUN_FILE.state);
+  try {
+    const [text, { mtimeMs }] = await Promise.all([readBounded(path, STATE_MAX_BYTES), stat(path)]);
+    const parsed = v.safeParse(STATE, JSON.parse(text.toString("utf8")));
+    return parsed.success && parsed.output.bootId === bootId ? mtimeMs : undefined;
+  } catch (error) {
+    if (codeOf(error) === "ENOENT" || codeOf(error) === "FILE_TOO_LARGE" || error instanceof SyntaxError) {
+      return undefined;
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { join } from "node:path";
+import { type Clock, systemClock } from "../core/clock.ts";
+import { RUN_FILE } from "../core/constants.ts";
+import { AgentError, messageOf } from "../core/errors.ts";
+import { podKey } from "../core/pod.ts";
+import type { CniHandler, CniPodRequest, CniVerdict, Logger, Metrics } from "../core/ports.ts";
+import { cniError } from "./cni-error.ts";
+import { parseOwnRequest, parseUpstreamRequest } from "./request.ts";
+import { readBody, respond, UnixHttpServer } from "./unix-http.ts";
+
+export interface CniServerOptions {
+  /** CNI_AGENT_RUN_DIR; created when missing. */
+  readonly runDir: string;
+  readonly handler: CniHandler;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly clock?: Clock;
+  /** Requests in work at once; further ones are told to try again. */
+  readonly maxConcurrent?: number;
+  /** Time for one request, in ms: less than the plugin waits, so that it hears why. */
+  readonly deadlineMs?: number;
+}
+
+const BODY_MAX = 64 * 1024;
+const MAX_CONCURRENT = 256;
+/** The plugin gives ADD 15 s and CHECK 5 s (cni/verdict.c), upstream's plugin 5 s. */
+const DEADLINE_MS = 14_000;
+const SHORT_DEADLINE_MS = 4500;
+
+/** How one path is answered: which body it takes, what is done, and how result and error are written. */
+interface Route {
+  readonly name: string;
+  readonly deadlineMs: number;
+  readonly parse: (body: string) => CniPodRequest;
+  readonly work: (request: CniPodRequest, signal: AbortSignal) => Promise<CniVerdict | "ok">;
+  readonly success: (response: ServerResponse, verdict: CniVerdict | "ok") => void;
+  /** Returns the status it sent. */
+  readonly failure: (response: ServerResponse, error: unknown) => number;
+}
+
+/** Serves the CNI plugin, ours and upstream's, on `<run dir>/pluginevent.sock`. */
+export class CniServer {
+  private readonly http: UnixHttpServer;
+  private readonly routes: ReadonlyMap<string, Route>;
+  private readonly clock: Clock;
+  private readonly logger: Logger;
+  private active = 0;
+
+  constructor(private readonly options: CniServerOptions) {
+    this.clock = options.clock ?? systemClock;
+    this.logger = options.logger.child("cni-server");
+    this.http = new UnixHttpServer(join(options.runDir, RUN_FILE.pluginSocket), (request, response) => {
+      void this.answer(request, response);
+    });
+    const { handler } = options;
+    const deadlineMs = options.deadlineMs ?? DEADLINE_MS;
+    const shortMs = Math.min(deadlineMs, SHORT_DEADLINE_MS);
+    const add = (request: CniPodRequest, signal: AbortSignal) => handler.add(request, signal);
+    const check = async (request: CniPodRequest, signal: AbortSignal) => {
+      await handler.check(request, signal);
+      return "ok" as const;
+    };
+    const own = { parse: parseOwnRequest, success: ownSuccess, failure: ownFailure };
+    this.routes = new Map<string, Route>([
+      ["/v1/add", { ...own, name: "add", deadlineMs, work: add }],
+      ["/v1/check", { ...own, name: "check", deadlineMs: shortMs, work: check }],
+      [
+        "/cmdadd",
+        {
+          name: "upstream add",
+          deadlineMs: shortMs,
+          parse: parseUpstreamRequest,
+          work: add,
+          // The agent's word is final: a pod that upstream's plugin took for ambient and we don't, starts.
+          success: (response) => respond(response, 200, "text/plain", ""),
+          failure: upstreamFailure,
+        },
+      ],
+    ]);
+  }
+
+  /** Binds the socket. @throws AgentError and errors of the file system, see UnixHttpServer.listen */
+  listen(): Promise<void> {
+    return this.http.listen();
+  }
+
+  /** Closes the socket and cuts requests in work; their signals are aborted. */
+  stop(): Promise<void> {
+    return this.http.stop();
+  }
+
+  private async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = request.url?.split("?", 1)[0] ?? "";
+    const route = this.routes.get(path);
+    if (route !== undefined) {
+      await this.serve(route, request, response);
+    } else if (path === "/v1/ping" && request.method === "GET") {
+      respond(response, 200, "application/json", JSON.stringify({ agent: "ambient-cni", protocol: 1 }));
+    } else {
+      this.count(ownFailure(response, new AgentError("BAD_REQUEST", `there is nothing at ${path.slice(0, 120)}`), 404));
+    }
+  }
+
+  private async serve(route: Route, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const started = this.clock.now();
+    const gone = new AbortController();
+    response.on("close", () => gone.abort());
+    this.active += 1;
+    let pod: string | undefined;
+    try {
+      if (request.method !== "POST") throw new AgentError("BAD_REQUEST", `${request.method} is not served, POST is`);
+      const limit = this.options.maxConcurrent ?? MAX_CONCURRENT;
+      if (this.active > limit) throw new AgentError("AGENT_BUSY", `the agent already works on ${limit} requests`);
+      const parsed = route.parse(await readBody(request, BODY_MAX));
+      pod = podKey({ namespace: parsed.podNamespace, name: parsed.podName });
+      const verdict = await this.within(route.deadlineMs, gone, (signal) => route.work(parsed, signal));
+      route.success(response, verdict);
+      this.count(200);
+      this.logger.debug(`${route.name}: ${verdict}`, { pod, containerId: parsed.containerId });
+    } catch (error) {
+      const status = response.destroyed ? 499 : route.failure(response, error);
+      this.count(status);
+      this.report(route.name, pod, status, error);
+    } finally {
+      this.active -= 1;
+      this.options.metrics.observe("ambient_cni_plugin_request_seconds", (this.clock.now() - started) / 1000);
+    }
+  }
+
+  /** Runs the work until it ends, the client leaves or the time is over, whichever is first. */
+  private async within<T>(ms: number, gone: AbortController, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const control = new AbortController();
+    let stop: (error: AgentError) => void = () => undefined;
+    const stopped = new Promise<never>((_, reject) => {
+      stop = (error) => {
+        control.abort(error);
+        reject(error);
+      };
+    });
+    const leave = () => stop(new AgentError("REQUEST_ABORTED", "the plugin closed the connection"));
+    const cancel = this.clock.after(ms, () =>
+      stop(
+        new AgentError(
+          "AGENT_TIMEOUT",
+          `the agent was not done within ${ms} ms`,
+          "see the agent's log for what it waits for",
+        ),
+      ),
+    );
+    gone.signal.addEventListener("abort", leave);
+    if (gone.signal.aborted) leave();
+    try {
+      return await Promise.race([work(control.signal), stopped]);
+    } finally {
+      cancel();
+      gone.signal.removeEventListener("abort", leave);
+    }
+  }
+
+  private report(route: string, pod: string | undefined, status: number, error: unknown): void {
+    const fields = { pod, status, error: messageOf(error) };
+    if (error instanceof AgentError) this.logger.warn(`${route} failed`, { ...fields, code: error.code });
+    else this.logger.error(`${route} failed`, { ...fields, stack: error instanceof Error ? error.stack : undefined });
+  }
+
+  private count(status: number): void {
+    this.options.metrics.count("istio_cni_plugin_requests_total", { response_code: String(status) });
+  }
+}
+
+function ownSuccess(response: ServerResponse, verdict: CniVerdict | "ok"): void {
+  respond(response, 200, "application/json", JSON.stringify({ verdict }));
+}
+
+function ownFailure(response: ServerResponse, error: unknown, status?: number): number {
+  const { status: usual, code, msg, details, away } = cniError(error);
+  respond(
+    response,
+    status ?? usual,
+    "application/json",
+    JSON.stringify({ code, msg, details, ...(away ? { away } : {}) }),
+  );
+  return status ?? usual;
+}
+
+/** Upstream: 400 with text for a body it can't read, 500 with text for everything else. */
+function upstreamFailure(response: ServerResponse, error: unknown): number {
+  const { status: usual, msg, details } = cniError(error);
+  const status = usual === 400 || usual === 413 ? 400 : 500;
+  respond(response, status, "text/plain", details === undefined ? msg : `${msg}: ${details}`);
+  return status;
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+import { chmodSync, mkdirSync } from "node:fs";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { dirname } from "node:path";
+import { AgentError, messageOf } from "../core/errors.ts";
+import { removeStaleSocket } from "../sys/files.ts";
+
+/** A unix socket's address holds 107 bytes. */
+const SOCKET_PATH_MAX = 107;
+/** A client that is slow to send is cut off after this many ms. */
+const RECEIVE_TIMEOUT_MS = 5000;
+
+export type RequestListener = (request: IncomingMessage, response: ServerResponse) => void;
+
+/**
+ * HTTP on a unix socket, as istio-cni serves it: directory 0750, which is what keeps others out, and
+ * socket 0666. Slow senders and idle connections are cut off.
+ */
+export class UnixHttpServer {
+  private readonly server: Server;
+
+  constructor(
+    private readonly path: string,
+    listener: RequestListener,
+  ) {
+    this.server = createServer(
+      {
+        headersTimeout: RECEIVE_TIMEOUT_MS,
+        requestTimeout: RECEIVE_TIMEOUT_MS,
+        // Node looks for expired requests this often, by default only every 30 s.
+        connectionsCheckingInterval: 1000,
+        keepAliveTimeout: 1000,
+        maxHeaderSize: 8192,
+      },
+      listener,
+    );
+    this.server.maxHeadersCount = 50;
+  }
+
+  /**
+   * Binds, replacing a socket that a former run left behind.
+   * @throws AgentError SOCKET_PATH | NOT_A_SOCKET; errors of the file system and of listen
+   */
+  async listen(): Promise<void> {
+    if (Buffer.byteLength(this.path) > SOCKET_PATH_MAX) {
+      // Node would cut the path short and listen elsewhere.
+      throw new AgentError(
+        "SOCKET_PATH",
+        `${this.path} is longer than ${SOCKET_PATH_MAX} bytes, the bound of a unix socket's address`,
+        "set CNI_AGENT_RUN_DIR to a shorter path",
+      );
+    }
+    mkdirSync(dirname(this.path), { recursive: true, mode: 0o750 });
+    removeStaleSocket(this.path);
+    await new Promise<void>((resolve, reject) => {
+      this.server.once("error", reject);
+      this.server.listen(this.path, () => {
+        this.server.off("error", reject);
+        resolve();
+      });
+    });
+    chmodSync(this.path, 0o666);
+  }
+
+  /** Stops listening, removes the socket and cuts open connections. Harmless when not listening. */
+  async stop(): Promise<void> {
+    if (!this.server.listening) return;
+    await new Promise<void>((resolve) => {
+      this.server.close(() => resolve());
+      this.server.closeAllConnections();
+    });
+  }
+}
+
+/**
+ * A request's body as text, of at most `maxBytes`.
+ * @throws AgentError BODY_TOO_LARGE | BODY_INCOMPLETE | BODY_ENCODING
+ */
+export async function readBody(request: IncomingMessage, maxBytes: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let total = 0;
+  try {
+    for await (const chunk of request) {
+      if (!Buffer.isBuffer(chunk)) continue;
+      total += chunk.length;
+      // Not kept, but read on for a while: a client that still writes would miss the answer.
+      if (total > 16 * maxBytes) break;
+      if (total <= maxBytes) chunks.push(chunk);
+    }
+  } catch (error) {
+    throw new AgentError("BODY_INCOMPLETE", `the request ended before its body: ${messageOf(error)}`);
+  }
+  if (total > maxBytes) throw new AgentError("BODY_TOO_LARGE", `the body is larger than ${maxBytes} bytes`);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(chunks));
+  } catch {
+    throw new AgentError("BODY_ENCODING", "the body is not UTF-8");
+  }
+}
+
+/** Sends an answer with its length and closes the connection: plugins make one request. */
+export function respond(response: ServerResponse, status: number, contentType: string, body: string): void {
+  if (response.headersSent || response.destroyed) return;
+  response.writeHead(status, {
+    "Content-Type": contentType,
+    "Content-Length": Buffer.byteLength(body),
+    Connection: "close",
+  });
+  response.end(body);
+}
