@@ -9,6 +9,7 @@
 #include "link.h"
 #include "netns.h"
 #include "route.h"
+#include "seqpacket.h"
 #include "socket.h"
 #include "sysctl.h"
 
@@ -61,6 +62,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<localEndpoint>(exports, "localEndpoint");
     add<remoteEndpoint>(exports, "remoteEndpoint");
     add<socketMark>(exports, "socketMark");
+
+    add<seqpacketListen>(exports, "seqpacketListen");
+    add<seqpacketConnect>(exports, "seqpacketConnect");
     return exports;
 }
 

@@ -14,7 +14,6 @@ struct EnvState {
     static EnvState& of(Napi::Env env) { return *env.GetInstanceData<EnvState>(); }
 
     Napi::FunctionReference errorClass;
-    Napi::FunctionReference connectionClass;
     /** Outlives this struct until its last handle is closed; it deletes itself. */
     Loop* loop;
 };

@@ -30,11 +30,11 @@ Napi::Error toError(Napi::Env env, const Fault& fault);
 /** Injects the class NativeError(message, code, errno, syscall). */
 Napi::Value setErrorClass(const Napi::CallbackInfo& info);
 
-/** Turns what C++ throws into JavaScript errors; every exported function goes through it. */
-template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
-Napi::Value guarded(const Napi::CallbackInfo& info) {
+/** Turns what C++ throws into JavaScript errors; every function JavaScript calls goes through it.
+ */
+template <class Body> Napi::Value guard(const Napi::CallbackInfo& info, Body&& body) {
     try {
-        return Function(info);
+        return body(info);
     } catch (const Fault& fault) {
         throw toError(info.Env(), fault);
     } catch (const Napi::Error&) {
@@ -42,6 +42,17 @@ Napi::Value guarded(const Napi::CallbackInfo& info) {
     } catch (const std::exception& error) {
         throw Napi::Error::New(info.Env(), error.what());
     }
+}
+
+template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
+Napi::Value guarded(const Napi::CallbackInfo& info) {
+    return guard(info, Function);
+}
+
+/** A JavaScript function that keeps `body` and what it captures until it is collected. */
+template <class Body> Napi::Function method(Napi::Env env, const char* name, Body body) {
+    return Napi::Function::New(
+        env, [body](const Napi::CallbackInfo& info) { return guard(info, body); }, name);
 }
 
 } // namespace ambient

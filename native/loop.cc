@@ -96,16 +96,18 @@ void Timer::close() {
     handle_ = nullptr;
 }
 
-void callBack(Napi::Env env, napi_async_context context, Napi::Object receiver,
-              Napi::Function function, const std::vector<napi_value>& arguments) {
+Napi::Value Callback::call(Napi::Object receiver, const std::vector<napi_value>& arguments) const {
+    Napi::Env env = receiver.Env();
     napi_value result = nullptr;
-    napi_status status = napi_make_callback(env, context, receiver, function, arguments.size(),
-                                            arguments.data(), &result);
-    if (status != napi_pending_exception) return;
+    napi_status status = napi_make_callback(env, context_, receiver, function_.Value(),
+                                            arguments.size(), arguments.data(), &result);
+    if (status == napi_ok) return Napi::Value(env, result);
     napi_value exception = nullptr;
-    if (napi_get_and_clear_last_exception(env, &exception) == napi_ok) {
+    if (status == napi_pending_exception &&
+        napi_get_and_clear_last_exception(env, &exception) == napi_ok) {
         napi_fatal_exception(env, exception);
     }
+    return Napi::Value();
 }
 
 } // namespace ambient

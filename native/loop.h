@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include <set>
+#include <vector>
 
 namespace ambient {
 
@@ -95,11 +96,21 @@ class Timer {
     uv_timer_t* handle_;
 };
 
-/**
- * Calls a JavaScript function from the event loop. An exception it throws becomes an uncaught one,
- * as for any event listener; it never unwinds into libuv.
- */
-void callBack(Napi::Env env, napi_async_context context, Napi::Object receiver,
-              Napi::Function function, const std::vector<napi_value>& arguments);
+/** A JavaScript function that the event loop calls, until it is dropped. */
+class Callback {
+  public:
+    Callback(Napi::Function function, const char* name)
+        : function_(Napi::Persistent(function)), context_(function.Env(), name) {}
+
+    /**
+     * Open a HandleScope first. An exception becomes an uncaught one, as in any event listener, and
+     * never unwinds into libuv; the result is then empty.
+     */
+    Napi::Value call(Napi::Object receiver, const std::vector<napi_value>& arguments) const;
+
+  private:
+    Napi::FunctionReference function_;
+    Napi::AsyncContext context_;
+};
 
 } // namespace ambient
