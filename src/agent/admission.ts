@@ -4,7 +4,6 @@ import { AgentError } from "../core/errors.ts";
 import type { Pod } from "../core/pod.ts";
 import type { CniHandler, CniPodRequest, CniVerdict } from "../core/ports.ts";
 import { eligibilityOf } from "./desire.ts";
-import type { Enrollment } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";
 import type { Reconciler } from "./reconciler.ts";
 import type { Roster } from "./roster.ts";
@@ -77,28 +76,13 @@ export class Admission implements CniHandler {
   private async capture(pod: Pod, request: CniPodRequest): Promise<void> {
     const handle = this.parts.finder.open(request.netns);
     const enrollment = this.roster.ensure(pod);
-    enrollment.takeCniIps(request.ips);
-    enrollment.inCniAdd = true;
-    enrollment.lost = false;
     enrollment.admittedUntil = Date.now() + ADMITTED_MS;
-    enrollment.offerNetns(handle);
+    enrollment.offerSandbox(handle, request.ips);
     try {
       await this.reconciler.queue.run(pod.uid);
-    } catch (error) {
-      this.giveUp(enrollment);
-      throw error;
     } finally {
       enrollment.inCniAdd = false;
     }
-  }
-
-  /** The runtime throws this sandbox away: its netns and addresses must not be used by a retry. */
-  private giveUp(enrollment: Enrollment): void {
-    enrollment.admittedUntil = 0;
-    enrollment.takeCniIps([]);
-    enrollment.dropNetns();
-    enrollment.state = "pending";
-    this.reconciler.queue.trigger(enrollment.uid);
   }
 
   /**

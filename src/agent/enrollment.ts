@@ -49,6 +49,7 @@ export class Enrollment {
   private offered: NetnsHandle | undefined;
   private cniIps: readonly string[] = [];
   private apiIpsAtAdd: readonly string[] = [];
+  private cniNetns: NetnsId | undefined;
 
   constructor(pod: Pod) {
     this.pod = pod;
@@ -76,10 +77,25 @@ export class Enrollment {
     return this.cniIps.length > 0 && (this.pod.ips.length === 0 || unchanged) ? this.cniIps : this.pod.ips;
   }
 
-  /** Notes the addresses that a CNI ADD brought. */
-  takeCniIps(ips: readonly string[]): void {
+  /** Takes what a CNI ADD brought: the sandbox's netns, for the next pass, and its addresses. */
+  offerSandbox(handle: NetnsHandle, ips: readonly string[]): void {
+    this.inCniAdd = true;
+    this.lost = false;
     this.cniIps = ips;
     this.apiIpsAtAdd = this.pod.ips;
+    this.cniNetns = handle.id;
+    this.offerNetns(handle);
+  }
+
+  /**
+   * After a failed pass: if it worked on the sandbox of an ADD that is still waiting, the runtime will
+   * throw that sandbox away, so no retry may use its netns or addresses.
+   */
+  abandonSandbox(): void {
+    if (!this.inCniAdd || this.handle?.id !== this.cniNetns) return;
+    this.cniIps = [];
+    this.admittedUntil = 0;
+    this.dropNetns();
   }
 
   get netns(): NetnsHandle | undefined {

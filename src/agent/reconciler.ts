@@ -120,6 +120,7 @@ export class Reconciler {
       this.parts.dataplane.observe(netns, spec).mode === "captured";
     if (!captured) {
       enrollment.state = "pending";
+      enrollment.abandonSandbox();
       await this.announcer.annotate(enrollment, "pending").catch((reason: unknown) => {
         this.parts.logger.warn("annotating a pending pod", { pod: enrollment.name, reason: String(reason) });
       });
