@@ -19,6 +19,8 @@ export interface CniChainOptions {
   readonly binDirs: readonly string[];
   /** One plugin is killed after this many ms. */
   readonly timeoutMs?: number;
+  /** Puts a plugin's command line behind another program's, e.g. nsenter into the node. */
+  readonly wrap?: (argv: readonly string[]) => readonly string[];
 }
 
 /** What the last plugin printed. */
@@ -108,7 +110,9 @@ export class CniChain {
     // libcni passes the result on as it got it; so a plugin's bytes reach the next one unchanged.
     const withPrevious = previous === undefined ? conf : `${conf.slice(0, -1)},"prevResult":${previous}}`;
     const { namespace, name, uid } = attachment.pod;
-    const output = await runPlugin(await this.find(plugin.type), withPrevious, this.options.timeoutMs ?? TIMEOUT_MS, {
+    const argv = [await this.find(plugin.type)];
+    const commandLine = this.options.wrap?.(argv) ?? argv;
+    const output = await runPlugin(commandLine, withPrevious, this.options.timeoutMs ?? TIMEOUT_MS, {
       PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
       CNI_COMMAND: command,
       CNI_CONTAINERID: attachment.containerId,
@@ -164,12 +168,12 @@ interface PluginOutput {
 }
 
 async function runPlugin(
-  path: string,
+  argv: readonly string[],
   stdin: string,
   timeoutMs: number,
   env: Record<string, string>,
 ): Promise<PluginOutput> {
-  const child = new Child([path], { env, cwd: "/", stdio: ["pipe", "pipe", "pipe"] });
+  const child = new Child(argv, { env, cwd: "/", stdio: ["pipe", "pipe", "pipe"] });
   const { stdin: input, stdout, stderr } = child.process;
   const collected = { stdout: "", stderr: "" };
   stdout?.setEncoding("utf8").on("data", (chunk: string) => {
