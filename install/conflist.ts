@@ -57,7 +57,7 @@ export function unmerge(text: string): string | undefined {
 
 /** Types of the plugins, in order. @throws AgentError CNI_CONF_INVALID */
 export function pluginTypes(text: string): string[] {
-  return parse(text).plugins.map(({ value }) => String(value.type));
+  return parse(text).map(({ value }) => String(value.type));
 }
 
 function parse(text: string): Plugin[] {
