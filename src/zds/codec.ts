@@ -22,6 +22,15 @@ export function readerOf(message: Uint8Array): BinaryReader {
   return new BinaryReader(message, (bytes) => strictUtf8.decode(bytes));
 }
 
+/**
+ * Steps over a field that is not ours; a known one of another wire type is refused, as ztunnel does.
+ * @throws Error
+ */
+export function skipUnknown(reader: BinaryReader, field: number, type: WireType, known: readonly number[]): void {
+  if (known.includes(field)) throw new Error(`field ${field} has wire type ${type}`);
+  reader.skip(type, field);
+}
+
 /** proto3 leaves a string out when it is empty. */
 export function writeString(writer: BinaryWriter, field: number, value: string): void {
   if (value !== "") writer.uint32(lengthTag(field)).string(value);
@@ -101,7 +110,7 @@ export function decodeHello(message: Uint8Array): number {
   while (reader.pos < reader.len) {
     const [field, type] = reader.tag();
     if (field === 1 && type === WireType.Varint) version = reader.int32();
-    else reader.skip(type, field);
+    else skipUnknown(reader, field, type, [1]);
   }
   return version;
 }
@@ -116,7 +125,7 @@ export function decodeAck(message: Uint8Array): string {
   while (reader.pos < reader.len) {
     const [field, type] = reader.tag();
     if (field === 1 && type === WireType.LengthDelimited) error = decodeAckBody(reader.bytes()) ?? error ?? "";
-    else reader.skip(type, field);
+    else skipUnknown(reader, field, type, [1]);
   }
   if (error === undefined) throw new Error("the response holds no ack");
   return error;
@@ -128,7 +137,7 @@ function decodeAckBody(body: Uint8Array): string | undefined {
   while (reader.pos < reader.len) {
     const [field, type] = reader.tag();
     if (field === 1 && type === WireType.LengthDelimited) error = reader.string();
-    else reader.skip(type, field);
+    else skipUnknown(reader, field, type, [1]);
   }
   return error;
 }

@@ -10,6 +10,9 @@ import type { PendingAdd, Session } from "./session.ts";
 
 const REMEDY = "Check that the ztunnel pod of this node runs and mounts the directory of the ZDS socket.";
 
+/** Far more than a node deletes while its agent still lists one of them. */
+const MAX_DELETED = 4096;
+
 interface Request {
   readonly target: Target;
   pending: PendingAdd | undefined;
@@ -23,8 +26,8 @@ export class Dispatch {
   readonly #registry: Registry;
   /** The one add per workload that a caller waits for. */
   readonly #requests = new Map<string, Request>();
-  /** Dels under way, each with its own mark. */
-  readonly #deleting = new Map<string, symbol>();
+  /** Deleted and not added since: in no snapshot, even while the caller still lists them. */
+  readonly #deleted = new Set<string>();
   /** Workloads whose only connection was lost. */
   readonly #orphans = new Map<string, Target>();
 
@@ -41,7 +44,7 @@ export class Dispatch {
       encodeAdd(workload);
       openFd(target);
       this.#requests.get(workload.uid)?.end(superseded(workload, "a newer add"));
-      this.#deleting.delete(workload.uid);
+      this.#deleted.delete(workload.uid);
       this.#orphans.delete(workload.uid);
       const request = this.#request(target, resolve, reject, signal);
       this.#requests.set(workload.uid, request);
@@ -55,12 +58,10 @@ export class Dispatch {
     const request = this.#requests.get(uid);
     request?.end(superseded(request.target.workload, "a del"));
     this.#orphans.delete(uid);
-    const mark = Symbol(uid);
-    this.#deleting.set(uid, mark);
+    this.#entomb(uid);
     const answers = await Promise.all(
       this.#registry.started().map(async (session) => ({ session, outcome: await session.del(uid) })),
     );
-    if (this.#deleting.get(uid) === mark) this.#deleting.delete(uid);
     const refusals = answers.flatMap(({ session, outcome }) =>
       outcome.result === "refused" ? [`connection ${session.id}: ${outcome.reason}`] : [],
     );
@@ -70,13 +71,13 @@ export class Dispatch {
   }
 
   /**
-   * Starts a session's snapshot. A workload that is being deleted is left out, though the caller may
-   * still list it; one that is being added is in it or follows it, though the caller may not list it yet.
+   * Starts a session's snapshot. A workload that was deleted is left out until it is added again, though
+   * the caller may still list it; one that is being added is in it or follows it, listed or not.
    */
   start(session: Session, entries: readonly SnapshotEntry[]): void {
     const snapshot = new Map<string, SnapshotEntry>();
     for (const entry of entries) {
-      if (!this.#deleting.has(entry.workload.uid)) snapshot.set(entry.workload.uid, entry);
+      if (!this.#deleted.has(entry.workload.uid)) snapshot.set(entry.workload.uid, entry);
     }
     const unlisted: Target[] = [];
     for (const [uid, { target }] of this.#requests) {
@@ -90,7 +91,7 @@ export class Dispatch {
   /** Remembers what a lost connection served. Call it when the registry no longer holds the session. */
   lost(session: Session): void {
     for (const [uid, target] of session.acked) {
-      if (!this.#deleting.has(uid) && !this.#requests.has(uid)) this.#orphans.set(uid, target);
+      if (!this.#deleted.has(uid) && !this.#requests.has(uid)) this.#orphans.set(uid, target);
     }
   }
 
@@ -111,6 +112,16 @@ export class Dispatch {
     this.#orphans.clear();
     for (const { target, end } of [...this.#requests.values()])
       end(unavailable(target.workload, "the agent is stopping"));
+  }
+
+  /** Pod uids never return, so the oldest marks can go. */
+  #entomb(uid: string): void {
+    this.#deleted.delete(uid);
+    this.#deleted.add(uid);
+    for (const oldest of this.#deleted) {
+      if (this.#deleted.size <= MAX_DELETED) break;
+      this.#deleted.delete(oldest);
+    }
   }
 
   #request(

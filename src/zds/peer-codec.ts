@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ztunnel's side of ZDS (zds.proto), for the sandbox's stand-in and the tests. The agent never loads it.
 import { type BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
-import { lengthTag, readerOf, writeString, ZDS_VERSION } from "./codec.ts";
+import { lengthTag, readerOf, skipUnknown, writeString, ZDS_VERSION } from "./codec.ts";
 
 export interface ZdsWorkloadInfo {
   readonly name: string;
@@ -39,7 +39,7 @@ export function decodeRequest(message: Uint8Array): ZdsRequest {
   let request: ZdsRequest | undefined;
   while (reader.pos < reader.len) {
     const [field, type] = reader.tag();
-    if (type !== WireType.LengthDelimited) reader.skip(type, field);
+    if (type !== WireType.LengthDelimited) skipUnknown(reader, field, type, [1, 2, 3, 5]);
     else if (field === 1) request = decodeAdd(reader.bytes());
     else if (field === 2) request = { kind: "del", uid: decodeStrings(reader.bytes(), [2]).get(2) ?? "" };
     else if (field === 3) request = decodeSnapshotSent(reader.bytes());
@@ -58,7 +58,7 @@ function decodeAdd(body: Uint8Array): ZdsRequest {
     const [field, type] = reader.tag();
     if (field === 1 && type === WireType.LengthDelimited) uid = reader.string();
     else if (field === 2 && type === WireType.LengthDelimited) info = decodeInfo(reader);
-    else reader.skip(type, field);
+    else skipUnknown(reader, field, type, [1, 2]);
   }
   return { kind: "add", uid, info };
 }
@@ -83,7 +83,7 @@ function decodeStrings(body: Uint8Array, fields: readonly number[]): Map<number,
   while (reader.pos < reader.len) {
     const [field, type] = reader.tag();
     if (fields.includes(field) && type === WireType.LengthDelimited) strings.set(field, reader.string());
-    else reader.skip(type, field);
+    else skipUnknown(reader, field, type, fields);
   }
   return strings;
 }

@@ -141,7 +141,7 @@ export class ZdsServer implements Ztunnel {
       events: {
         greeted: (greeted) => this.#greeted(greeted),
         ready: (ready) => this.#ready(ready),
-        acked: (from, acked) => this.#tell((listener) => listener.acked(acked, from.id)),
+        acked: (from, acked, netns) => this.#tell((listener) => listener.acked(acked, from.id, netns)),
         refused: (from, refused, reason) => {
           logger.warn("ztunnel refused a workload of its snapshot", { connection: from.id, uid: refused, reason });
           this.#tell((listener) => listener.refused(refused, from.id, reason));

@@ -2,7 +2,7 @@
 import type { Clock } from "../core/clock.ts";
 import type { Stop } from "../core/disposable.ts";
 import { messageOf } from "../core/errors.ts";
-import type { Metrics, SnapshotEntry } from "../core/ports.ts";
+import type { Metrics, NetnsId, SnapshotEntry } from "../core/ports.ts";
 import type { SeqpacketConnection, SeqpacketPeer } from "../native/binding.ts";
 import { decodeHello, ZDS_VERSION } from "./codec.ts";
 import { deadline } from "./deadline.ts";
@@ -26,7 +26,7 @@ export const HELLO_TIMEOUT_MS = 5000;
 export interface SessionEvents {
   greeted(session: Session): void;
   ready(session: Session): void;
-  acked(session: Session, uid: string): void;
+  acked(session: Session, uid: string, netns: NetnsId): void;
   /** An add that nobody waits for was refused; told once per reason. */
   refused(session: Session, uid: string, reason: string): void;
   /** Told before the session's messages are settled as lost, and after it has left `live`. */
@@ -285,7 +285,8 @@ export class Session {
       if (this.#refusals.note(target, outcome.reason)) this.#options.events.refused(this, uid, outcome.reason);
     } else if (outcome.result === "unsent") {
       this.#refusals.forget(uid);
-      this.#options.events.refused(this, uid, outcome.error.message);
+      // A netns that its owner has closed is news to nobody: a del or an add with the next one follows.
+      if (outcome.error.code !== "NETNS_CLOSED") this.#options.events.refused(this, uid, outcome.error.message);
     }
   }
 
@@ -294,7 +295,7 @@ export class Session {
     if (this.#deletes(uid)) return;
     this.#acked.set(uid, target);
     this.#refusals.forget(uid);
-    if (tell) this.#options.events.acked(this, uid);
+    if (tell) this.#options.events.acked(this, uid, target.netns.id);
   }
 
   /** True when a del of this uid waits behind the message that was just answered. */
