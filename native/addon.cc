@@ -8,10 +8,13 @@
 #include "fault.h"
 #include "link.h"
 #include "netns.h"
+#include "nft.h"
 #include "route.h"
 #include "seqpacket.h"
+#include "sockdiag.h"
 #include "socket.h"
 #include "sysctl.h"
+#include "watch.h"
 
 namespace ambient {
 
@@ -50,6 +53,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<routeDelete>(exports, "routeDelete");
     add<ruleAdd>(exports, "ruleAdd");
     add<ruleDelete>(exports, "ruleDelete");
+    add<routeWatch>(exports, "routeWatch");
 
     add<sysctlGet>(exports, "sysctlGet");
     add<sysctlSet>(exports, "sysctlSet");
@@ -62,6 +66,12 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<localEndpoint>(exports, "localEndpoint");
     add<remoteEndpoint>(exports, "remoteEndpoint");
     add<socketMark>(exports, "socketMark");
+    add<sockets>(exports, "sockets");
+
+    add<nftTables>(exports, "nftTables");
+    add<nftTable>(exports, "nftTable");
+    add<nftSet>(exports, "nftSet");
+    add<nftWatch>(exports, "nftWatch");
 
     add<seqpacketListen>(exports, "seqpacketListen");
     add<seqpacketConnect>(exports, "seqpacketConnect");

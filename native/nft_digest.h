@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "netlink.h"
+
+namespace ambient {
+
+/** FNV-1a, 64 bit. It tells a changed rule from an unchanged one; it is no defence against forgery.
+ */
+class Digest {
+  public:
+    void add(const void* data, size_t size);
+    /** With its length, so that two texts cannot trade bytes. */
+    void add(const std::string& text);
+    uint64_t value() const { return value_; }
+
+  private:
+    uint64_t value_ = 0xcbf29ce484222325;
+};
+
+struct NftCounter {
+    uint64_t packets = 0, bytes = 0;
+};
+
+/** The digest of an anonymous set's content, by the set's name. */
+using AnonymousSet = std::function<uint64_t(const std::string&)>;
+
+/**
+ * Adds a list of expressions (NFTA_RULE_EXPRESSIONS) to a digest, without what traffic changes in
+ * them. Anonymous sets count by content: their names are only numbers. Sums counters into
+ * `counter`.
+ */
+void digestExpressions(Digest& digest, const Attribute& list, NftCounter& counter,
+                       const AnonymousSet& anonymous);
+
+} // namespace ambient

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sockdiag.h"
+
+#include <linux/inet_diag.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+
+#include <cerrno>
+
+#include "address.h"
+#include "args.h"
+#include "fault.h"
+#include "netlink.h"
+
+namespace ambient {
+
+namespace {
+
+/** Highest TCP state the kernel has (TCP_BOUND_INACTIVE). */
+constexpr uint32_t kMaxState = 13;
+
+struct Socket {
+    int family;
+    uint8_t state;
+    uint16_t srcPort, dstPort;
+    uint32_t uid, inode, mark = 0;
+    uint64_t cgroup = 0;
+    std::string src, dst;
+};
+
+void parseSocket(const nlmsghdr& header, std::vector<Socket>& result) {
+    const auto* fixed = fixedPart<inet_diag_msg>(header);
+    if (header.nlmsg_type != SOCK_DIAG_BY_FAMILY || fixed == nullptr) return;
+    Socket socket = {};
+    socket.family = fixed->idiag_family;
+    socket.state = fixed->idiag_state;
+    socket.src = formatIp(socket.family, fixed->id.idiag_src, sizeof(fixed->id.idiag_src));
+    socket.dst = formatIp(socket.family, fixed->id.idiag_dst, sizeof(fixed->id.idiag_dst));
+    socket.srcPort = ntohs(fixed->id.idiag_sport);
+    socket.dstPort = ntohs(fixed->id.idiag_dport);
+    socket.uid = fixed->idiag_uid;
+    socket.inode = fixed->idiag_inode;
+    for (Attribute attribute : Attributes::after<inet_diag_msg>(header)) {
+        if (attribute.type == INET_DIAG_MARK) socket.mark = attribute.as<uint32_t>();
+        if (attribute.type == INET_DIAG_CGROUP_ID) socket.cgroup = attribute.as<uint64_t>();
+    }
+    result.push_back(socket);
+}
+
+uint32_t stateMask(const Fields& filter) {
+    if (!filter.has("states")) return UINT32_MAX;
+    Napi::Value value = filter.raw().Get("states");
+    if (!value.IsArray()) {
+        throw Napi::TypeError::New(value.Env(), "filter.states must be an array");
+    }
+    Napi::Array states = value.As<Napi::Array>();
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < states.Length(); i++) {
+        mask |= 1U << numberOf(states.Get(i), "filter.states[]", kMaxState);
+    }
+    return mask;
+}
+
+} // namespace
+
+Napi::Value sockets(const Napi::CallbackInfo& info) {
+    Args args(info);
+    const Fields filter = args.object(1, "filter");
+    const std::string protocol = filter.string("protocol");
+    if (protocol != "tcp" && protocol != "udp") {
+        throw Napi::TypeError::New(info.Env(), "filter.protocol must be \"tcp\" or \"udp\"");
+    }
+    inet_diag_req_v2 request = {};
+    request.sdiag_protocol = protocol == "tcp" ? IPPROTO_TCP : IPPROTO_UDP;
+    request.idiag_states = stateMask(filter);
+    NetlinkSocket netlink(args.netns(0), NETLINK_SOCK_DIAG);
+    std::vector<Socket> found;
+    for (int family : {AF_INET, AF_INET6}) {
+        request.sdiag_family = static_cast<uint8_t>(family);
+        Message message(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP);
+        message.fixed(request);
+        try {
+            std::vector<Socket> part =
+                netlink.dump<Socket>(message, "list " + protocol + " sockets", parseSocket);
+            found.insert(found.end(), part.begin(), part.end());
+        } catch (const Fault& fault) {
+            // A kernel without IPv6 has no handler for it.
+            if (family == AF_INET || fault.error != ENOENT) throw;
+        }
+    }
+    Napi::Array result = Napi::Array::New(info.Env(), found.size());
+    Napi::String protocolName = Napi::String::New(info.Env(), protocol);
+    for (size_t i = 0; i < found.size(); i++) {
+        Napi::HandleScope scope(info.Env());
+        Napi::Object socket = Napi::Object::New(info.Env());
+        socket.Set("family", found[i].family == AF_INET ? 4 : 6);
+        socket.Set("protocol", protocolName);
+        socket.Set("state", static_cast<uint32_t>(found[i].state));
+        socket.Set("src", found[i].src);
+        socket.Set("srcPort", static_cast<uint32_t>(found[i].srcPort));
+        socket.Set("dst", found[i].dst);
+        socket.Set("dstPort", static_cast<uint32_t>(found[i].dstPort));
+        socket.Set("uid", found[i].uid);
+        socket.Set("inode", found[i].inode);
+        socket.Set("mark", found[i].mark);
+        socket.Set("cgroupId", bigint(info.Env(), found[i].cgroup));
+        result.Set(static_cast<uint32_t>(i), socket);
+    }
+    return result;
+}
+
+} // namespace ambient
