@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { X509Certificate } from "node:crypto";
 
 /** Who a workload is, as far as mutual TLS is concerned. */
 export interface Identity {
@@ -32,9 +31,12 @@ export function parseSpiffeId(text: string): Identity {
   return { trustDomain, namespace, serviceAccount };
 }
 
-/** The SPIFFE ids among the URI names of a certificate; empty when it has none. */
-export function spiffeIdsOf(certificate: X509Certificate): string[] {
-  return (certificate.subjectAltName ?? "")
+/**
+ * The SPIFFE ids in the alternative names of a certificate, as Node writes them (`URI:…, DNS:…`). A name with
+ * a comma or a quote can't pass for one: Node quotes those.
+ */
+export function spiffeIdsOf(subjectAltName: string | undefined): string[] {
+  return (subjectAltName ?? "")
     .split(", ")
     .filter((name) => name.startsWith("URI:"))
     .map((name) => name.slice("URI:".length))
