@@ -68,7 +68,8 @@ export class SandboxNode {
     this.initPid = this.init.leafPid();
   }
 
-  private enter(argv: readonly string[]): string[] {
+  /** The command line that runs `argv` in the node's namespaces. */
+  enter(argv: readonly string[]): string[] {
     return ["nsenter", `--target=${this.initPid}`, "--mount", "--net", "--pid", "--uts", "--", ...argv];
   }
 

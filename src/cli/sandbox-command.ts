@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+import { fileURLToPath } from "node:url";
+import { styleText } from "node:util";
+import { Command } from "commander";
+import { type Check, Checks } from "../sandbox/checks.ts";
+import { Demo } from "../sandbox/demo.ts";
+import { Sandbox } from "../sandbox/sandbox.ts";
+
+interface DemoOptions {
+  readonly json: boolean;
+  readonly keep: boolean;
+  readonly chart: string | undefined;
+  readonly ztunnel: string | undefined;
+}
+
+interface DemoRun {
+  readonly chart: string;
+  readonly ztunnel: string;
+  readonly passed: number;
+  readonly failed: number;
+  readonly checks: readonly Check[];
+  /** Why the story could not be told to its end. */
+  readonly error: string | undefined;
+}
+
+const CHARTS = ["newest", "1.24"];
+
+const paint = (style: "green" | "red" | "bold" | "dim", text: string): string =>
+  process.stdout.isTTY && process.env.NO_COLOR === undefined ? styleText(style, text) : text;
+
+function showCheck({ passed, title, evidence, milliseconds }: Check): void {
+  const sign = passed ? paint("green", "√") : paint("red", "×");
+  process.stdout.write(`  ${sign} ${title} ${paint("dim", `(${milliseconds} ms)`)}\n      ${evidence}\n`);
+}
+
+/** Runs the story once and takes everything away again, also on SIGINT and SIGTERM. */
+async function tell(chart: string, options: DemoOptions): Promise<DemoRun> {
+  const say = (text: string) => {
+    if (!options.json) process.stdout.write(text);
+  };
+  const checks = new Checks((check) => {
+    if (!options.json) showCheck(check);
+  });
+  let sandbox: Sandbox | undefined;
+  let interrupted: NodeJS.Signals | undefined;
+  const interrupt = (signal: NodeJS.Signals) => {
+    if (interrupted !== undefined) return;
+    interrupted = signal;
+    process.stderr.write(`\n${signal}: cleaning up\n`);
+    void (sandbox?.stop() ?? Promise.resolve()).finally(() => process.exit(signal === "SIGINT" ? 130 : 143));
+  };
+  process.on("SIGINT", interrupt);
+  process.on("SIGTERM", interrupt);
+  let failure: string | undefined;
+  try {
+    const with_ = options.ztunnel === undefined ? "the stand-in ztunnel" : options.ztunnel;
+    say(`\n${paint("bold", `Sandbox: one node, chart ${chart}, ${with_}`)}\n`);
+    sandbox = await Sandbox.create({
+      program: fileURLToPath(import.meta.url),
+      chart,
+      ztunnel: options.ztunnel,
+    });
+    await new Demo(sandbox, checks, (title) => say(`\n${paint("bold", title)}\n`)).run();
+    if (options.keep) await linger(sandbox, say);
+  } catch (error) {
+    if (interrupted !== undefined) await new Promise(() => undefined);
+    failure = error instanceof Error ? error.message : String(error);
+    say(`\n${paint("red", `The story ended early: ${failure}`)}\n`);
+    if (sandbox !== undefined && !options.json) {
+      say(`agent's last lines:\n${sandbox.agentLog().split("\n").slice(-15).join("\n")}\n`);
+    }
+  } finally {
+    if (interrupted === undefined) await sandbox?.stop();
+    process.off("SIGINT", interrupt);
+    process.off("SIGTERM", interrupt);
+  }
+  return {
+    chart,
+    ztunnel: options.ztunnel ?? "stand-in",
+    passed: checks.all.length - checks.failed,
+    failed: checks.failed,
+    checks: checks.all,
+    error: failure,
+  };
+}
+
+/** Leaves the sandbox up until Ctrl-C, and says how to play with it. */
+async function linger(sandbox: Sandbox, say: (text: string) => void): Promise<void> {
+  say(`\nThe sandbox stays until Ctrl-C. In another shell:\n`);
+  say(`  export KUBECONFIG=${sandbox.kubeconfigPath}\n`);
+  say(`  kubectl get pods -A; kubectl label namespace demo istio.io/dataplane-mode=ambient\n`);
+  say(`  tail -f ${sandbox.node.path("agent.log")}\n`);
+  say(`  nsenter -t ${sandbox.node.pid} -m -n -p bash      # a shell on the node\n`);
+  await new Promise(() => undefined);
+}
+
+/** `ambient-cni sandbox`: the playground. `done` gets the exit status. */
+export function sandboxCommand(done: (status: number) => void): Command {
+  const sandbox = new Command("sandbox").description("a playground cluster of one node on this machine (needs root)");
+  sandbox
+    .command("demo")
+    .description("tell the story: plain, labelled, captured, unlabelled; with a check at every step")
+    .option("--json", "print one JSON document with every check", false)
+    .option("--keep", "leave the sandbox up at the end, to play on", false)
+    .option("--chart <version>", `environment of this istio-cni chart: ${CHARTS.join(" or ")} (default: both, in turn)`)
+    .option("--ztunnel <path>", "run this ztunnel (a build with FAKE_CA) in place of the stand-in")
+    .action(async (given: DemoOptions) => {
+      const charts = given.chart === undefined ? (given.keep ? CHARTS.slice(0, 1) : CHARTS) : [given.chart];
+      const runs: DemoRun[] = [];
+      for (const chart of charts) runs.push(await tell(chart, given));
+      const passed = runs.reduce((sum, run) => sum + run.passed, 0);
+      const failed = runs.reduce((sum, run) => sum + run.failed + (run.error === undefined ? 0 : 1), 0);
+      if (given.json) process.stdout.write(`${JSON.stringify({ schemaVersion: 1, passed, failed, runs }, null, 2)}\n`);
+      else process.stdout.write(`\n${passed} checks passed, ${failed} failed\n`);
+      done(failed === 0 ? 0 : 1);
+    });
+  return sandbox;
+}

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+import { DATAPLANE_MODE_LABEL, REDIRECTION_ANNOTATION } from "../core/constants.ts";
+import type { Exchange } from "./app/protocol.ts";
+import { AppError } from "./app/remote.ts";
+import { type Checks, expectEqual, expectThat } from "./checks.ts";
+import { ipOf, type RunningPod } from "./kubelet.ts";
+import type { MeshService, MeshWorkload } from "./mesh-config.ts";
+import { addressesOf, BRIDGE } from "./network.ts";
+import { httpGet } from "./probe.ts";
+import { type Sandbox, until } from "./sandbox.ts";
+import { Wire } from "./wire.ts";
+
+const NAMESPACE = "demo";
+const OUTSIDE = "legacy";
+const VIP4 = "10.96.0.20";
+const VIP6 = "fd96::20";
+const DNS_SERVER = "10.96.0.10";
+const PROBE4 = "169.254.7.127";
+const PROBE6 = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff";
+
+/** What a real ztunnel must know at its start, the later pod included. */
+function mesh(): { workloads: MeshWorkload[]; services: MeshService[] } {
+  const workload = (namespace: string, name: string, index: number, protocol: "HBONE" | "TCP"): MeshWorkload => ({
+    namespace,
+    name,
+    serviceAccount: name,
+    ips: addressesOf(index),
+    protocol,
+  });
+  return {
+    workloads: [
+      workload(NAMESPACE, "client", 0, "HBONE"),
+      workload(NAMESPACE, "server", 1, "HBONE"),
+      workload(OUTSIDE, "outsider", 2, "TCP"),
+      workload(NAMESPACE, "latecomer", 3, "HBONE"),
+    ],
+    services: [{ namespace: NAMESPACE, name: "server", vips: [VIP4, VIP6], ports: { 80: 8080 }, pods: ["server"] }],
+  };
+}
+
+const url = (ip: string, port = 8080): string => `http://${ip.includes(":") ? `[${ip}]` : ip}:${port}/`;
+const endpoint = (ip: string, port: number): string => `${ip}:${port}`;
+const addressOf = (seen: string): string => seen.slice(0, seen.lastIndexOf(":"));
+const told = (exchange: Exchange): string =>
+  `${exchange.server} answered; it saw ${exchange.clientSeen} at ${exchange.serverSeen}; the client's peer is ${exchange.clientPeer}`;
+
+/** The story of the playground: a request before the label, under it, and after it. */
+export class Demo {
+  private readonly pods = new Map<string, RunningPod>();
+
+  constructor(
+    private readonly sandbox: Sandbox,
+    private readonly checks: Checks,
+    private readonly chapter: (title: string) => void,
+  ) {}
+
+  /** Runs all chapters. Checks that fail are collected; only what makes going on useless is thrown. */
+  async run(): Promise<void> {
+    await this.beforeTheLabel();
+    await this.label();
+    await this.insideTheMesh();
+    await this.atTheBorder();
+    await this.newPod();
+    await this.failures();
+    await this.unlabel();
+  }
+
+  private pod(name: string): RunningPod {
+    const pod = this.pods.get(name);
+    if (pod === undefined) throw new Error(`no pod ${name}`);
+    return pod;
+  }
+
+  private app(name: string) {
+    const { app } = this.pod(name);
+    if (app === undefined) throw new Error(`pod ${name} has no program to talk to`);
+    return app;
+  }
+
+  private async runPod(namespace: string, name: string): Promise<void> {
+    this.pods.set(name, await this.sandbox.kubelet.run({ namespace, name, serviceAccount: name }));
+  }
+
+  /** Does something with everything that crosses the bridge kept. */
+  private async onTheWire<T>(body: () => Promise<T>): Promise<{ result: T; bytes: Buffer }> {
+    const wire = await Wire.listen(this.sandbox.node, BRIDGE);
+    try {
+      const result = await body();
+      return { result, bytes: await wire.stop() };
+    } catch (error) {
+      await wire.stop();
+      throw error;
+    }
+  }
+
+  private async beforeTheLabel(): Promise<void> {
+    const { sandbox, checks } = this;
+    this.chapter("Before the label: three pods, no mesh");
+    for (const name of [NAMESPACE, OUTSIDE]) sandbox.api.put({ kind: "Namespace", metadata: { name } });
+    const { workloads, services } = mesh();
+    sandbox.describeMesh(workloads, services);
+    await sandbox.startAgent();
+    await checks.check("plugin-installed", "the agent has chained its CNI plugin", async () => {
+      const { plugin, conf } = sandbox.installed();
+      expectThat("the plugin's binary is missing", plugin);
+      const { plugins } = JSON.parse(conf) as { plugins: { type: string }[] };
+      const types = plugins.map(({ type }) => type);
+      expectEqual("last plugin of the chain", types.at(-1), "istio-cni");
+      return `10-sandbox.conflist: ${types.join(" -> ")}`;
+    });
+    await this.runPod(NAMESPACE, "client");
+    await this.runPod(NAMESPACE, "server");
+    await this.runPod(OUTSIDE, "outsider");
+    sandbox.startZtunnel();
+    await checks.check("plain-before", "client -> server is plain text on the wire", async () => {
+      const marker = "marker-plain-before";
+      const { result, bytes } = await this.onTheWire(() =>
+        this.app("client").fetch(url(ipOf(this.pod("server"), 4)), marker),
+      );
+      expectEqual("client address", addressOf(result.clientSeen), ipOf(this.pod("client"), 4));
+      expectThat("the request is not readable on the wire", bytes.includes(marker));
+      return `${told(result)}; "${marker}" is readable on ${BRIDGE}`;
+    });
+    const old = await this.app("client").open("old", ipOf(this.pod("server"), 4), 9090);
+    expectEqual("server of the old connection", old.server, "server");
+  }
+
+  private async label(): Promise<void> {
+    const { sandbox, checks } = this;
+    this.chapter(`kubectl label namespace ${NAMESPACE} ${DATAPLANE_MODE_LABEL}=ambient`);
+    sandbox.label(NAMESPACE, DATAPLANE_MODE_LABEL, "ambient");
+    await checks.check("annotated", "both pods are captured and annotated", async () => {
+      const began = performance.now();
+      for (const name of ["client", "server"]) {
+        await until(`${name} is annotated`, () => this.redirection(name) === "enabled");
+      }
+      expectEqual("annotation of the outsider", this.redirection("outsider", OUTSIDE), undefined);
+      return `${REDIRECTION_ANNOTATION}: enabled on both after ${Math.round(performance.now() - began)} ms`;
+    });
+    await checks.check("old-connection", "a connection opened before the label is still alive", async () => {
+      expectEqual("echo", await this.app("client").say("old", "still here"), "still here");
+      return "it echoes, outside the mesh as before";
+    });
+  }
+
+  private redirection(pod: string, namespace: string = NAMESPACE): string | undefined {
+    return this.sandbox.annotation(namespace, pod, REDIRECTION_ANNOTATION);
+  }
+
+  private async insideTheMesh(): Promise<void> {
+    const { checks } = this;
+    this.chapter("Inside the mesh: the same request, now as HBONE");
+    for (const family of [4, 6] as const) {
+      await checks.check(
+        `hbone-v${family}`,
+        `client -> server over IPv${family} is encrypted, addresses kept`,
+        async () => {
+          const marker = `marker-hbone-v${family}`;
+          const [client, server] = [ipOf(this.pod("client"), family), ipOf(this.pod("server"), family)];
+          const { result, bytes } = await this.onTheWire(() => this.app("client").fetch(url(server), marker));
+          expectEqual("who answered", result.server, "server");
+          expectEqual("client address at the server", addressOf(result.clientSeen), client);
+          expectEqual("server address at the server", result.serverSeen, endpoint(server, 8080));
+          expectEqual("getpeername at the client", result.clientPeer, endpoint(server, 8080));
+          expectEqual("getsockname at the client", addressOf(result.clientLocal), client);
+          expectThat("the request is readable on the wire", !bytes.includes(marker));
+          expectThat("no packet went to port 15008", hasPort(bytes, 15008));
+          return `${told(result)}; ${bytes.length} bytes on the wire, TLS on 15008, "${marker}" not among them`;
+        },
+      );
+    }
+    for (const vip of [VIP4, VIP6]) {
+      await checks.check(`service-${vip}`, `client -> service ${vip} reaches its pod`, async () => {
+        const result = await this.app("client").fetch(url(vip, 80));
+        expectEqual("who answered", result.server, "server");
+        expectEqual("getpeername at the client", result.clientPeer, endpoint(vip, 80));
+        return told(result);
+      });
+    }
+    await checks.check("dns", `DNS to ${DNS_SERVER} is answered on 15053, as if by the nameserver asked`, async () => {
+      const answers = await this.app("client").resolve(DNS_SERVER, `server.${NAMESPACE}.svc.cluster.local`);
+      expectEqual("answer", answers.join(), VIP4);
+      return `server.${NAMESPACE}.svc.cluster.local -> ${answers.join()}`;
+    });
+    await checks.check("own-address", "client -> its own address stays in the pod", async () => {
+      const own = ipOf(this.pod("client"), 4);
+      const { result, bytes } = await this.onTheWire(() => this.app("client").fetch(url(own)));
+      expectEqual("who answered", result.server, "client");
+      expectEqual("client address", addressOf(result.clientSeen), own);
+      expectThat("something went over the wire", !hasPort(bytes, 15008) && !hasPort(bytes, 8080));
+      return told(result);
+    });
+  }
+
+  private async atTheBorder(): Promise<void> {
+    const { sandbox, checks } = this;
+    this.chapter("At the border: clients outside the mesh, and kubelet");
+    for (const family of [4, 6] as const) {
+      await checks.check(
+        `outsider-in-v${family}`,
+        `outsider -> server over IPv${family}: served, its address kept`,
+        async () => {
+          const server = ipOf(this.pod("server"), family);
+          const result = await this.app("outsider").fetch(url(server));
+          expectEqual("who answered", result.server, "server");
+          expectEqual("client address", addressOf(result.clientSeen), ipOf(this.pod("outsider"), family));
+          expectEqual("getpeername at the outsider", result.clientPeer, endpoint(server, 8080));
+          return told(result);
+        },
+      );
+      await checks.check(
+        `outsider-out-v${family}`,
+        `client -> outsider over IPv${family}: passed on in plain text`,
+        async () => {
+          const outsider = ipOf(this.pod("outsider"), family);
+          const result = await this.app("client").fetch(url(outsider));
+          expectEqual("who answered", result.server, "outsider");
+          expectEqual("client address", addressOf(result.clientSeen), ipOf(this.pod("client"), family));
+          expectEqual("getpeername at the client", result.clientPeer, endpoint(outsider, 8080));
+          return told(result);
+        },
+      );
+      await checks.check(`probe-v${family}`, `a kubelet probe over IPv${family} reaches the app directly`, async () => {
+        const { status, body, milliseconds } = await httpGet(
+          sandbox.node.netnsPath,
+          ipOf(this.pod("server"), family),
+          8080,
+          "/healthz",
+        );
+        expectEqual("status", status, 200);
+        const { clientSeen } = JSON.parse(body) as Exchange;
+        expectEqual("address the app saw", addressOf(clientSeen), family === 4 ? PROBE4 : PROBE6);
+        return `200 in ${milliseconds.toFixed(1)} ms; the app saw ${clientSeen}`;
+      });
+    }
+    await checks.check("closed-port", "a port where nothing listens is refused at once", async () => {
+      const error = await refusal(this.app("outsider").fetch(url(ipOf(this.pod("server"), 4), 9999)));
+      expectThat(`took ${error.milliseconds} ms`, error.milliseconds < 1000);
+      return `${error.code} after ${error.milliseconds.toFixed(1)} ms`;
+    });
+    for (const port of [15001, 15006]) {
+      await checks.check(`ztunnel-port-${port}`, `outsider -> server:${port} is closed, no loop`, async () => {
+        const error = await refusal(this.app("outsider").fetch(url(ipOf(this.pod("server"), 4), port)));
+        expectThat(`${error.code}`, error.code !== "ETIMEDOUT");
+        return `${error.code} after ${error.milliseconds.toFixed(1)} ms`;
+      });
+    }
+  }
+
+  private async newPod(): Promise<void> {
+    const { checks } = this;
+    this.chapter("A new pod: captured by the CNI chain before its first process runs");
+    await checks.check("cni-add", "a pod created in the labelled namespace leaves ADD captured", async () => {
+      await this.runPod(NAMESPACE, "latecomer");
+      expectEqual("its address", ipOf(this.pod("latecomer"), 4), addressesOf(3)[0]);
+      const marker = "marker-latecomer";
+      const { result, bytes } = await this.onTheWire(() =>
+        this.app("latecomer").fetch(url(ipOf(this.pod("server"), 4)), marker),
+      );
+      expectEqual("client address", addressOf(result.clientSeen), ipOf(this.pod("latecomer"), 4));
+      expectThat("its first request is readable on the wire", !bytes.includes(marker));
+      await until("it is annotated", () => this.redirection("latecomer") === "enabled");
+      return told(result);
+    });
+  }
+
+  private async failures(): Promise<void> {
+    const { sandbox, checks } = this;
+    this.chapter("When things die");
+    const server = url(ipOf(this.pod("server"), 4));
+    await checks.check(
+      "agent-killed",
+      "kill -9 of the agent: traffic goes on, and so do open connections",
+      async () => {
+        await this.app("client").open("through", ipOf(this.pod("server"), 4), 9090);
+        await sandbox.endAgent("SIGKILL");
+        const away = await this.app("client").fetch(server);
+        await sandbox.startAgent();
+        const back = await this.app("client").fetch(server);
+        expectEqual("echo", await this.app("client").say("through", "survived"), "survived");
+        await this.app("client").close("through");
+        return `without the agent: ${told(away)}; with the next one: ${told(back)}`;
+      },
+    );
+    await checks.check("fail-closed", "without ztunnel new connections are refused, never in the clear", async () => {
+      const ztunnel = sandbox.ztunnels.at(-1);
+      await ztunnel?.child.end(10_000);
+      const marker = "marker-no-ztunnel";
+      const { result, bytes } = await this.onTheWire(() => refusal(this.app("client").fetch(server, marker)));
+      expectThat("the request is readable on the wire", !bytes.includes(marker));
+      return `${result.code} after ${result.milliseconds.toFixed(1)} ms`;
+    });
+    await checks.check("ztunnel-back", "the next ztunnel gets all pods, and traffic flows again", async () => {
+      sandbox.startZtunnel();
+      let seen: Exchange | undefined;
+      await until("a request succeeds", async () => {
+        seen = await this.app("client")
+          .fetch(server)
+          .catch(() => undefined);
+        return seen !== undefined;
+      });
+      return seen === undefined ? "" : told(seen);
+    });
+  }
+
+  private async unlabel(): Promise<void> {
+    const { sandbox, checks } = this;
+    this.chapter(`kubectl label namespace ${NAMESPACE} ${DATAPLANE_MODE_LABEL}-`);
+    sandbox.label(NAMESPACE, DATAPLANE_MODE_LABEL, null);
+    await checks.check("released", "annotations are gone and nothing of ours is left in the pods", async () => {
+      for (const name of ["client", "server", "latecomer"]) {
+        await until(`${name} is no longer annotated`, () => this.redirection(name) === undefined);
+      }
+      await until("the pods' netns are clean", async () => (await this.leftovers()) === "", 20_000).catch(
+        async (error: unknown) => {
+          throw new Error(`${String(error)}: ${await this.leftovers()}`);
+        },
+      );
+      return "no nftables table, no policy rule, no route in table 100";
+    });
+    await checks.check("plain-after", "client -> server is plain text again", async () => {
+      const marker = "marker-plain-after";
+      const { result, bytes } = await this.onTheWire(() =>
+        this.app("client").fetch(url(ipOf(this.pod("server"), 4)), marker),
+      );
+      expectThat("the request is not readable on the wire", bytes.includes(marker));
+      return told(result);
+    });
+    await checks.check("old-connection-after", "the connection from before the label has survived it all", async () => {
+      expectEqual("echo", await this.app("client").say("old", "goodbye"), "goodbye");
+      return "opened before the label, alive after it";
+    });
+    await checks.check("pods-deleted", "deleting the pods leaves nothing behind", async () => {
+      for (const pod of [...this.pods.values()]) await sandbox.kubelet.remove(pod);
+      return "DEL succeeded for each";
+    });
+  }
+
+  /** What can still be seen of us in the pods' netns; empty when nothing. */
+  private async leftovers(): Promise<string> {
+    const found: string[] = [];
+    for (const name of ["client", "server", "latecomer"]) {
+      const { netns } = this.pod(name).attachment;
+      const look = async (...argv: string[]) => {
+        const inside = ["nsenter", `--net=${netns}`, "--", ...argv];
+        const { stdout } = await this.sandbox.node.run(inside, { timeoutMs: 5000 }).catch(() => ({ stdout: "" }));
+        return stdout.trim();
+      };
+      const rules = (await look("ip", "rule")) + (await look("ip", "-6", "rule"));
+      const table = await look("ip", "route", "show", "table", "100");
+      const nft = await look("nft", "list", "tables");
+      if (nft !== "" || table !== "" || rules.includes("fwmark")) found.push(`${name}: ${nft} ${table} ${rules}`);
+    }
+    return found.join("; ");
+  }
+}
+
+/** The failure of something that must fail. @throws Error when it succeeds. */
+async function refusal(attempt: Promise<Exchange>): Promise<AppError> {
+  const outcome = await attempt.catch((error: unknown) => error);
+  if (outcome instanceof AppError) return outcome;
+  if (outcome instanceof Error) throw outcome;
+  throw new Error(`it was answered: ${JSON.stringify(outcome)}`);
+}
+
+/** Whether a TCP packet to this port is in the capture: IPv4 or IPv6 header, then the ports. */
+function hasPort(pcap: Buffer, port: number): boolean {
+  const GLOBAL_HEADER = 24;
+  const RECORD_HEADER = 16;
+  const ETHERNET_HEADER = 14;
+  for (let at = GLOBAL_HEADER; at + RECORD_HEADER <= pcap.length; ) {
+    const length = pcap.readUInt32LE(at + 8);
+    const packet = pcap.subarray(at + RECORD_HEADER, at + RECORD_HEADER + length);
+    at += RECORD_HEADER + length;
+    if (packet.length < ETHERNET_HEADER + 24) continue;
+    const ip = packet.subarray(ETHERNET_HEADER);
+    const tcp = (ip[0] ?? 0) >> 4 === 6 ? 40 : ((ip[0] ?? 0) & 15) * 4;
+    if (ip.length >= tcp + 4 && ip.readUInt16BE(tcp + 2) === port) return true;
+  }
+  return false;
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+import { randomBytes } from "node:crypto";
+import { createWriteStream, existsSync, readdirSync, readFileSync } from "node:fs";
+import type { Child } from "../sys/child.ts";
+import type { Account } from "./apiserver/access.ts";
+import { ApiServer } from "./apiserver/api-server.ts";
+import { type Chart, chart } from "./charts.ts";
+import { Doorway } from "./doorway.ts";
+import { builtFiles, startJailed } from "./jail.ts";
+import { Kubelet, NODE_NAME } from "./kubelet.ts";
+import { type MeshService, type MeshWorkload, writeMeshConfig } from "./mesh-config.ts";
+import { writePrimaryConf } from "./network.ts";
+import { removeStaleSandboxes, SandboxNode } from "./node.ts";
+import { httpGet } from "./probe.ts";
+import { ZtunnelProcess } from "./ztunnel-process.ts";
+
+export interface SandboxOptions {
+  /** The bundle that holds agent, stand-in and pod program: dist/agent.mjs. */
+  readonly program: string;
+  /** "newest" or "1.24". */
+  readonly chart: string;
+  /** A real ztunnel's binary; undefined = the stand-in. */
+  readonly ztunnel: string | undefined;
+  /** Further environment of the agent. */
+  readonly agentEnv?: Readonly<Record<string, string>>;
+}
+
+const SYSTEM_NAMESPACE = "istio-system";
+
+const ADMIN = "sandbox-admin";
+const AGENT = `system:serviceaccount:${SYSTEM_NAMESPACE}:istio-cni`;
+
+/** The agent may do what istio-cni's ClusterRoles allow, and no more. */
+function accounts(): Account[] {
+  return [
+    { user: ADMIN, token: randomBytes(16).toString("hex"), rules: "admin" },
+    {
+      user: AGENT,
+      token: randomBytes(16).toString("hex"),
+      rules: [
+        { verbs: ["get", "list", "watch"], resources: ["pods", "nodes", "namespaces"] },
+        { verbs: ["patch", "update"], resources: ["pods/status"] },
+        { verbs: ["get"], resources: ["daemonsets"], resourceNames: ["istio-cni-node"] },
+        { verbs: ["create", "patch"], resources: ["events"] },
+      ],
+    },
+  ];
+}
+
+/** Polls until `condition` holds. @throws Error that names what did not happen within `ms`. */
+export async function until(what: string, condition: () => boolean | Promise<boolean>, ms = 15_000): Promise<void> {
+  const deadline = Date.now() + ms;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`did not happen within ${ms} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** A playground cluster of one node: API server, kubelet, agent in its jail, ztunnel, pods. */
+export class Sandbox {
+  readonly node: SandboxNode;
+  readonly api: ApiServer;
+  readonly kubelet: Kubelet;
+  readonly chart: Chart;
+  readonly confPath: string;
+  agent: Child | undefined;
+  readonly ztunnels: ZtunnelProcess[] = [];
+  private readonly doorways: Doorway[] = [];
+  private agentStarts = 0;
+  private stopping: Promise<void> | undefined;
+
+  private constructor(private readonly options: SandboxOptions) {
+    this.chart = chart(options.chart);
+    this.node = new SandboxNode();
+    this.api = new ApiServer({ accounts: accounts() });
+    this.confPath = this.node.path("etc/cni/net.d/10-sandbox.conflist");
+    this.kubelet = new Kubelet(this.node, this.api, options.program, this.confPath);
+  }
+
+  /** For kubectl. */
+  get kubeconfigPath(): string {
+    return this.node.path("kubeconfig");
+  }
+
+  /** Brings up node and API; no agent, no ztunnel, no pods yet. On failure nothing is left. */
+  static async create(options: SandboxOptions): Promise<Sandbox> {
+    await removeStaleSandboxes();
+    const sandbox = new Sandbox(options);
+    try {
+      await sandbox.begin();
+      return sandbox;
+    } catch (error) {
+      await sandbox.stop();
+      throw error;
+    }
+  }
+
+  private async begin(): Promise<void> {
+    await this.node.start();
+    await this.api.start();
+    for (const name of ["default", "kube-system", SYSTEM_NAMESPACE]) {
+      this.api.put({ kind: "Namespace", metadata: { name } });
+    }
+    this.api.put({ kind: "Node", metadata: { name: NODE_NAME } });
+    await this.api.kubeconfig(this.kubeconfigPath, ADMIN);
+    await this.api.serviceAccount(this.node.path("secrets"), SYSTEM_NAMESPACE, AGENT);
+    writePrimaryConf(this.confPath, this.node.path("ipam"));
+    // The bridge plugin forwards nothing by itself; the first pod's traffic to the node needs the node's sysctls.
+    await this.node.run(["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], {
+      timeoutMs: 5000,
+    });
+  }
+
+  /** Starts the agent in its jail; resolves when it is ready and its plugin is in the chain. */
+  async startAgent(): Promise<void> {
+    const { program, plugin } = builtFiles(this.options.program);
+    const log = createWriteStream(this.node.path("agent.log"), { flags: "a" });
+    this.agentStarts += 1;
+    const child = startJailed(this.node, {
+      chart: this.chart,
+      program,
+      plugin,
+      args: [],
+      env: {
+        NODE_NAME,
+        POD_NAME: "istio-cni-node-x1y2z",
+        POD_NAMESPACE: SYSTEM_NAMESPACE,
+        KUBERNETES_SERVICE_HOST: "127.0.0.1",
+        KUBERNETES_SERVICE_PORT: String(this.api.port),
+        ...this.options.agentEnv,
+      },
+    });
+    this.agent = child;
+    child.process.stdout?.pipe(log, { end: false });
+    child.process.stderr?.pipe(log, { end: false });
+    void child.exited.finally(() => log.end());
+    await until("the agent's process starts", () => this.agentNetns(child) !== undefined || !child.running);
+    const netns = this.agentNetns(child);
+    if (netns !== undefined) await this.openDoorway(netns);
+    await until("the agent is ready", () => this.agentReady(child), 30_000).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${this.agentLog().split("\n").slice(-20).join("\n")}`);
+    });
+  }
+
+  private async openDoorway(netnsPath: string): Promise<void> {
+    try {
+      this.doorways.push(await Doorway.open(netnsPath, this.api.port));
+    } catch (error) {
+      // With hostNetwork every agent has the node's netns, where the first one's doorway still is.
+      if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
+    }
+  }
+
+  /** The agent's netns, once its process has become node (before, the jail is still being built). */
+  private agentNetns(child: Child): string | undefined {
+    try {
+      const pid = child.leafPid();
+      const command = readFileSync(`/proc/${pid}/cmdline`, "utf8");
+      return command.includes("install-cni") && !command.startsWith("unshare") ? `/proc/${pid}/ns/net` : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  private async agentReady(child: Child): Promise<boolean> {
+    if (!child.running) throw new Error("the agent ended");
+    const netns = this.agentNetns(child);
+    if (netns === undefined) return false;
+    return httpGet(netns, "127.0.0.1", 8000, "/readyz").then(
+      ({ status }) => status === 200,
+      () => false,
+    );
+  }
+
+  agentLog(): string {
+    const path = this.node.path("agent.log");
+    return existsSync(path) ? readFileSync(path, "utf8") : "";
+  }
+
+  /** Ends the agent as Kubernetes would (SIGTERM) or as the kernel would (SIGKILL). */
+  async endAgent(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
+    const child = this.agent;
+    this.agent = undefined;
+    if (child === undefined) return;
+    child.signal(signal);
+    await child.exited;
+  }
+
+  /** Names all workloads that ztunnel may meet. A real ztunnel reads them once, at its start. */
+  describeMesh(workloads: readonly MeshWorkload[], services: readonly MeshService[]): void {
+    writeMeshConfig(this.node.path("mesh.yaml"), workloads, services);
+  }
+
+  startZtunnel(): ZtunnelProcess {
+    const ztunnel = ZtunnelProcess.start(this.node, {
+      binary: this.options.ztunnel,
+      program: this.options.program,
+      name: `ztunnel-${this.ztunnels.length}`,
+      meshPath: this.node.path("mesh.yaml"),
+      authorityPath: undefined,
+    });
+    this.ztunnels.push(ztunnel);
+    return ztunnel;
+  }
+
+  /** Sets a label of a namespace, or removes it (null), as `kubectl label` does. */
+  label(namespace: string, key: string, value: string | null): void {
+    const current = this.api.get("Namespace", undefined, namespace);
+    const { [key]: _old, ...rest } = current?.metadata.labels ?? {};
+    const labels = value === null ? rest : { ...rest, [key]: value };
+    this.api.put({ ...current, kind: "Namespace", metadata: { ...current?.metadata, name: namespace, labels } });
+  }
+
+  annotation(namespace: string, pod: string, key: string): string | undefined {
+    return this.api.get("Pod", namespace, pod)?.metadata.annotations?.[key];
+  }
+
+  /** Files of the plugin and its configuration that are on the node now. */
+  installed(): { readonly plugin: boolean; readonly conf: string } {
+    return {
+      plugin: readdirSync(this.node.path("opt/cni/bin")).includes("istio-cni"),
+      conf: readFileSync(this.confPath, "utf8"),
+    };
+  }
+
+  /** Ends and removes everything. Safe at any time, and more than once. */
+  stop(): Promise<void> {
+    this.stopping ??= this.end();
+    return this.stopping;
+  }
+
+  private async end(): Promise<void> {
+    for (const doorway of this.doorways.splice(0)) doorway.close();
+    await this.node.stop();
+    await this.api.close();
+  }
+}
