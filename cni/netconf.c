@@ -198,7 +198,8 @@ bool netconf_excludes(const struct netconf* conf, const char* name) {
     return false;
 }
 
-// "10.0.0.2/24" -> "10.0.0.2"; false when it is no address with a prefix length.
+// "10.0.0.2/24" -> "10.0.0.2", in the shortest form; false when it is no address with a prefix
+// length.
 static bool address_of(const char* cidr, char out[INET6_ADDRSTRLEN]) {
     unsigned char bytes[sizeof(struct in6_addr)];
     const char* slash = strchr(cidr, '/');
@@ -208,6 +209,7 @@ static bool address_of(const char* cidr, char out[INET6_ADDRSTRLEN]) {
     out[size] = '\0';
     const int family = strchr(out, ':') == NULL ? AF_INET : AF_INET6;
     if (inet_pton(family, out, bytes) != 1) return false;
+    inet_ntop(family, bytes, out, INET6_ADDRSTRLEN);
 
     int prefix = 0;
     const size_t digits = strspn(slash + 1, "0123456789");
