@@ -118,7 +118,8 @@ export class Reflector<T extends Stored> {
         this.#watchOpenedAt = undefined;
       }
       if (signal.aborted) return;
-      await delay(this.#options.clock, this.#afterTry(failure, livedMs), signal);
+      const wait = this.#afterTry(failure, livedMs);
+      if (wait > 0) await delay(this.#options.clock, wait, signal);
     }
   }
 
