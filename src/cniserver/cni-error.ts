@@ -33,9 +33,16 @@ const TRANSIENT = new Set([
 const OWN_CODES: ReadonlyMap<string, number> = new Map([
   ["SIDECAR_UNSUPPORTED", 102],
   ["NO_POD_IP", 103],
-  ["NETNS_NOT_FOUND", 104],
   ["NOT_CAPTURED", 105],
   ["NO_ENGINE", 106],
+  ["ANNOTATION_INVALID", 107],
+]);
+
+/** Codes of a part share its first word. */
+const PART_CODES: ReadonlyMap<string, number> = new Map([
+  ["KUBE", TRY_AGAIN],
+  ["NETNS", 104],
+  ["NFT", 106],
 ]);
 
 const BODY_STATUS: ReadonlyMap<string, number> = new Map([
@@ -60,8 +67,8 @@ export function cniError(error: unknown): CniError {
   const base = { msg: `${error.message} (${error.code})`, details: error.remedy, away: false };
   const bodyStatus = BODY_STATUS.get(error.code);
   if (bodyStatus !== undefined) return { ...base, status: bodyStatus, code: DECODE_FAILURE };
-  if (TRANSIENT.has(error.code) || error.code.startsWith("KUBE_")) {
-    return { ...base, status: 503, code: TRY_AGAIN, away: error.code === "AGENT_STARTING" };
-  }
-  return { ...base, status: 500, code: OWN_CODES.get(error.code) ?? AGENT_FAILED };
+  const code = TRANSIENT.has(error.code)
+    ? TRY_AGAIN
+    : (OWN_CODES.get(error.code) ?? PART_CODES.get(error.code.split("_", 1)[0] ?? "") ?? AGENT_FAILED);
+  return { ...base, status: code === TRY_AGAIN ? 503 : 500, code, away: error.code === "AGENT_STARTING" };
 }

@@ -195,6 +195,7 @@ describe("errors of the handler", () => {
       500,
       { code: 102, msg: "sidecar (SIDECAR_UNSUPPORTED)", details: "keep istio-cni" },
     ],
+    [new AgentError("NETNS_IS_HOST", "host"), 500, { code: 104, msg: "host (NETNS_IS_HOST)" }],
     [new AgentError("SOMETHING_NEW", "hm"), 500, { code: 100, msg: "hm (SOMETHING_NEW)" }],
   ])("%s", async (error, status, expected) => {
     await start();
