@@ -11,7 +11,7 @@ export function bodyText(ruleset: Ruleset, elements: ReadonlyMap<string, readonl
   for (const set of ruleset.sets) {
     const known = elements.get(set.name) ?? [];
     const filled = known.length === 0 ? "" : `; elements = { ${known.join(", ")} }`;
-    lines.push(`\tset ${set.name} { ${set.text}${filled} }`);
+    lines.push(`\tset ${set.name} { ${set.text}${filled}; }`);
   }
   const regularFirst = [...ruleset.chains].sort((a, b) => Number(a.hook !== undefined) - Number(b.hook !== undefined));
   for (const chain of regularFirst) lines.push(...chainLines(chain));
