@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+import { destination } from "pino";
+import { AgentError, messageOf } from "../core/errors.ts";
+
+/** Where whole lines go. */
+export interface LogSink {
+  write(line: string): void;
+  /** Synchronously writes what is buffered. */
+  flush(): void;
+}
+
+/** Bytes that may wait for a reader that does not read; lines beyond are dropped, the agent goes on. */
+const MAX_BUFFERED = 4 << 20;
+
+/**
+ * Opens --log_target: `stdout`, `stderr` or absolute paths. Writing never blocks and never fails: a log
+ * that nobody reads must not stop captures.
+ * @throws AgentError LOG_TARGET naming a file that cannot be opened
+ */
+export function openTargets(targets: readonly string[]): LogSink {
+  const streams = targets.map((target) => {
+    const dest = target === "stdout" ? 1 : target === "stderr" ? 2 : target;
+    try {
+      // A file is opened synchronously, so that a wrong path is an error now and not a line lost later.
+      const stream = destination({ dest, sync: typeof dest === "string", maxLength: MAX_BUFFERED, append: true });
+      stream.on("error", () => undefined);
+      return stream;
+    } catch (cause) {
+      throw new AgentError("LOG_TARGET", `cannot write the log to ${target}: ${messageOf(cause)}`, undefined, {
+        cause,
+      });
+    }
+  });
+  return {
+    write: (line) => {
+      for (const stream of streams) stream.write(line);
+    },
+    flush: () => {
+      for (const stream of streams) {
+        try {
+          stream.flushSync();
+        } catch {
+          // A closed pipe.
+        }
+      }
+    },
+  };
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every metric there is. docs/metrics.md is generated from this table.
+
+export interface MetricRow {
+  readonly name: string;
+  readonly type: "counter" | "gauge" | "histogram";
+  readonly labels: readonly string[];
+  readonly help: string;
+  /** Upper bounds in seconds, of a histogram. */
+  readonly buckets?: readonly number[];
+}
+
+const counter = (name: string, labels: readonly string[], help: string): MetricRow => ({
+  name,
+  type: "counter",
+  labels,
+  help,
+});
+const gauge = (name: string, labels: readonly string[], help: string): MetricRow => ({
+  name,
+  type: "gauge",
+  labels,
+  help,
+});
+const histogram = (name: string, labels: readonly string[], help: string, buckets: readonly number[]): MetricRow => ({
+  name,
+  type: "histogram",
+  labels,
+  help,
+  buckets,
+});
+
+const FAST = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+/** Upstream's istio-cni has these, by these names and labels. */
+export const UPSTREAM_METRICS: readonly MetricRow[] = [
+  counter("istio_cni_installs_total", ["result"], "Installations of the CNI plugin"),
+  gauge("istio_cni_install_ready", [], "1 when the CNI plugin is installed and valid"),
+  counter(
+    "istio_cni_plugin_requests_total",
+    ["response_code"],
+    "Requests of the CNI plugin, by HTTP status of the answer",
+  ),
+  counter("nodeagent_reconcile_events_total", ["type"], "Pod and namespace events handled, retries included"),
+  gauge("ztunnel_connected", [], "Connections from ztunnel"),
+  counter(
+    "istio_cni_repair_pods_repaired_total",
+    ["type", "result"],
+    "Sidecar pods repaired, by kind of repair and result",
+  ),
+];
+
+/** Ours. */
+export const OWN_METRICS: readonly MetricRow[] = [
+  gauge("ambient_cni_pods", ["state", "reason"], "Pods of this node by state of enrolment and reason"),
+  histogram("ambient_cni_enroll_seconds", ["engine", "phase"], "Time of each phase of an enrolment", FAST),
+  gauge("ambient_cni_queue_depth", [], "Pods that wait for their turn"),
+  counter("ambient_cni_retries_total", ["code"], "Failed attempts that are tried again, by error code"),
+  histogram("ambient_cni_zds_ack_seconds", ["type"], "Time until ztunnel acknowledged a message", FAST),
+  counter("ambient_cni_zds_messages_total", ["type", "result"], "Messages to ztunnel by type and result"),
+  counter("ambient_cni_zds_disconnects_total", ["reason"], "Connections of ztunnel that ended, by reason"),
+  counter("ambient_cni_kube_watch_events_total", ["resource", "type"], "Watch events from the API server"),
+  counter("ambient_cni_kube_relists_total", ["resource", "reason"], "Full lists from the API server, by reason"),
+  gauge("ambient_cni_kube_watch_age_seconds", ["resource"], "Seconds since a watch last heard from the API server"),
+  histogram("ambient_cni_plugin_request_seconds", ["verb"], "Time to answer the CNI plugin", FAST),
+  gauge(
+    "ambient_cni_engine",
+    ["engine", "reason"],
+    "1 for the engine that new pods get, with the reason of the choice",
+  ),
+  counter("ambient_cni_late_captures_total", [], "Pods that started while the agent was away and were captured later"),
+  counter(
+    "ambient_cni_drift_repairs_total",
+    ["what"],
+    "Objects in the kernel that another program had changed, repaired",
+  ),
+  gauge("ambient_cni_build_info", ["version"], "1, labelled with the version of the agent"),
+];
+
+export const METRICS: readonly MetricRow[] = [...UPSTREAM_METRICS, ...OWN_METRICS];
