@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { isIPv6 } from "node:net";
 import { join } from "node:path";
@@ -94,10 +95,7 @@ export function tlsIdentity(
   material: Pick<SecureContextOptions, "ca" | "cert" | "key">,
   options: { readonly origin: string; readonly rejectUnauthorized?: boolean; readonly servername?: string | undefined },
 ): TlsIdentity {
-  // OpenSSL skips text that is no certificate, and an empty trust store then fails every handshake.
-  if (material.ca !== undefined && !String(material.ca).includes("-----BEGIN CERTIFICATE-----")) {
-    throw new AgentError(CODE, `${options.origin}: the certificate authority is no PEM certificate`);
-  }
+  if (material.ca !== undefined) checkAuthority(String(material.ca), options.origin);
   try {
     return {
       fingerprint: JSON.stringify([material.ca, material.cert, material.key].map((part) => String(part ?? ""))),
@@ -112,6 +110,21 @@ export function tlsIdentity(
       undefined,
       { cause: error },
     );
+  }
+}
+
+/** OpenSSL passes over what is no certificate, and with nothing left to trust every handshake fails. */
+function checkAuthority(text: string, origin: string): void {
+  const blocks = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+  if (blocks.length === 0) throw new AgentError(CODE, `${origin}: the certificate authority is no PEM certificate`);
+  for (const block of blocks) {
+    try {
+      new X509Certificate(block);
+    } catch (error) {
+      throw new AgentError(CODE, `${origin}: the certificate authority is damaged: ${messageOf(error)}`, undefined, {
+        cause: error,
+      });
+    }
   }
 }
 
