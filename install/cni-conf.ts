@@ -58,7 +58,8 @@ export async function readConfs(directory: string): Promise<CniConf[]> {
     try {
       confs.push(await readConf(join(directory, name)));
     } catch (error) {
-      if (codeOf(error) !== "CNI_CONF_INVALID" && codeOf(error) !== "CNI_CONF_NOT_FOUND") throw error;
+      // Broken, too large or gone meanwhile: no list of ours either way.
+      if (!(error instanceof AgentError)) throw error;
     }
   }
   return confs;

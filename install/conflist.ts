@@ -105,7 +105,9 @@ function splice(text: string, span: Span, replacement: string): string {
 
 /** White space before an offset. */
 function leadOf(text: string, offset: number): string {
-  return /[ \t\r\n]*$/.exec(text.slice(0, offset))?.[0] ?? "";
+  let start = offset;
+  while (start > 0 && " \t\r\n".includes(text.charAt(start - 1))) start--;
+  return text.slice(start, offset);
 }
 
 /** Prints the entry in the style of the item that starts at `offset`: on one line, or with its indent. */

@@ -69,7 +69,7 @@ export class CniServer {
       [
         "/cmdadd",
         {
-          name: "upstream add",
+          name: "cmdadd",
           deadlineMs: shortMs,
           parse: parseUpstreamRequest,
           work: add,
@@ -125,7 +125,9 @@ export class CniServer {
       this.report(route.name, pod, status, error);
     } finally {
       this.active -= 1;
-      this.options.metrics.observe("ambient_cni_plugin_request_seconds", (this.clock.now() - started) / 1000);
+      this.options.metrics.observe("ambient_cni_plugin_request_seconds", (this.clock.now() - started) / 1000, {
+        verb: route.name,
+      });
     }
   }
 

@@ -121,7 +121,9 @@ describe("our protocol", () => {
     expect(await post("/v1/add", BODY)).toEqual({ status: 200, body: '{"verdict":"none"}' });
     expect(await post("/v1/check", BODY)).toEqual({ status: 200, body: '{"verdict":"ok"}' });
     expect(metrics.counts.get('istio_cni_plugin_requests_total{"response_code":"200"}')).toBe(3);
-    expect(metrics.observations.map(({ name }) => name)).toEqual(Array(3).fill("ambient_cni_plugin_request_seconds"));
+    expect(metrics.observations).toMatchObject(
+      ["add", "add", "check"].map((verb) => ({ name: "ambient_cni_plugin_request_seconds", labels: { verb } })),
+    );
   });
 
   it("takes an empty UID for none", async () => {
