@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { AgentError, codeOf } from "../core/errors.ts";
+import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import type { NetnsHandle, NetnsId } from "../core/ports.ts";
 import { type HeldNetns, openNetns } from "../native/netns.ts";
 import { Proc } from "../sys/proc.ts";
@@ -66,9 +66,17 @@ function* sources(proc: Proc): Generator<[pid: string, source: string]> {
   yield* programs;
 }
 
-/** Uids and container ids that the node itself lives in; empty on an ordinary node. */
+/**
+ * Uids and container ids that the node itself lives in; empty on an ordinary node.
+ * @throws AgentError PROC_UNREADABLE: nothing works without the node's proc
+ */
 export function ancestorsOf(proc: Proc): ReadonlySet<string> {
-  return cgroupAncestors(proc.cgroup("1"));
+  try {
+    return cgroupAncestors(proc.cgroup("1"));
+  } catch (cause) {
+    const message = `cannot read the node's processes in ${proc.dir}: ${messageOf(cause)}`;
+    throw new AgentError("PROC_UNREADABLE", message, "mount the node's /proc there, read-only is enough", { cause });
+  }
 }
 
 /** Identities that are never a pod's: the node's, and the agent's own. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Section, Setting } from "./setting.ts";
-import { SETTINGS } from "./table.ts";
+import { READ_ELSEWHERE, SETTINGS } from "./table.ts";
 
 const HEADINGS: Readonly<Record<Section, string>> = {
   Mesh: "What belongs to the mesh",
@@ -30,7 +30,9 @@ export function configDocument(): string {
     const header = "| Setting | Value | Default | Status | Effect |\n| --- | --- | --- | --- | --- |";
     return `## ${heading}\n\n${header}\n${rows.map(row).join("\n")}\n`;
   });
-  return `${INTRODUCTION}\n${sections.join("\n")}`;
+  const elsewhere = Object.entries(READ_ELSEWHERE).map(([name, effect]) => `| \`${name}\` | ${effect} |`);
+  const diagnostics = `## For developers\n\n| Variable | Effect |\n| --- | --- |\n${elsewhere.join("\n")}\n`;
+  return `${INTRODUCTION}\n${[...sections, diagnostics].join("\n")}`;
 }
 
 function row(setting: Setting<unknown>): string {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closest } from "./closest.ts";
 import type { Setting } from "./setting.ts";
-import { SETTINGS } from "./table.ts";
+import { READ_ELSEWHERE, SETTINGS } from "./table.ts";
 
 const OURS = "AMBIENT_CNI_";
 
@@ -29,7 +29,7 @@ export function fromEnvironment(setting: Setting<unknown>, env: Environment): Gi
 export function environmentWarnings(env: Environment): string[] {
   const warnings: string[] = [];
   // Names are compared without what all of them share, or every one would look near.
-  const known = SETTINGS.flatMap(([, setting]) => setting.env)
+  const known = [...SETTINGS.flatMap(([, setting]) => setting.env), ...Object.keys(READ_ELSEWHERE)]
     .filter((name) => name.startsWith(OURS))
     .map((name) => name.slice(OURS.length));
   for (const name of Object.keys(env)) {

@@ -16,6 +16,7 @@ export interface Kind<T> {
 }
 
 const MAX_LIST = 4096;
+const MAX_TEXT = 4096;
 const fail = (expected: string): never => {
   throw new Error(`must be ${expected}`);
 };
@@ -26,7 +27,11 @@ export const bool: Kind<boolean> = {
   parse: (text) => parseGoBool(text) ?? fail("true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)"),
 };
 
-export const text: Kind<string> = { name: "text", zero: "", parse: (value) => value };
+export const text: Kind<string> = {
+  name: "text",
+  zero: "",
+  parse: (value) => (value.length <= MAX_TEXT ? value : fail(`text of at most ${MAX_TEXT} characters`)),
+};
 
 /** Value of a setting without effect: whatever it is, it is not read. */
 export const unread: Kind<undefined> = { name: "any", zero: "", parse: () => undefined };

@@ -536,6 +536,13 @@ export const TABLE = {
   ...ACCEPTED,
 };
 
+/** Variables read before or beside the configuration: known, so that no warning calls them unknown. */
+export const READ_ELSEWHERE: Readonly<Record<string, string>> = {
+  AMBIENT_CNI_ADDON: "Path of the native addon, in place of the one beside the program.",
+  AMBIENT_CNI_TRACE_FDS: "1: a leaked file descriptor is reported with the stack that opened it.",
+  AMBIENT_CNI_VERSION: "Version that the agent reports; set by the build.",
+};
+
 export type SettingId = keyof typeof TABLE;
 
 export type Values = { readonly [Id in SettingId]: (typeof TABLE)[Id] extends Setting<infer T> ? T : never };

@@ -97,6 +97,10 @@ test("a very long value is cut in the message", () => {
   expect(failure({ AMBIENT_IPV6: "x".repeat(5000) }).message.length).toBeLessThan(400);
 });
 
+test("text is bounded", () => {
+  expect(failure({ NODE_NAME: "x".repeat(4097) }).message).toContain("NODE_NAME");
+});
+
 test("an ambient agent must know its node", () => {
   expect(failure({ AMBIENT_ENABLED: "true" }).message).toContain("NODE_NAME");
   expect(parseConfig({ AMBIENT_ENABLED: "true", NODE_NAME: "n" }, []).config.nodeName).toBe("n");
@@ -130,7 +134,10 @@ test("a flag of a repeated setting of another kind of value does not leak into t
 });
 
 test("an unknown AMBIENT_CNI_ variable is a warning that names the nearest", () => {
-  const { warnings } = parseConfig({ AMBIENT_CNI_ENGIN: "ebpf", AMBIENT_CNI_ZZZZZZ: "", AMBIENT_OTHER: "x" }, []);
+  const { warnings } = parseConfig(
+    { AMBIENT_CNI_ENGIN: "ebpf", AMBIENT_CNI_ZZZZZZ: "", AMBIENT_OTHER: "x", AMBIENT_CNI_ADDON: "/x" },
+    [],
+  );
   expect(warnings).toEqual([
     "unknown variable AMBIENT_CNI_ENGIN is ignored; did you mean AMBIENT_CNI_ENGINE?",
     "unknown variable AMBIENT_CNI_ZZZZZZ is ignored",
