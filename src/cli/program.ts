@@ -2,12 +2,8 @@
 import { Command, CommanderError } from "commander";
 import { messageOf } from "../core/errors.ts";
 import { runAgent } from "./agent-command.ts";
+import { EXIT, VERSION } from "./exit.ts";
 import { sandboxCommand } from "./sandbox-command.ts";
-
-/** Exit codes that scripts may rely on (cli.md). */
-export const EXIT = { ok: 0, problem: 1, usage: 2, unreachable: 3, denied: 4 } as const;
-
-export const VERSION = process.env.AMBIENT_CNI_VERSION ?? "0.0.0-dev";
 
 /**
  * The one program. As `install-cni` it takes istio-cni's flags and environment and is the agent; all

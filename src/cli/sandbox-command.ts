@@ -60,7 +60,7 @@ async function tell(chart: string, options: DemoOptions): Promise<DemoRun> {
       chart,
       ztunnel: options.ztunnel,
     });
-    await new Demo(sandbox, checks, (title) => say(`\n${paint("bold", title)}\n`)).run();
+    await new Demo(sandbox, checks, (title) => say(`\n${paint("bold", title)}\n`)).run(options.keep);
     if (options.keep) await linger(sandbox, say);
   } catch (error) {
     if (interrupted !== undefined) await new Promise(() => undefined);

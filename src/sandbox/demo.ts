@@ -54,8 +54,11 @@ export class Demo {
     private readonly chapter: (title: string) => void,
   ) {}
 
-  /** Runs all chapters. Checks that fail are collected; only what makes going on useless is thrown. */
-  async run(): Promise<void> {
+  /**
+   * Runs all chapters; with `keep` the pods stay. Checks that fail are collected; only what makes going
+   * on useless is thrown.
+   */
+  async run(keep = false): Promise<void> {
     await this.beforeTheLabel();
     await this.label();
     await this.insideTheMesh();
@@ -63,6 +66,7 @@ export class Demo {
     await this.newPod();
     await this.failures();
     await this.unlabel();
+    if (!keep) await this.removePods();
   }
 
   private pod(name: string): RunningPod {
@@ -330,9 +334,14 @@ export class Demo {
       expectEqual("echo", await this.app("client").say("old", "goodbye"), "goodbye");
       return "opened before the label, alive after it";
     });
-    await checks.check("pods-deleted", "deleting the pods leaves nothing behind", async () => {
-      for (const pod of [...this.pods.values()]) await sandbox.kubelet.remove(pod);
-      return "DEL succeeded for each";
+  }
+
+  private async removePods(): Promise<void> {
+    await this.checks.check("pods-deleted", "the pods are deleted: DEL of each plugin succeeds", async () => {
+      for (const pod of [...this.pods.values()]) await this.sandbox.kubelet.remove(pod);
+      const { stdout } = await this.sandbox.node.run(["ls", "/run/netns"], { timeoutMs: 5000 });
+      expectEqual("network namespaces left", stdout.trim(), "");
+      return `${this.pods.size} pods, no network namespace left`;
     });
   }
 

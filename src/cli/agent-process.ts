@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+import { join } from "node:path";
+import { Installer } from "../../install/installer.ts";
+import { pluginEntry } from "../../install/plugin-entry.ts";
+import { Agent } from "../agent/agent.ts";
+import { nameserversFrom } from "../agent/nameservers.ts";
+import { LogServer } from "../cniserver/log-server.ts";
+import { stateWrittenAt, writeState } from "../cniserver/published-state.ts";
+import { CniServer } from "../cniserver/server.ts";
+import { backoffMs } from "../core/backoff.ts";
+import { systemClock } from "../core/clock.ts";
+import type { Config } from "../core/config/config.ts";
+import { messageOf } from "../core/errors.ts";
+import { NodeDataplane } from "../dataplane/dataplane.ts";
+import { HostProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
+import { KubeCluster } from "../kube/cluster.ts";
+import { native } from "../native/load.ts";
+import { ProcNetnsFinder } from "../netns/finder.ts";
+import { bootId } from "../sys/boot.ts";
+import { nameserversOf } from "../sys/resolv-conf.ts";
+import { Admin } from "../telemetry/admin.ts";
+import type { Log } from "../telemetry/log.ts";
+import { PromMetrics } from "../telemetry/metrics.ts";
+import { ZdsServer } from "../zds/server.ts";
+
+const INSTALL_BACKOFF = { initialMs: 1000, maxMs: 30_000, jitter: 0.2 };
+
+/** The agent with everything it needs, wired once: the only place that knows all parts. */
+export class AgentProcess {
+  private readonly agent: Agent;
+  private readonly admin: Admin;
+  private readonly cniServer: CniServer;
+  private readonly logServer: LogServer;
+  private readonly installer: Installer;
+  private readonly metrics: PromMetrics;
+  private installed = false;
+  private answering = false;
+  private stopped = false;
+
+  private constructor(
+    config: Config,
+    private readonly log: Log,
+    version: string,
+    boot: string,
+    lastAliveAt: number | undefined,
+  ) {
+    const logger = log.scope("cni-agent");
+    const metrics = new PromMetrics(version);
+    const clock = systemClock;
+    const binding = native();
+    const finder = new ProcNetnsFinder(config, log.scope("netns"));
+    const host = finder.host();
+    this.metrics = metrics;
+    this.agent = new Agent({
+      config,
+      cluster: new KubeCluster({
+        nodeName: config.nodeName,
+        kubeconfig: config.kubeconfig,
+        environment: process.env,
+        logger: log.scope("kube"),
+        metrics,
+      }),
+      finder,
+      ztunnel: new ZdsServer({ path: config.ztunnelSocket, binding, logger: log.scope("zds"), metrics }),
+      dataplane: new NodeDataplane({ binding, config, logger: log.scope("dataplane"), metrics }),
+      probes: new HostProbeExemption({ binding, config, host, logger: log.scope("probes"), metrics }),
+      nameservers: nameserversFrom({
+        cluster: nameserversOf("/etc/resolv.conf"),
+        node: nameserversOf(join(config.procDir, "1/root/etc/resolv.conf")),
+      }),
+      publish: (clear) => writeState(config.runDir, boot, clear),
+      lastAliveAt,
+      logger,
+      metrics,
+      clock,
+    });
+    this.cniServer = new CniServer({
+      runDir: config.runDir,
+      handler: this.agent.admission,
+      logger: log.scope("cni-server"),
+      metrics,
+    });
+    this.logServer = new LogServer(config.runDir, logger);
+    this.installer = new Installer(config, pluginEntry(config), logger, metrics);
+    this.admin = new Admin({
+      monitoringPort: config.monitoringPort,
+      healthPort: config.healthPort,
+      metrics,
+      missing: () => this.missing(),
+      clock,
+      logger: log.scope("admin"),
+    });
+  }
+
+  /** @throws AgentError when something of the node that cannot be done without is missing. */
+  static async create(config: Config, log: Log, version: string): Promise<AgentProcess> {
+    const boot = bootId();
+    return new AgentProcess(config, log, version, boot, await stateWrittenAt(config.runDir, boot));
+  }
+
+  /** Health first, so that kubelet sees a living process; the plugin last, when it can be answered. */
+  async start(): Promise<void> {
+    await this.admin.start();
+    await this.agent.start();
+    await this.logServer.listen();
+    await this.cniServer.listen();
+    this.answering = true;
+    void this.install();
+  }
+
+  /** Leaves pods captured and the plugin in place: removal from the node is not ours to guess. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.answering = false;
+    await this.cniServer.stop();
+    await this.agent.stop();
+    await this.logServer.stop();
+    await this.admin.stop();
+  }
+
+  private missing(): readonly string[] {
+    const missing = [...this.agent.missing()];
+    if (!this.answering) missing.push("plugin socket: not listening yet");
+    if (!this.installed) missing.push("CNI plugin: not installed yet");
+    return missing;
+  }
+
+  /** Tries until the node has a configuration to chain into. */
+  private async install(): Promise<void> {
+    for (let attempt = 0; !this.stopped; attempt++) {
+      try {
+        await this.installer.install();
+        this.installed = true;
+        this.metrics.set("istio_cni_install_ready", 1);
+        return;
+      } catch (error) {
+        const retryMs = Math.round(backoffMs(INSTALL_BACKOFF, attempt));
+        this.log.scope("cni-install").warn("installing the CNI plugin", { error: messageOf(error), retryMs });
+        await new Promise<void>((resolve) => systemClock.after(retryMs, resolve));
+      }
+    }
+  }
+}
