@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { setMaxListeners } from "node:events";
 import { type Clock, systemClock } from "../core/clock.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError } from "../core/errors.ts";
@@ -106,6 +107,8 @@ export class KubeCluster implements Cluster {
       store: this.#namespaces,
     });
     const { signal } = this.#stop;
+    // One listener per call under way, and 200 pods may be annotated at once.
+    setMaxListeners(0, signal);
     this.#annotator = new Annotator({ client: this.#client, clock, random, signal });
     this.#recorder = new EventRecorder({
       client: this.#client,

@@ -2,6 +2,7 @@
 // The playground's API server, made to misbehave as real ones and the paths to them do.
 import type { ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
+import { TLSSocket } from "node:tls";
 import { ApiServer } from "../../src/sandbox/apiserver/api-server.ts";
 import { ApiFailure } from "../../src/sandbox/apiserver/failure.ts";
 import type { ApiRequest } from "../../src/sandbox/apiserver/request.ts";
@@ -87,7 +88,7 @@ export class FaultyApiServer extends ApiServer {
         throw new ApiFailure(fault.code, fault.message ?? "injected");
       }
       case "reset":
-        response.socket?.resetAndDestroy();
+        cut(response);
         return true;
       case "hang":
         return true;
@@ -104,11 +105,18 @@ export class FaultyApiServer extends ApiServer {
 
   #injectBody(fault: Fault, response: ServerResponse): void {
     if (fault.kind === "close") response.end();
-    if (fault.kind === "resetBody") setImmediate(() => response.socket?.resetAndDestroy());
+    if (fault.kind === "resetBody") setImmediate(() => cut(response));
     if (fault.kind === "bytes") response.end(fault.bytes);
     if (fault.kind === "errorEvent") {
       const failure = new ApiFailure(fault.code, fault.message ?? "injected");
       response.end(`${JSON.stringify({ type: "ERROR", object: failure.toStatus() })}\n`);
     }
   }
+}
+
+/** A TLS socket can't be reset from above; its sudden end without close_notify looks the same to the peer. */
+function cut(response: ServerResponse): void {
+  const { socket } = response;
+  if (socket instanceof TLSSocket) socket.destroy();
+  else socket?.resetAndDestroy();
 }
