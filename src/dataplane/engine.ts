@@ -7,6 +7,8 @@ import type { CaptureSpec, EngineName, EngineTest, NetnsHandle, Observation } fr
  */
 export interface Engine {
   readonly name: EngineName;
+  /** True when it counts on the pod's sysctls; known after the self-test. */
+  readonly needsSysctls: boolean;
   /** Proves the engine by real connections in scratch namespaces. Never rejects. */
   selfTest(): Promise<EngineTest>;
   /** What `apply` would write, as text. Pure. @throws AgentError for a value it refuses. */

@@ -23,7 +23,11 @@ export interface LabZtunnelOptions {
   readonly legPort?: (client: Endpoint) => number;
 }
 
-const ILLEGAL_PORTS: readonly number[] = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext, ZTUNNEL_PORT.inboundHbone];
+const ILLEGAL_PORTS: readonly number[] = [
+  ZTUNNEL_PORT.outbound,
+  ZTUNNEL_PORT.inboundPlaintext,
+  ZTUNNEL_PORT.inboundHbone,
+];
 
 export class LabZtunnel {
   /** Every connection accepted on 15001, 15006 and 15008. */

@@ -36,6 +36,10 @@ export function namedDifferences(plan: Ruleset, table: NftTable, reference: NftT
     }
     const wanted = chain.rules.map(({ name }) => name);
     const rules = table.rules.filter((rule) => rule.chain === chain.name);
+    if (rules.length === 0 && wanted.length > 0) {
+      sentences.push(`chain ${chain.name} is empty`);
+      continue;
+    }
     const names = rules.map(({ comment }) => comment);
     const missing = wanted.filter((name) => !names.includes(name));
     const extra = names.filter((name) => !wanted.includes(name));

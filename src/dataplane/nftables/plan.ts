@@ -168,10 +168,7 @@ function trackedLeg(): Chain[] {
     {
       name: "raw-output",
       hook: { type: "filter", hook: "output", priority: PRIORITY.raw },
-      rules: [
-        { name: "spoofed", text: `oif "lo" ${SPOOFED_LEG} ct original zone set ${ZONE} accept` },
-        dnsUpstream(),
-      ],
+      rules: [{ name: "spoofed", text: `oif "lo" ${SPOOFED_LEG} ct original zone set ${ZONE} accept` }, dnsUpstream()],
     },
   ];
 }

@@ -14,7 +14,8 @@ export interface TableState extends EngineState {
   readonly rules: string;
 }
 
-const COMMENT = /^ambient-cni v(\d{1,4}) (captured|draining) plan=([0-9a-f]{16}) rules=([0-9a-f]{16}) sysctls=([a-z]*)$/;
+const COMMENT =
+  /^ambient-cni v(\d{1,4}) (captured|draining) plan=([0-9a-f]{16}) rules=([0-9a-f]{16}) sysctls=([a-z]*)$/;
 
 /** At most 128 bytes fit (NFTNL_UDATA_COMMENT_MAXLEN); this is about 80. */
 export function formatState(state: TableState): string {

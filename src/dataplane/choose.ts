@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+import { AgentError } from "../core/errors.ts";
+import type { EngineName, EngineTest } from "../core/ports.ts";
+import type { Engine } from "./engine.ts";
+
+/** Best first. */
+const PREFERENCE: readonly EngineName[] = ["ebpf", "nftables", "iptables"];
+
+/** Self-tests of all engines, best first, one after the other: they share sysctls of one kernel. */
+export async function testEngines(engines: readonly Engine[]): Promise<readonly EngineTest[]> {
+  const tests: EngineTest[] = [];
+  for (const engine of inOrder(engines)) tests.push(await engine.selfTest());
+  return tests;
+}
+
+/**
+ * The engine that new pods get: the best that works, or the one that was asked for.
+ * @throws AgentError NO_ENGINE with every engine's reason.
+ */
+export function chooseEngine(
+  engines: readonly Engine[],
+  tests: readonly EngineTest[],
+  wanted: "auto" | EngineName,
+): Engine {
+  const works = (engine: Engine) => tests.some((test) => test.engine === engine.name && test.works);
+  const chosen = inOrder(engines).find((engine) => (wanted === "auto" || engine.name === wanted) && works(engine));
+  if (chosen !== undefined) return chosen;
+  const reasons = tests.map(({ engine, works: ok, reason }) => `${engine}: ${ok ? "works" : reason}`).join("; ");
+  const asked = wanted === "auto" ? "no engine works on this node" : `engine ${wanted} is not available on this node`;
+  throw new AgentError(
+    "NO_ENGINE",
+    `${asked} (${reasons === "" ? "none was tested" : reasons})`,
+    wanted === "auto"
+      ? "the node needs nf_tables with NAT in its kernel, and nft in the agent's image"
+      : "set AMBIENT_CNI_ENGINE=auto, or one of the engines that work",
+  );
+}
+
+function inOrder(engines: readonly Engine[]): Engine[] {
+  return [...engines].sort((a, b) => PREFERENCE.indexOf(a.name) - PREFERENCE.indexOf(b.name));
+}

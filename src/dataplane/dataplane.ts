@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { Config } from "../core/config/config.ts";
+import { ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
+import { AgentError, messageOf } from "../core/errors.ts";
+import type {
+  CaptureSpec,
+  Dataplane,
+  EngineName,
+  EngineTest,
+  Logger,
+  Metrics,
+  NetnsHandle,
+  NetnsId,
+  Observation,
+} from "../core/ports.ts";
+import type { NativeBinding } from "../native/binding.ts";
+import { chooseEngine, testEngines } from "./choose.ts";
+import type { Engine } from "./engine.ts";
+import { NftablesEngine } from "./nftables/engine.ts";
+import { addRouting, families, missingRouting, removeRouting, routingPresent } from "./routes.ts";
+import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
+import { upstreamPresent } from "./upstream.ts";
+
+export interface DataplaneOptions {
+  readonly binding: NativeBinding;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly config: Pick<Config, "engine">;
+  /** In tests; by default every engine there is. */
+  readonly engines?: readonly Engine[];
+}
+
+/** TCP states in which bytes may still flow: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT. */
+const OPEN_STATES = [1, 4, 5, 8] as const;
+const PROXY_PORTS: readonly number[] = [
+  ZTUNNEL_PORT.outbound,
+  ZTUNNEL_PORT.inboundPlaintext,
+  ZTUNNEL_PORT.inboundHbone,
+];
+
+/** Steers pods' traffic with the best engine that works on this node. */
+export class NodeDataplane implements Dataplane {
+  readonly #engines: readonly Engine[];
+  #tests: readonly EngineTest[] = [];
+  #engine: Engine | undefined;
+  /** Sysctls changed by `prepare`, until `capture` has written them beside the steering. */
+  readonly #prepared = new Map<NetnsId, string>();
+
+  constructor(private readonly options: DataplaneOptions) {
+    this.#engines = options.engines ?? [new NftablesEngine(options.binding, options.logger)];
+  }
+
+  get engine(): EngineName {
+    return this.#chosen.name;
+  }
+
+  get tests(): readonly EngineTest[] {
+    return this.#tests;
+  }
+
+  async start(): Promise<readonly EngineTest[]> {
+    this.#tests = await testEngines(this.#engines);
+    this.#engine = chooseEngine(this.#engines, this.#tests, this.options.config.engine);
+    return this.#tests;
+  }
+
+  observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
+    const engine = this.#engineOf(netns);
+    if (engine === undefined) return { mode: "absent", engine: undefined, differences: [] };
+    const observation = engine.observe(netns, spec);
+    if (observation.mode === "draining" || observation.mode === "absent") return observation;
+    const differences = [...observation.differences, ...this.#wrongState(netns, spec)];
+    if (engine !== this.#chosen) differences.push(`the engine is ${engine.name}, not ${this.#chosen.name}`);
+    return differences.length === 0 ? observation : { mode: "differs", engine: engine.name, differences };
+  }
+
+  present(netns: NetnsHandle): boolean {
+    return this.#engineOf(netns) !== undefined || this.#routingIsOurs(netns);
+  }
+
+  async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const { binding } = this.options;
+    const letters = this.#letters(netns);
+    const { changed, failures } = setSysctls(binding, netns.fd);
+    try {
+      const refused = failures.filter(({ required }) => required);
+      if (refused.length > 0 && this.#chosen.needsSysctls) {
+        throw new AgentError(
+          "SYSCTL_DENIED",
+          `sysctls of ${spec.pod} can't be set, though the self-test could: ${refused.map(({ key, reason }) => `${key}: ${reason}`).join(", ")}`,
+        );
+      }
+      addRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6));
+    } catch (error) {
+      restoreSysctls(binding, netns.fd, changed);
+      throw error;
+    }
+    this.#prepared.set(netns.id, merged(letters, changed));
+  }
+
+  async capture(netns: NetnsHandle, spec: CaptureSpec): Promise<EngineName> {
+    const engine = this.#chosen;
+    const before = this.observe(netns, spec);
+    if (before.mode === "captured") return engine.name;
+    const obstacle = engine.ineligible(netns, spec);
+    if (obstacle !== undefined) {
+      throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
+    }
+    await this.prepare(netns, spec);
+    const fresh = before.mode === "absent";
+    try {
+      const sysctls = this.#letters(netns);
+      const steers = engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
+      if (!steers) await engine.apply(netns, spec, { sysctls });
+      await engine.verify(netns, spec);
+      for (const other of this.#engines) if (other !== engine && other.present(netns)) await other.remove(netns);
+    } catch (error) {
+      // A pod that was captured before stays so, whatever its table looks like: it fails closed.
+      if (fresh) await this.#undo(engine, netns, spec);
+      throw error;
+    }
+    this.#prepared.delete(netns.id);
+    const after = this.observe(netns, spec);
+    if (after.mode !== "captured") {
+      if (fresh) await this.#undo(engine, netns, spec);
+      throw new AgentError("CAPTURE_DIFFERS", `${spec.pod} is not captured as asked: ${after.differences.join("; ")}`);
+    }
+    return engine.name;
+  }
+
+  async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    await this.#engineOf(netns)?.drain(netns, spec);
+  }
+
+  proxiedConnections(netns: NetnsHandle): number {
+    // Without an inode a socket belongs to no process any more: the kernel only ends it.
+    return this.options.binding
+      .sockets(netns.fd, { protocol: "tcp", states: OPEN_STATES })
+      .filter(({ srcPort, mark, inode }) => PROXY_PORTS.includes(srcPort) && mark === ZTUNNEL_MARK && inode !== 0)
+      .length;
+  }
+
+  async release(netns: NetnsHandle): Promise<void> {
+    const { binding } = this.options;
+    const letters = this.#letters(netns);
+    for (const engine of this.#engines) await engine.remove(netns);
+    this.#prepared.delete(netns.id);
+    if (upstreamPresent(binding, netns.fd)) return;
+    removeRouting(binding, netns.fd);
+    restoreSysctls(binding, netns.fd, letters);
+  }
+
+  get #chosen(): Engine {
+    if (this.#engine === undefined) throw new AgentError("NO_ENGINE", "the dataplane has not been started");
+    return this.#engine;
+  }
+
+  #engineOf(netns: NetnsHandle): Engine | undefined {
+    return this.#engines.find((engine) => engine.present(netns));
+  }
+
+  #wrongState(netns: NetnsHandle, spec: CaptureSpec): string[] {
+    const { binding } = this.options;
+    return [
+      ...missingRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6)),
+      ...(this.#chosen.needsSysctls ? wrongSysctls(binding, netns.fd) : []),
+    ];
+  }
+
+  /**
+   * Letters of the sysctls that we have changed in this netns. Routing of ours without anything else
+   * was left by an agent that died between prepare and capture: then all of them are taken for ours.
+   */
+  #letters(netns: NetnsHandle): string {
+    const kept = this.#engineOf(netns)?.state(netns)?.sysctls ?? this.#prepared.get(netns.id);
+    return kept ?? (this.#routingIsOurs(netns) ? ALL_LETTERS : "");
+  }
+
+  #routingIsOurs(netns: NetnsHandle): boolean {
+    const { binding } = this.options;
+    return routingPresent(binding, netns.fd) && !upstreamPresent(binding, netns.fd);
+  }
+
+  async #undo(engine: Engine, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    try {
+      await engine.remove(netns);
+    } catch (error) {
+      this.options.logger.error("capture failed and can't be undone", { pod: spec.pod, reason: messageOf(error) });
+    }
+  }
+}
+
+function merged(a: string, b: string): string {
+  return [...new Set(a + b)].sort().join("");
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+import { POD_TABLE } from "../../core/constants.ts";
+import { AgentError } from "../../core/errors.ts";
+import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
+import type { NativeBinding, NftTable } from "../../native/binding.ts";
+import { createNetns } from "../../native/netns.ts";
+import type { Engine, EngineState } from "../engine.ts";
+import { families } from "../routes.ts";
+import { nft } from "./nft.ts";
+import { namedDifferences, rulesDigest, textHash } from "./observe.ts";
+import { type Features, MARKED_LISTENERS, type PlanMode, planCapture } from "./plan.ts";
+import { References } from "./reference.ts";
+import type { Ruleset } from "./ruleset.ts";
+import { selfTest } from "./selftest.ts";
+import { formatState, parseState } from "./state.ts";
+import { bodyText, removeText, replaceText } from "./text.ts";
+import { verifyCapture } from "./verify.ts";
+
+interface Planned {
+  readonly ruleset: Ruleset;
+  readonly body: string;
+  readonly hash: string;
+}
+
+/** One `inet` table per pod, replaced as a whole; the kernel's dump is compared with a reference. */
+export class NftablesEngine implements Engine {
+  readonly name = "nftables";
+  /** Until the self-test has said otherwise. */
+  #features: Features = { sysctls: true, socketMark: true };
+  readonly #references: References;
+  readonly #plans = new WeakMap<CaptureSpec, { captured?: Planned; draining?: Planned }>();
+
+  constructor(
+    private readonly binding: NativeBinding,
+    private readonly logger: Logger,
+  ) {
+    this.#references = new References(binding, createNetns());
+  }
+
+  get needsSysctls(): boolean {
+    return this.#features.sysctls;
+  }
+
+  async selfTest(): Promise<EngineTest> {
+    const { features, ...test } = await selfTest(this.binding);
+    this.#features = features;
+    for (const loss of test.losses) this.logger.warn("the nftables engine works with a loss", { loss });
+    return test;
+  }
+
+  plan(spec: CaptureSpec): string {
+    return this.#planned(spec, "captured").body;
+  }
+
+  ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
+    if (spec.ips.length === 0) return undefined;
+    const own = this.binding.addresses(netns.fd).map(({ address }) => address);
+    if (spec.ips.some((ip) => own.includes(ip))) return undefined;
+    return (
+      `none of the pod's addresses (${spec.ips.join(", ")}) is on an interface of its netns: its runtime class ` +
+      "(gVisor, for one) handles packets itself, and nothing inside the netns can capture them"
+    );
+  }
+
+  present(netns: NetnsHandle): boolean {
+    return this.#table(netns) !== undefined;
+  }
+
+  state(netns: NetnsHandle): EngineState | undefined {
+    const table = this.#table(netns);
+    return table === undefined ? undefined : (parseState(table.comment) ?? { sysctls: "" });
+  }
+
+  observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
+    const table = this.#table(netns);
+    if (table === undefined) return { mode: "absent", engine: undefined, differences: [] };
+    const state = parseState(table.comment);
+    if (state === undefined) {
+      return this.#differs([`the table's comment is not of this version: ${JSON.stringify(table.comment)}`]);
+    }
+    const planned = this.#planned(spec, state.mode);
+    const reference = this.#references.known(planned.body);
+    const differences =
+      state.plan === planned.hash
+        ? namedDifferences(planned.ruleset, table, reference?.table)
+        : ["the table was made for other settings of the pod, or by another version"];
+    if (differences.length === 0 && rulesDigest(table) !== (reference?.rules ?? state.rules)) {
+      differences.push("a rule was changed in place");
+    }
+    if (differences.length > 0) return this.#differs(differences);
+    return { mode: state.mode, engine: this.name, differences: [] };
+  }
+
+  async apply(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): Promise<void> {
+    await this.#replace(netns, spec, "captured", state);
+  }
+
+  async verify(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    await verifyCapture(this.binding, netns.fd, families(this.binding, netns.fd, spec.ipv6));
+  }
+
+  async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const state = this.state(netns);
+    if (state !== undefined) await this.#replace(netns, spec, "draining", state);
+  }
+
+  async remove(netns: NetnsHandle): Promise<void> {
+    if (this.present(netns)) await nft(netns.fd, removeText(POD_TABLE));
+  }
+
+  async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, { sysctls }: EngineState): Promise<void> {
+    const { ruleset, body, hash } = this.#planned(spec, mode);
+    const { rules } = await this.#references.of(body);
+    const comment = formatState({ mode, plan: hash, rules, sysctls });
+    const filled = bodyText(ruleset, this.#learnt(netns));
+    await nft(netns.fd, replaceText(POD_TABLE, comment, filled));
+    const after = this.observe(netns, spec);
+    if (after.mode !== mode) {
+      throw new AgentError(
+        "CAPTURE_DIFFERS",
+        `the table is not what was just written: ${after.differences.join("; ")}`,
+        "look for another program that changes nf_tables inside the pod",
+      );
+    }
+  }
+
+  /** Learnt ports survive a replacement: their open connections are told apart by them. */
+  #learnt(netns: NetnsHandle): Map<string, string[]> {
+    const table = this.#table(netns);
+    if (table === undefined || !table.sets.includes(MARKED_LISTENERS)) return new Map();
+    const ports = this.binding
+      .nftSet(netns.fd, "inet", POD_TABLE, MARKED_LISTENERS)
+      .map(({ key }) => portOfKey(key))
+      .filter((port) => port !== undefined);
+    return new Map([[MARKED_LISTENERS, ports.map(String)]]);
+  }
+
+  #planned(spec: CaptureSpec, mode: PlanMode): Planned {
+    const known = this.#plans.get(spec)?.[mode];
+    if (known !== undefined) return known;
+    const ruleset = planCapture(spec, this.#features, mode);
+    const body = bodyText(ruleset);
+    const planned = { ruleset, body, hash: textHash(body) };
+    this.#plans.set(spec, { ...this.#plans.get(spec), [mode]: planned });
+    return planned;
+  }
+
+  #table(netns: NetnsHandle): NftTable | undefined {
+    return this.binding.nftTable(netns.fd, "inet", POD_TABLE);
+  }
+
+  #differs(differences: readonly string[]): Observation {
+    return { mode: "differs", engine: this.name, differences };
+  }
+}
+
+/** The addon shows keys that are no addresses in hex: a port is two bytes, network order. */
+function portOfKey(key: string): number | undefined {
+  const hex = /^(?:0x)?([0-9a-f]{4})$/i.exec(key)?.[1];
+  return hex === undefined ? undefined : Number.parseInt(hex, 16);
+}

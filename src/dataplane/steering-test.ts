@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every engine must do with a scratch pod, by real connections: who answered, and what each end saw.
+import { createSocket } from "node:dgram";
+import { setTimeout as sleep } from "node:timers/promises";
+import { ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
+import { codeOf } from "../core/errors.ts";
+import type { AddressFamily, Endpoint, NativeBinding, SocketOptions } from "../native/binding.ts";
+import type { ScratchPair } from "./scratch.ts";
+
+const TIMEOUT_MS = 2000;
+/** Ports without meaning. */
+const APP_PORT = 8080;
+const CLOSED_PORT = 8081;
+const SERVICE_PORT = 80;
+
+/** Runs every step in every family of the pair. @throws Error that names the step and what was seen. */
+export async function testSteering(binding: NativeBinding, pair: ScratchPair): Promise<void> {
+  const bench = new Bench(binding, pair);
+  try {
+    const ztunnel = { mark: ZTUNNEL_MARK, reusePort: true, transparent: true };
+    const wildcard = pair.families.includes(6)
+      ? { family: 6 as const, any: "::" }
+      : { family: 4 as const, any: "0.0.0.0" };
+    const outbound = bench.listen(wildcard.family, wildcard.any, ZTUNNEL_PORT.outbound, ztunnel);
+    const inbound = bench.listen(wildcard.family, wildcard.any, ZTUNNEL_PORT.inboundPlaintext, ztunnel);
+    const app = bench.listen(wildcard.family, wildcard.any, APP_PORT, {});
+    for (const family of pair.families) {
+      await step(`IPv${family} outbound`, () => testOutbound(bench, family, outbound));
+      await step(`IPv${family} inbound`, () => testInbound(bench, family, inbound, app));
+      await step(`IPv${family} DNS`, () => testDns(bench, family));
+    }
+  } finally {
+    bench.close();
+  }
+}
+
+async function testOutbound(bench: Bench, family: AddressFamily, listener: number): Promise<void> {
+  const { pair } = bench;
+  const to = { address: pair.remoteIp(family), port: SERVICE_PORT };
+  const own = bench.binding.localEndpoint(await bench.connect(pair.pod.fd, family, to, {}));
+  const accepted = await bench.accept(listener, ZTUNNEL_PORT.outbound);
+  expectEqual("original destination", bench.original(accepted), to);
+  expectEqual("peer", bench.peer(accepted), { address: pair.podIp(family), port: own.port });
+}
+
+/** The client's leg, then ztunnel's leg with the very same 4-tuple: both must live. */
+async function testInbound(bench: Bench, family: AddressFamily, listener: number, app: number): Promise<void> {
+  const { pair } = bench;
+  const to = { address: pair.podIp(family), port: APP_PORT };
+  const client = bench.binding.localEndpoint(await bench.connect(pair.remote.fd, family, to, {}));
+  const accepted = await bench.accept(listener, ZTUNNEL_PORT.inboundPlaintext);
+  expectEqual("original destination", bench.original(accepted), to);
+  expectEqual("peer", bench.peer(accepted), client);
+  const worn: Partial<SocketOptions> = { bind: client, transparent: true, freebind: true, mark: ZTUNNEL_MARK };
+  await bench.connect(pair.pod.fd, family, to, worn);
+  expectEqual("the application's peer", bench.peer(await bench.accept(app, APP_PORT)), client);
+  const closed = await bench
+    .connect(pair.pod.fd, family, { ...to, port: CLOSED_PORT }, { ...worn, bind: { ...client, port: 0 } })
+    .then(() => "connected", codeOf);
+  if (closed !== "ECONNREFUSED") throw new Error(`a closed port ended with ${closed}, not ECONNREFUSED`);
+}
+
+async function testDns(bench: Bench, family: AddressFamily): Promise<void> {
+  const { pair } = bench;
+  const loopback = family === 4 ? "127.0.0.1" : "::1";
+  const listener = bench.listen(family, loopback, ZTUNNEL_PORT.dns, { mark: ZTUNNEL_MARK, reusePort: true });
+  await bench.connect(pair.pod.fd, family, { address: pair.remoteIp(family), port: 53 }, {});
+  await bench.accept(listener, ZTUNNEL_PORT.dns);
+  const server = bench.binding.udpSocket(pair.pod.fd, {
+    family,
+    bind: { address: loopback, port: ZTUNNEL_PORT.dns },
+    mark: ZTUNNEL_MARK,
+  });
+  const asker = bench.binding.udpSocket(pair.pod.fd, { family });
+  const seen = await exchangeDatagram(family, server, asker, { address: pair.remoteIp(family), port: 53 });
+  expectEqual("source of the DNS reply", seen, { address: pair.remoteIp(family), port: 53 });
+}
+
+/** Asks `to`, lets `server` answer, and tells from whom the answer came. Takes over both fds. */
+async function exchangeDatagram(family: AddressFamily, server: number, asker: number, to: Endpoint): Promise<Endpoint> {
+  const type = family === 4 ? "udp4" : "udp6";
+  const answering = createSocket(type);
+  const asking = createSocket(type);
+  try {
+    answering.on("message", (message, from) => answering.send(message, from.port, from.address));
+    answering.bind({ fd: server });
+    asking.bind({ fd: asker });
+    return await new Promise<Endpoint>((resolve, reject) => {
+      const late = setTimeout(() => reject(new Error("no answer to a UDP question")), TIMEOUT_MS);
+      asking.on("message", (_, from) => {
+        clearTimeout(late);
+        resolve({ address: from.address, port: from.port });
+      });
+      asking.on("error", reject);
+      asking.send("question", to.port, to.address);
+    });
+  } finally {
+    answering.close();
+    asking.close();
+  }
+}
+
+/** Sockets of one test run; all of them are closed with it. */
+class Bench {
+  readonly #fds: number[] = [];
+
+  constructor(
+    readonly binding: NativeBinding,
+    readonly pair: ScratchPair,
+  ) {}
+
+  listen(family: AddressFamily, address: string, port: number, options: Partial<SocketOptions>): number {
+    const fd = this.binding.tcpListen(this.pair.pod.fd, { ...options, family, bind: { address, port } });
+    this.#fds.push(fd);
+    return fd;
+  }
+
+  async connect(netns: number, family: AddressFamily, to: Endpoint, options: Partial<SocketOptions>): Promise<number> {
+    const fd = await this.binding.tcpConnect(netns, { ...options, ...to, family, timeout: TIMEOUT_MS });
+    this.#fds.push(fd);
+    return fd;
+  }
+
+  /** The connection is complete on the caller's side, so it waits already or is a moment away. */
+  async accept(listener: number, port: number): Promise<number> {
+    const until = performance.now() + TIMEOUT_MS;
+    for (;;) {
+      const fd = this.binding.tcpAccept(listener);
+      if (fd >= 0) {
+        this.#fds.push(fd);
+        return fd;
+      }
+      if (performance.now() > until) throw new Error(`somebody else than port ${port} answered`);
+      await sleep(1);
+    }
+  }
+
+  /** As ztunnel reads it: without NAT, the local address. */
+  original(fd: number): Endpoint {
+    return unmapped(this.binding.originalDestination(fd) ?? this.binding.localEndpoint(fd));
+  }
+
+  peer(fd: number): Endpoint {
+    return unmapped(this.binding.remoteEndpoint(fd));
+  }
+
+  close(): void {
+    for (const fd of this.#fds.splice(0)) this.binding.close(fd);
+  }
+}
+
+async function step(name: string, run: () => Promise<void>): Promise<void> {
+  try {
+    await run();
+  } catch (error) {
+    throw new Error(`${name}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
+
+function unmapped({ address, port }: Endpoint): Endpoint {
+  return { address: address.replace(/^::ffff:(?=\d+\.)/, ""), port };
+}
+
+function expectEqual(what: string, seen: Endpoint, wanted: Endpoint): void {
+  if (seen.address !== wanted.address || seen.port !== wanted.port) {
+    throw new Error(`${what} is ${seen.address} port ${seen.port}, not ${wanted.address} port ${wanted.port}`);
+  }
+}
