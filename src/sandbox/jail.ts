@@ -48,6 +48,8 @@ umount -l .
 cd /
 ip link set lo up 2>/dev/null || true
 unset AMBIENT_CNI_SANDBOX_PLUGIN
+echo built
+read -r _
 exec setpriv --bounding-set "$AMBIENT_CNI_SANDBOX_CAPS" --inh-caps "$AMBIENT_CNI_SANDBOX_CAPS" -- env -u AMBIENT_CNI_SANDBOX_CAPS "$@"
 `;
 
@@ -78,7 +80,8 @@ export function writeServiceAccount(node: SandboxNode, account: ServiceAccount):
 /**
  * Starts the agent as the stock chart would: own pid and mount namespace, own network unless the chart
  * says hostNetwork, exactly the chart's capabilities and mounts, /proc/sys read-only, the node's /proc
- * read-only at /host/proc, no bpffs.
+ * read-only at /host/proc, no bpffs. The jail says `built` and waits for a line before it becomes the
+ * agent, so that its network can be connected first.
  */
 export function startJailed(node: SandboxNode, options: JailOptions): Child {
   const root = node.path("root");
@@ -118,7 +121,7 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
         ...options.chart.env,
         ...options.env,
       },
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["pipe", "pipe", "pipe"],
     },
   );
 }

@@ -10,7 +10,7 @@ import { builtFiles, startJailed } from "./jail.ts";
 import { Kubelet, NODE_NAME } from "./kubelet.ts";
 import { type MeshService, type MeshWorkload, writeMeshConfig } from "./mesh-config.ts";
 import { writePrimaryConf } from "./network.ts";
-import { removeStaleSandboxes, SandboxNode } from "./node.ts";
+import { firstLine, removeStaleSandboxes, SandboxNode } from "./node.ts";
 import { httpGet } from "./probe.ts";
 import { ZtunnelProcess } from "./ztunnel-process.ts";
 
@@ -54,6 +54,10 @@ export async function until(what: string, condition: () => boolean | Promise<boo
     if (Date.now() > deadline) throw new Error(`did not happen within ${ms} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+function agentNetns(child: Child): string {
+  return `/proc/${child.leafPid()}/ns/net`;
 }
 
 /** A playground cluster of one node: API server, kubelet, agent in its jail, ztunnel, pods. */
@@ -134,9 +138,9 @@ export class Sandbox {
     child.process.stdout?.pipe(log, { end: false });
     child.process.stderr?.pipe(log, { end: false });
     void child.exited.finally(() => log.end());
-    await until("the agent's process starts", () => this.agentNetns(child) !== undefined || !child.running);
-    const netns = this.agentNetns(child);
-    if (netns !== undefined) await this.openDoorway(netns);
+    await firstLine(child, "built");
+    await this.openDoorway(agentNetns(child));
+    child.process.stdin?.end("go\n");
     await until("the agent is ready", () => this.agentReady(child), 30_000).catch((error: unknown) => {
       throw new Error(`${String(error)}\n${this.agentLog().split("\n").slice(-20).join("\n")}`);
     });
@@ -151,22 +155,9 @@ export class Sandbox {
     }
   }
 
-  /** The agent's netns, once its process has become node (before, the jail is still being built). */
-  private agentNetns(child: Child): string | undefined {
-    try {
-      const pid = child.leafPid();
-      const command = readFileSync(`/proc/${pid}/cmdline`, "utf8");
-      return command.includes("install-cni") && !command.startsWith("unshare") ? `/proc/${pid}/ns/net` : undefined;
-    } catch {
-      return undefined;
-    }
-  }
-
   private async agentReady(child: Child): Promise<boolean> {
     if (!child.running) throw new Error("the agent ended");
-    const netns = this.agentNetns(child);
-    if (netns === undefined) return false;
-    return httpGet(netns, "127.0.0.1", 8000, "/readyz").then(
+    return httpGet(agentNetns(child), "127.0.0.1", 8000, "/readyz").then(
       ({ status }) => status === 200,
       () => false,
     );
