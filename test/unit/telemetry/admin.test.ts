@@ -2,6 +2,7 @@
 import { connect, createServer, type Server } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import type { Clock } from "../../../src/core/clock.ts";
+import { codeOf } from "../../../src/core/errors.ts";
 import type { Logger } from "../../../src/core/ports.ts";
 import { Admin } from "../../../src/telemetry/admin.ts";
 import { LoopLag } from "../../../src/telemetry/loop-lag.ts";
@@ -50,7 +51,19 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-async function admin(over: Partial<ConstructorParameters<typeof Admin>[0]> = {}) {
+type Options = ConstructorParameters<typeof Admin>[0];
+
+/** A free port may be taken by another test before we bind it: then others are tried. */
+async function admin(over: Partial<Options> = {}, tries = 3): ReturnType<typeof startAdmin> {
+  try {
+    return await startAdmin(over);
+  } catch (error) {
+    if (tries === 1 || codeOf(error) !== "PORT_UNAVAILABLE" || "healthPort" in over) throw error;
+    return admin(over, tries - 1);
+  }
+}
+
+async function startAdmin(over: Partial<Options>) {
   const [monitoringPort, healthPort] = [await freePort(), await freePort()];
   const clock = new TestClock();
   const made = new Admin({
