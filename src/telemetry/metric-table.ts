@@ -61,7 +61,7 @@ export const OWN_METRICS: readonly MetricRow[] = [
   counter("ambient_cni_zds_disconnects_total", ["reason"], "Connections of ztunnel that ended, by reason"),
   counter("ambient_cni_kube_watch_events_total", ["resource", "type"], "Watch events from the API server"),
   counter("ambient_cni_kube_relists_total", ["resource", "reason"], "Full lists from the API server, by reason"),
-  gauge("ambient_cni_kube_watch_age_seconds", ["resource"], "Seconds since a watch last heard from the API server"),
+  gauge("ambient_cni_kube_watch_age_seconds", ["resource"], "Age of the open watch, 0 while there is none"),
   histogram("ambient_cni_plugin_request_seconds", ["verb"], "Time to answer the CNI plugin", FAST),
   gauge(
     "ambient_cni_engine",
