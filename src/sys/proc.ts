@@ -47,6 +47,18 @@ export class Proc {
   stat(pid: string): ProcessStat {
     return parseStat(read(`${this.dir}/${pid}/stat`));
   }
+
+  /** Arguments of the process's program; empty for a kernel thread. */
+  argv(pid: string): string[] {
+    return read(`${this.dir}/${pid}/cmdline`).split("\0").slice(0, -1);
+  }
+
+  /** Real uid, as our user namespace sees it. */
+  uid(pid: string): number {
+    const uid = /^Uid:\s+(\d+)/m.exec(read(`${this.dir}/${pid}/status`))?.[1];
+    if (uid === undefined) throw new Error(`process ${pid} has no uid in its status`);
+    return Number(uid);
+  }
 }
 
 /** Parses /proc/PID/stat (proc_pid_stat(5)). The name may contain anything, `) ` included: fields count from its last `)`. */
