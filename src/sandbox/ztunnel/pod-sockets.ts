@@ -74,9 +74,10 @@ export class PodSockets {
     const fd = this.native.udpSocket(this.netns, options);
     const socket = createSocket(familyOf(address) === 6 ? "udp6" : "udp4");
     try {
-      // `exclusive` keeps node:cluster out of it.
+      // Before bind: with an fd the event comes at once. `exclusive` keeps node:cluster out of it.
+      const listening = once(socket, "listening");
       socket.bind({ fd, exclusive: true });
-      await once(socket, "listening");
+      await listening;
     } catch (error) {
       this.native.close(fd);
       throw error;
