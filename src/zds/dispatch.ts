@@ -91,7 +91,7 @@ export class Dispatch {
   /** Remembers what a lost connection served. Call it when the registry no longer holds the session. */
   lost(session: Session): void {
     for (const [uid, target] of session.acked) {
-      if (!this.#deleted.has(uid) && !this.#requests.has(uid)) this.#orphans.set(uid, target);
+      if (!this.#requests.has(uid)) this.#orphans.set(uid, target);
     }
   }
 

@@ -28,7 +28,6 @@ export class LockStep {
   #inFlight: Frame | undefined;
   #sentAt = 0;
   #cancelDeadline: Stop = () => {};
-  #pumping = false;
   #ended = false;
 
   constructor(options: LockStepOptions) {
@@ -41,16 +40,10 @@ export class LockStep {
 
   /** Sends what is due, unless an ack is awaited. */
   pump(): void {
-    if (this.#pumping) return;
-    this.#pumping = true;
-    try {
-      while (!this.#ended && this.#inFlight === undefined) {
-        const frame = this.#options.next();
-        if (frame === undefined) break;
-        this.#send(frame);
-      }
-    } finally {
-      this.#pumping = false;
+    while (!this.#ended && this.#inFlight === undefined) {
+      const frame = this.#options.next();
+      if (frame === undefined) return;
+      this.#send(frame);
     }
   }
 

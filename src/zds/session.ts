@@ -96,15 +96,8 @@ export class Session {
 
   /** True when this ztunnel runs the workload or will be told of it. */
   knows(uid: string): boolean {
-    const adds = (frame: Frame) => frame.type === "add" && frame.uid === uid;
-    const { inFlight } = this.#lockstep;
-    return (
-      this.#acked.has(uid) ||
-      this.#snapshot.has(uid) ||
-      (inFlight !== undefined && adds(inFlight)) ||
-      this.#background.has(uid) ||
-      this.#direct.some(adds)
-    );
+    if (this.#acked.has(uid) || this.#snapshot.has(uid) || this.#background.has(uid)) return true;
+    return [this.#lockstep.inFlight, ...this.#direct].some((frame) => frame?.type === "add" && frame.uid === uid);
   }
 
   /** Begins the snapshot of a greeted peer. An uid may occur only once. */

@@ -4,7 +4,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { decodeAck, decodeHello, encodeAdd, encodeDel, encodeKeep } from "../../../src/zds/codec.ts";
 import { decodeRequest, encodeAck, encodeHello } from "../../../src/zds/peer-codec.ts";
-import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../support/zds_pb.ts";
+import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../support/gen/zds_pb.ts";
 import { seeded } from "./random.ts";
 
 const ROUNDS = 20_000;

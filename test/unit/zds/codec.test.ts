@@ -11,7 +11,7 @@ import {
   encodeSnapshotSent,
 } from "../../../src/zds/codec.ts";
 import { decodeRequest, encodeAck, encodeHello } from "../../../src/zds/peer-codec.ts";
-import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../support/zds_pb.ts";
+import { WorkloadRequestSchema, WorkloadResponseSchema, ZdsHelloSchema } from "../../support/gen/zds_pb.ts";
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 const bytes = (text: string) => Buffer.from(text.replaceAll(/[^0-9a-f]/g, ""), "hex");

@@ -226,9 +226,12 @@ describe("socket and life", () => {
     h.start();
     const peer = await h.manual();
     const waiting = [h.add("u1", 11), h.add("u2", 12), told(h.server.del("u3"))];
+    const stopping = h.server.add(workload("u5"), new FakeNetns(15));
+    stopping.catch(() => undefined);
     const sent = peer.received.length;
     await h.server.stop();
     expect(await Promise.all(waiting)).toEqual(["NO_ZTUNNEL", "NO_ZTUNNEL", "ok"]);
+    await expect(stopping).rejects.toThrow("no ztunnel takes ns/pod-u5: the agent is stopping");
     expect(peer.closedByAgent).toBe(true);
     expect(peer.received.length).toBe(sent);
     expect(h.binding.listening).toBe(false);

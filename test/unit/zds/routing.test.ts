@@ -152,6 +152,32 @@ describe("add", () => {
     await settled();
     expect(old.model.log).toEqual(["snapshot_sent", "del u1"]);
   });
+
+  test("… nor counts as served when its ack comes before the del's", async () => {
+    await using h = new Harness();
+    h.start();
+    const peer = await h.manual();
+    void h.add("u1", 11);
+    const deleted = told(h.server.del("u1"));
+    peer.ack();
+    peer.ack();
+    expect(await deleted).toBe("ok");
+    expect(h.server.connections()[0]?.acked).toBe(0);
+  });
+
+  test("an older connection that is still in its snapshot is not bothered", async () => {
+    await using h = new Harness();
+    h.start();
+    const slow = h.binding.connect();
+    slow.hello();
+    const newer = h.ztunnel();
+    await settled();
+    expect(await h.add("u1", 11)).toBe("ok");
+    expect(newer.model.proxies.has("u1")).toBe(true);
+    slow.ack();
+    await settled();
+    expect(slow.hex()).toEqual(["1a00"]);
+  });
 });
 
 describe("abort", () => {
@@ -185,6 +211,7 @@ describe("abort", () => {
     expect(h.events.length).toBe(before);
     peer.ack("no");
     expect(await second).toBe("ZTUNNEL_REFUSED");
+    expect(h.server.connections()[0]?.acked).toBe(1);
     // It runs there all the same, so a later del must be sent.
     const deleted = told(h.server.del("u1"));
     expect(peer.hex().at(-1)).toBe("120412027531");
@@ -264,6 +291,9 @@ describe("del", () => {
     expect(await Promise.all(answers)).toEqual(["ok", "ok"]);
     expect(model.log.slice(1)).toEqual(["add u1", "del u1", "add u1"]);
     expect(model.proxies.get("u1")?.netns).toBe("4:21");
+    expect(h.server.connections()[0]?.acked).toBe(1);
+    expect(await told(h.server.del("u1"))).toBe("ok");
+    expect(h.server.connections()[0]?.acked).toBe(0);
   });
 });
 
@@ -304,6 +334,23 @@ describe("several connections", () => {
     await settled();
     expect(old.model.log.slice(3)).toEqual(["add u2"]);
     expect(h.events.at(-1)).toBe("acked u2 by 1 in 4:12");
+  });
+
+  test("… but not what is being added with another netns at that moment", async () => {
+    await using h = new Harness();
+    h.start();
+    const old = h.ztunnel();
+    await settled();
+    const newer = await h.manual();
+    const first = h.add("u1", 11);
+    newer.ack();
+    expect(await first).toBe("ok");
+    const second = h.add("u1", 21);
+    newer.close();
+    expect(await second).toBe("ok");
+    await settled();
+    expect(old.model.log).toEqual(["snapshot_sent", "add u1"]);
+    expect(old.model.proxies.get("u1")?.netns).toBe("4:21");
   });
 
   test("one that we dropped has 5 s to come back before another takes its workloads", async () => {

@@ -36,7 +36,9 @@ describe("snapshot", () => {
     await using h = new Harness();
     h.server.listen();
     const { peer, model } = h.ztunnel();
-    await h.clock.advance(60_000);
+    await h.clock.advance(59_000);
+    h.binding.connect();
+    await h.clock.advance(1_000);
     expect(peer.received).toEqual([]);
     expect(peer.closedByAgent).toBe(false);
     // An agent that cleans up before it serves must not wait for that peer.
@@ -46,6 +48,8 @@ describe("snapshot", () => {
     h.serve();
     await settled();
     expect(model.log).toEqual(["add u1", "snapshot_sent"]);
+    // The other one has not said hello.
+    expect(h.snapshots).toBe(1);
   });
 
   test("an empty pod list is a snapshot too, and it is sent once", async () => {
@@ -252,6 +256,39 @@ describe("changes while a snapshot is being sent", () => {
     expect(old.model.proxies.get("u1")?.netns).toBe("4:21");
   });
 
+  test("… and an add that reaches the newer one by itself takes the place of what it was to learn", async () => {
+    await using h = new Harness();
+    h.start();
+    const old = h.ztunnel();
+    await settled();
+    const newer = h.binding.connect();
+    newer.hello();
+    expect(await h.add("u1", 11)).toBe("ok");
+    old.peer.close();
+    const again = h.add("u1", 21);
+    newer.ack();
+    await settled();
+    newer.ack();
+    expect(await again).toBe("ok");
+    await settled();
+    expect(newer.received.map(({ fd }) => fd)).toEqual([undefined, 21]);
+  });
+
+  test("… but nothing twice: what its snapshot told it already is not repeated", async () => {
+    await using h = new Harness();
+    h.start();
+    h.ztunnel();
+    await settled();
+    h.list("u1", 11);
+    const newer = h.binding.connect();
+    newer.hello();
+    newer.ack();
+    expect(await h.add("u1", 11)).toBe("ok");
+    newer.ack();
+    await settled();
+    expect(newer.received.length).toBe(2);
+  });
+
   test("… unless it was deleted or aborted before its turn", async () => {
     await using h = new Harness();
     h.start();
@@ -337,6 +374,54 @@ describe("refused adds of a snapshot", () => {
     expect(model.ready).toBe(true);
     await h.clock.advance(60_000);
     expect(model.log).toEqual(["add u1", "snapshot_sent", "del u1"]);
+  });
+
+  test("never begin for a workload whose del waits behind the refused add", async () => {
+    await using h = new Harness();
+    h.start();
+    h.list("u1", 11);
+    const peer = h.binding.connect();
+    peer.hello();
+    const deleted = told(h.server.del("u1"));
+    peer.ack("failure to start proxy");
+    peer.ack();
+    peer.ack();
+    expect(await deleted).toBe("ok");
+    expect(h.events).toEqual(["changed"]);
+    await h.clock.advance(30_000);
+    expect(peer.received.length).toBe(3);
+  });
+
+  test("end with the connection", async () => {
+    await using h = new Harness();
+    h.start();
+    h.list("u1", 11);
+    const model = new ZtunnelModel();
+    model.failing.add("u1");
+    const { peer } = h.ztunnel(model);
+    await settled();
+    expect(h.clock.pending).toBe(1);
+    peer.close();
+    expect(h.clock.pending).toBe(0);
+  });
+
+  test("give way to what somebody waits for", async () => {
+    await using h = new Harness();
+    h.start();
+    h.list("u1", 11);
+    h.list("u2", 12);
+    const peer = h.binding.connect();
+    peer.hello();
+    peer.ack("no");
+    peer.ack("no");
+    peer.ack();
+    await h.clock.advance(5_000);
+    const added = h.add("u3", 13);
+    peer.ack();
+    peer.ack();
+    peer.ack();
+    expect(await added).toBe("ok");
+    expect(peer.received.slice(3).map(({ fd }) => fd)).toEqual([11, 13, 12]);
   });
 
   test("end when the netns is closed: a reused fd number is never sent", async () => {
