@@ -42,9 +42,9 @@ static int succeed_silently(void) {
     return 0;
 }
 
-static int execute(enum command command, const struct netconf* conf, struct log_context* log,
-                   struct fault* fault) {
-    struct attachment attachment;
+// `attachment` is the caller's, since `log` goes on pointing into it.
+static int execute(enum command command, const struct netconf* conf, struct attachment* attachment,
+                   struct log_context* log, struct fault* fault) {
     if (version_index(conf->cni_version) < version_index(COMMAND_SINCE[command]))
         return fault_set(fault, CNI_INCOMPATIBLE_VERSION, "raise cniVersion or don't ask",
                          "CNI %s knows no %s, which came with %s", conf->cni_version,
@@ -52,15 +52,15 @@ static int execute(enum command command, const struct netconf* conf, struct log_
     // The plugin is able to serve also while the agent is away, so there is nothing to report.
     if (command == STATUS) return 0;
 
-    if (attachment_read(&attachment, fault) < 0) return -1;
-    log->container_id = attachment.container_id;
-    log->pod_namespace = attachment.args.pod_namespace;
-    log->pod_name = attachment.args.pod_name;
-    if (verdict_is_foregone(conf, &attachment)) return 0;
-    if (command == CHECK) return verdict_check(conf, &attachment, log, fault);
+    if (attachment_read(attachment, fault) < 0) return -1;
+    log->container_id = attachment->container_id;
+    log->pod_namespace = attachment->args.pod_namespace;
+    log->pod_name = attachment->args.pod_name;
+    if (verdict_is_foregone(conf, attachment)) return 0;
+    if (command == CHECK) return verdict_check(conf, attachment, log, fault);
 
     const moment start = moment_now();
-    if (verdict_add(conf, &attachment, log, fault) < 0) return -1;
+    if (verdict_add(conf, attachment, log, fault) < 0) return -1;
     log_write(log, LOG_DEBUG, false, "ADD took %lld ms", (long long)(moment_now() - start));
     return 0;
 }
@@ -68,6 +68,7 @@ static int execute(enum command command, const struct netconf* conf, struct log_
 static int run(enum command command) {
     static struct fault fault;
     struct netconf conf = {0};
+    struct attachment attachment;
     struct log_context log = {.command = COMMAND_WORDS[command]};
     char* text = NULL;
     size_t size;
@@ -77,7 +78,7 @@ static int run(enum command command) {
         if (result == 0) {
             log.run_dir = conf.run_dir;
             log.level = conf.log_level;
-            result = execute(command, &conf, &log, &fault);
+            result = execute(command, &conf, &attachment, &log, &fault);
         }
     }
     int status;

@@ -7,8 +7,10 @@ import { join } from "node:path";
 const ROOT = join(import.meta.dirname, "../..");
 const BINARY = join(ROOT, "dist/istio-cni");
 
-/** Path of the plugin, built anew when its sources are newer. */
+/** Path of the plugin, built anew when its sources are newer; AMBIENT_CNI_TEST_PLUGIN names another build. */
 export function pluginBinary(): string {
+  const other = process.env.AMBIENT_CNI_TEST_PLUGIN;
+  if (other !== undefined) return other;
   const sources = [...readdirSync(join(ROOT, "cni")).map((name) => join("cni", name)), "scripts/build-plugin"];
   const newest = Math.max(...sources.map((name) => statSync(join(ROOT, name)).mtimeMs));
   const built = statSync(BINARY, { throwIfNoEntry: false })?.mtimeMs ?? 0;

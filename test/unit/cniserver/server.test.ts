@@ -183,6 +183,19 @@ describe("our protocol", () => {
   });
 });
 
+describe("a slow sender", () => {
+  it("is cut off, whether its head or its body doesn't end, and the others are served meanwhile", async () => {
+    await start();
+    const slow = [
+      sendRaw(socket, "POST /v1/add HTTP/1.1\r\nHost: a\r\n"),
+      sendRaw(socket, "POST /v1/add HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"),
+    ];
+    expect((await post("/v1/add", BODY)).status).toBe(200);
+    for (const answer of await Promise.all(slow)) expect(answer).toMatch(/^(HTTP\/1.1 408 |$)/);
+    expect(handler.requests).toHaveLength(1);
+  });
+});
+
 describe("errors of the handler", () => {
   it.each<[unknown, number, object]>([
     [
