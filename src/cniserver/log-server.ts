@@ -32,9 +32,11 @@ export class LogServer {
 
   constructor(runDir: string, logger: Logger) {
     this.logger = logger.child("cni-plugin");
-    this.http = new UnixHttpServer(join(runDir, RUN_FILE.logSocket), (request, response) => {
-      void this.answer(request, response);
-    });
+    this.http = new UnixHttpServer(
+      join(runDir, RUN_FILE.logSocket),
+      (request, response) => void this.answer(request, response),
+      (error) => this.logger.error("a plugin's connection could not be accepted", { error: error.message }),
+    );
   }
 
   /** Binds the socket. @throws as UnixHttpServer.listen */

@@ -51,9 +51,11 @@ export class CniServer {
   constructor(private readonly options: CniServerOptions) {
     this.clock = options.clock ?? systemClock;
     this.logger = options.logger.child("cni-server");
-    this.http = new UnixHttpServer(join(options.runDir, RUN_FILE.pluginSocket), (request, response) => {
-      void this.answer(request, response);
-    });
+    this.http = new UnixHttpServer(
+      join(options.runDir, RUN_FILE.pluginSocket),
+      (request, response) => void this.answer(request, response),
+      (error) => this.logger.error("a plugin's connection could not be accepted", { error: error.message }),
+    );
     const { handler } = options;
     const deadlineMs = options.deadlineMs ?? DEADLINE_MS;
     const shortMs = Math.min(deadlineMs, SHORT_DEADLINE_MS);

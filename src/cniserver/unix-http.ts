@@ -22,6 +22,8 @@ export class UnixHttpServer {
   constructor(
     private readonly path: string,
     listener: RequestListener,
+    /** Hears of connections that could not be accepted (EMFILE); the server goes on. */
+    private readonly failed: (error: Error) => void,
   ) {
     this.server = createServer(
       {
@@ -56,6 +58,7 @@ export class UnixHttpServer {
       this.server.once("error", reject);
       this.server.listen(this.path, () => {
         this.server.off("error", reject);
+        this.server.on("error", this.failed);
         resolve();
       });
     });
