@@ -54,11 +54,14 @@ class Connecting final : Closable, Poller::Listener, Timer::Listener {
     void settle(int error) {
         poller_.close();
         timer_.close();
+        UniqueFd fd = std::move(fd_);
+        // JavaScript runs when the scope below ends, and must find a failed socket closed.
+        if (error != 0) fd.reset();
         {
             Napi::HandleScope scope(env_);
             Napi::CallbackScope callback(env_, context_);
             if (error == 0) {
-                deferred_.Resolve(Napi::Number::New(env_, fd_.release()));
+                deferred_.Resolve(Napi::Number::New(env_, fd.release()));
             } else {
                 try {
                     fail(error, "connect", "connect to " + target_);

@@ -100,6 +100,39 @@ uint32_t indexOf(NetlinkSocket& socket, const std::string& name) {
     return static_cast<uint32_t>(found.front().index);
 }
 
+/**
+ * A device that just got its carrier drops what it is given until the kernel's link watch has run,
+ * some time later: the first SYN of a fresh veth pair is lost, and the next comes after a second. A
+ * request for one link (rtnl_getlink, not a dump) makes the kernel catch up for that link. The end
+ * that was brought up first needs it as much, and may live in another netns.
+ */
+void settleCarrier(NetlinkSocket& socket, const std::string& name) {
+    Message own(RTM_GETLINK, NLM_F_ACK);
+    own.fixed(ifinfomsg{}).putString(IFLA_IFNAME, name);
+    bool veth = false;
+    std::optional<uint32_t> peerNetns;
+    ifinfomsg peer = {};
+    socket.request(own, "find interface " + name, [&](const nlmsghdr& header) {
+        for (Attribute attribute : Attributes::after<ifinfomsg>(header)) {
+            if (attribute.type == IFLA_LINK) peer.ifi_index = attribute.as<int>();
+            if (attribute.type == IFLA_LINK_NETNSID) peerNetns = attribute.as<uint32_t>();
+            if (attribute.type == IFLA_LINKINFO) {
+                std::optional<Attribute> kind = Attributes(attribute).find(IFLA_INFO_KIND);
+                veth = kind && kind->text() == "veth";
+            }
+        }
+    });
+    if (!veth || peer.ifi_index == 0) return;
+    Message other(RTM_GETLINK, NLM_F_ACK);
+    other.fixed(peer);
+    if (peerNetns) other.put32(IFLA_TARGET_NETNSID, *peerNetns);
+    try {
+        socket.request(other, "find the peer of " + name);
+    } catch (const Fault&) {
+        // The peer's netns may be none of our business or on its way out: it settles by itself.
+    }
+}
+
 enum class Change { add, remove };
 
 void changeAddress(const Args& args, Change change) {
@@ -181,6 +214,7 @@ Napi::Value linkUp(const Napi::CallbackInfo& info) {
     Message message(RTM_NEWLINK, NLM_F_ACK);
     message.fixed(fixed).putString(IFLA_IFNAME, requireInterfaceName(name));
     socket.request(message, "bring " + name + " up");
+    settleCarrier(socket, name);
     return info.Env().Undefined();
 }
 

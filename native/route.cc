@@ -120,10 +120,17 @@ void changeRoute(const Args& args, Change change) {
         IpBytes ip = parseIp(family, spec.string(key));
         message.put(static_cast<uint16_t>(attribute), ip.bytes, ip.size);
     }
+    const std::string what = std::string(adding ? "replace" : "delete") + " route " + dst + "/" +
+                             std::to_string(fixed.rtm_dst_len) + " in table " +
+                             std::to_string(table);
     NetlinkSocket socket(args.netns(0), NETLINK_ROUTE);
-    socket.request(message, std::string(adding ? "replace" : "delete") + " route " + dst + "/" +
-                                std::to_string(fixed.rtm_dst_len) + " in table " +
-                                std::to_string(table));
+    try {
+        socket.request(message, what);
+    } catch (const Fault& fault) {
+        // IPv6 has a word of its own for an absent default route.
+        if (adding || fault.error != ENOENT) throw;
+        fail(ESRCH, "netlink", what);
+    }
 }
 
 void changeRule(const Args& args, Change change) {

@@ -146,7 +146,7 @@ export interface NftRule {
 }
 
 export interface NftElement {
-  /** Canonical address for ipv4_addr/ipv6_addr keys, else hex. */
+  /** Canonical address for ipv4_addr/ipv6_addr keys, else hex. In an interval set "first-last" unless they are one. */
   readonly key: string;
   readonly comment: string;
 }
@@ -160,8 +160,8 @@ export interface SeqpacketPeer {
 export interface SeqpacketConnection {
   readonly peer: SeqpacketPeer;
   /**
-   * One datagram, with at most one fd attached (duplicated by the kernel; yours stays open).
-   * Throws EAGAIN when the peer's queue is full, EPIPE when it is gone.
+   * One datagram, not empty, with at most one fd attached (duplicated by the kernel; yours stays open).
+   * Throws EAGAIN when the peer's queue is full, EPIPE when it is gone, EBADF after close.
    */
   send(message: Buffer, fd?: number): void;
   /** pidfd of the peer (SO_PEERPIDFD, 6.5+), or -1. The caller owns it. */
@@ -170,9 +170,9 @@ export interface SeqpacketConnection {
 }
 
 export interface SeqpacketHandler {
-  /** `truncated`: the datagram was larger than the buffer. Received fds belong to the callee. */
+  /** `truncated`: it was larger than 4096 bytes, or fds were lost. Received fds belong to the callee. */
   packet(message: Buffer, fds: number[], truncated: boolean): void;
-  /** End of file or a read error; called once, the connection is closed already. */
+  /** End of file (also an empty datagram) or a read error; called once, the connection is closed already. */
   end(error: Error | undefined): void;
 }
 
@@ -203,6 +203,7 @@ export interface NativeBinding {
   rules(netns: NetnsArg, family: AddressFamily): Rule[];
   /** Creates a veth pair; the peer end is placed in `peerNetns`. */
   vethAdd(netns: NetnsArg, name: string, peerName: string, peerNetns: number): void;
+  /** On return it transmits, and so does the other end of a veth pair if that was up already. */
   linkUp(netns: NetnsArg, name: string): void;
   linkDelete(netns: NetnsArg, name: string): void;
   /** Adds an address (IPv6 with IFA_F_NODAD). */
@@ -210,16 +211,24 @@ export interface NativeBinding {
   addressDelete(netns: NetnsArg, ifname: string, address: string, prefix: number): void;
   /** NLM_F_CREATE|NLM_F_REPLACE. */
   routeReplace(netns: NetnsArg, route: RouteSpec): void;
+  /** Whatever protocol made it. Throws ESRCH when there is no such route. */
   routeDelete(netns: NetnsArg, route: RouteSpec): void;
   /** NLM_F_EXCL: throws EEXIST when an equal rule exists. */
   ruleAdd(netns: NetnsArg, rule: RuleSpec): void;
+  /** Throws ENOENT when there is no such rule. */
   ruleDelete(netns: NetnsArg, rule: RuleSpec): void;
-  /** Calls back on any link, address, route or rule change in the netns, until stopped. */
+  /**
+   * Calls back on any link, address, route or rule change in the netns, until stopped. Changes that
+   * come together are told once per kind.
+   */
   routeWatch(netns: NetnsArg, changed: (what: "link" | "address" | "route" | "rule") => void): () => void;
 
-  // -- sysctl, key as a path below /proc/sys: "net/ipv4/tcp_fwmark_accept"
+  // -- sysctl, key as a path below /proc/sys/net: "net/ipv4/tcp_fwmark_accept"
   sysctlGet(netns: NetnsArg, key: string): string;
-  /** From a thread with its own mount namespace where /proc/sys is remounted writable. */
+  /**
+   * Directly; where /proc/sys is read-only, from a thread with its own mount namespace in which it is
+   * remounted writable. Throws EROFS or EPERM when that is refused, saying so.
+   */
   sysctlSet(netns: NetnsArg, key: string, value: string): void;
 
   // -- sockets made inside a netns
@@ -246,10 +255,14 @@ export interface NativeBinding {
   /** undefined when the table does not exist. `family`: "inet" | "ip" | "ip6". */
   nftTable(netns: NetnsArg, family: string, name: string): NftTable | undefined;
   nftSet(netns: NetnsArg, family: string, table: string, set: string): NftElement[];
-  /** Calls back after each committed nf_tables transaction in the netns, until stopped. */
+  /** Calls back after committed nf_tables transactions in the netns, until stopped; several may be told as one. */
   nftWatch(netns: NetnsArg, changed: () => void): () => void;
 
   // -- SEQPACKET
+  /**
+   * The socket file has exactly `mode`, whatever the umask. A file in the way is an error (EADDRINUSE)
+   * and the file is never removed: both are the caller's business. Paths have at most 107 bytes.
+   */
   seqpacketListen(
     path: string,
     mode: number,
