@@ -29,6 +29,8 @@ export interface Engine {
   remove(netns: NetnsHandle): Promise<void>;
   /** What `apply` kept, or undefined without steering. */
   state(netns: NetnsHandle): EngineState | undefined;
+  /** Gives back what the process holds; pods stay captured. */
+  close(): void;
 }
 
 /** What must survive the agent and has no better place than beside the steering in the kernel. */

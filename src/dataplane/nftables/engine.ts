@@ -3,7 +3,6 @@ import { POD_TABLE } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
 import type { NativeBinding, NftTable } from "../../native/binding.ts";
-import { createNetns } from "../../native/netns.ts";
 import type { Engine, EngineState } from "../engine.ts";
 import { families } from "../routes.ts";
 import { nft } from "./nft.ts";
@@ -34,7 +33,7 @@ export class NftablesEngine implements Engine {
     private readonly binding: NativeBinding,
     private readonly logger: Logger,
   ) {
-    this.#references = new References(binding, createNetns());
+    this.#references = new References(binding);
   }
 
   get needsSysctls(): boolean {
@@ -106,6 +105,10 @@ export class NftablesEngine implements Engine {
 
   async remove(netns: NetnsHandle): Promise<void> {
     if (this.present(netns)) await nft(netns.fd, removeText(POD_TABLE));
+  }
+
+  close(): void {
+    this.#references.close();
   }
 
   async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, { sysctls }: EngineState): Promise<void> {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { POD_TABLE } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
-import type { NetnsHandle } from "../../core/ports.ts";
 import type { NativeBinding, NftTable } from "../../native/binding.ts";
+import { createNetns, type HeldNetns } from "../../native/netns.ts";
 import { nft } from "./nft.ts";
 import { rulesDigest } from "./observe.ts";
 import { replaceText } from "./text.ts";
@@ -22,12 +22,11 @@ const MAX_REFERENCES = 256;
  */
 export class References {
   readonly #known = new Map<string, Promise<Reference>>();
+  readonly #settled = new Map<string, Reference>();
   #last: Promise<unknown> = Promise.resolve();
+  #scratch: HeldNetns | undefined;
 
-  constructor(
-    private readonly binding: NativeBinding,
-    private readonly scratch: NetnsHandle,
-  ) {}
+  constructor(private readonly binding: NativeBinding) {}
 
   /** @throws AgentError NFT_FAILED | NFT_MISSING. */
   of(body: string): Promise<Reference> {
@@ -50,11 +49,15 @@ export class References {
     return this.#settled.get(body);
   }
 
-  readonly #settled = new Map<string, Reference>();
+  close(): void {
+    this.#scratch?.close();
+    this.#scratch = undefined;
+  }
 
   async #read(body: string): Promise<Reference> {
-    await nft(this.scratch.fd, replaceText(POD_TABLE, "reference", body));
-    const table = this.binding.nftTable(this.scratch.fd, "inet", POD_TABLE);
+    this.#scratch ??= createNetns();
+    await nft(this.#scratch.fd, replaceText(POD_TABLE, "reference", body));
+    const table = this.binding.nftTable(this.#scratch.fd, "inet", POD_TABLE);
     if (table === undefined) throw new AgentError("NFT_FAILED", "nft reported success, but the kernel has no table");
     return { rules: rulesDigest(table), table };
   }

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// A dataplane under test, and pods as it is told about them.
+import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../src/core/constants.ts";
+import type { CaptureSpec, Logger, Metrics } from "../../src/core/ports.ts";
+import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
+import type { NativeBinding } from "../../src/native/binding.ts";
+import { native } from "../../src/native/load.ts";
+import type { HeldNetns } from "../../src/native/netns.ts";
+import { inNetns, type NetnsLab } from "./netns-lab.ts";
+
+export const quiet: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+  child: () => quiet,
+};
+
+export const noMetrics: Metrics = { count: () => undefined, set: () => undefined, observe: () => undefined };
+
+/** A started dataplane; `binding` may be a native one with something denied. */
+export async function startDataplane(binding: NativeBinding = native()): Promise<NodeDataplane> {
+  const dataplane = new NodeDataplane({ binding, logger: quiet, metrics: noMetrics, config: { engine: "auto" } });
+  await dataplane.start();
+  return dataplane;
+}
+
+/** What upstream's defaults ask for the lab's pod, with IPv6 and DNS capture on. */
+export function specOf(lab: NetnsLab, changes: Partial<CaptureSpec> = {}): CaptureSpec {
+  return {
+    uid: "0f0e0d0c-0000-4000-8000-000000000001",
+    pod: "default/app",
+    ips: [lab.pod.ipv4, lab.pod.ipv6],
+    ipv6: true,
+    dnsCapture: true,
+    dnsServers: undefined,
+    bypassInbound: false,
+    rerouteInterfaces: [],
+    excludeOutboundCidrs: [],
+    probeIpv4: PROBE_SNAT_IPV4,
+    probeIpv6: PROBE_SNAT_IPV6,
+    ...changes,
+  };
+}
+
+/** Everything that a dataplane may touch in a netns, as text. */
+export async function stateOf(netns: HeldNetns): Promise<string> {
+  const sysctls = "sysctl -a 2>/dev/null | grep -E 'fwmark|tcp_migrate_req|route_localnet|accept_local|rp_filter'";
+  return await inNetns(
+    netns,
+    "sh",
+    "-c",
+    `nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ${sysctls}`,
+  );
+}
