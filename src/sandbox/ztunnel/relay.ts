@@ -76,6 +76,8 @@ function pump(from: Duplex, to: Duplex, count: (bytes: number) => void): Promise
     from.once("end", finish);
     from.once("close", finish);
     if (from.destroyed || from.readableEnded) finish();
+    // A listener for data does not start a stream that was explicitly paused, as accepted sockets are.
+    else from.resume();
   });
 }
 
