@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+import { stringify } from "yaml";
 import type { TestNode } from "./pods.ts";
 
 export const VIP = { 4: "10.96.0.20", 6: "fd96::20" } as const;
+/** A Map, because ztunnel wants numbers for keys and JSON would quote them. */
+const PORTS = new Map([[80, 8080]]);
 export const SERVICE = "server.default.svc.cluster.local";
 
-/** LOCAL_XDS_PATH for a node's pods: HBONE for those named, a service in front of `server` from 80 to 8080. */
-export function meshOf(node: TestNode, hbone: readonly string[]): string {
-  const workloads = [...node.pods.values()].map(({ name, ipv4, ipv6 }) => ({
+/** LOCAL_XDS_PATH for a node's pods but the unknown: HBONE for those named, a service in front of `server`. */
+export function meshOf(node: TestNode, hbone: readonly string[], unknown: readonly string[] = []): string {
+  const known = [...node.pods.values()].filter(({ name }) => !unknown.includes(name));
+  const workloads = known.map(({ name, ipv4, ipv6 }) => ({
     uid: `cluster1//v1/Pod/default/${name}`,
     name,
     namespace: "default",
@@ -16,7 +20,7 @@ export function meshOf(node: TestNode, hbone: readonly string[]): string {
     protocol: hbone.includes(name) ? "HBONE" : "TCP",
     node: "node1",
     network: "",
-    services: name === "server" ? { [`default/${SERVICE}`]: { 80: 8080 } } : {},
+    services: name === "server" ? { [`default/${SERVICE}`]: PORTS } : {},
   }));
   const services = [
     {
@@ -24,15 +28,9 @@ export function meshOf(node: TestNode, hbone: readonly string[]): string {
       namespace: "default",
       hostname: SERVICE,
       vips: [`/${VIP[4]}`, `/${VIP[6]}`],
-      ports: { 80: 8080 },
+      ports: PORTS,
       canonical: true,
     },
   ];
-  return JSON.stringify({ workloads, services, policies: [] });
-}
-
-/** The mesh without one pod: for destinations that ztunnel does not know. */
-export function without(mesh: string, name: string): string {
-  const config: { workloads: { name: string }[] } = JSON.parse(mesh);
-  return JSON.stringify({ ...config, workloads: config.workloads.filter((each) => each.name !== name) });
+  return stringify({ workloads, services, policies: [] }, { aliasDuplicateObjects: false });
 }
