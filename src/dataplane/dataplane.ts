@@ -81,6 +81,8 @@ export class NodeDataplane implements Dataplane {
 
   async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
     const { binding } = this.options;
+    // Refuses a bad value before anything is touched.
+    this.#chosen.plan(spec);
     const letters = this.#letters(netns);
     const { changed, failures } = setSysctls(binding, netns.fd);
     try {
@@ -107,8 +109,10 @@ export class NodeDataplane implements Dataplane {
     if (obstacle !== undefined) {
       throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
     }
-    await this.prepare(netns, spec);
     const fresh = before.mode === "absent";
+    // What the caller prepared is the caller's to undo.
+    const undo = this.#prepared.has(netns.id) ? () => engine.remove(netns) : () => this.release(netns);
+    await this.prepare(netns, spec);
     try {
       const sysctls = this.#letters(netns);
       const steers = engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
@@ -117,13 +121,13 @@ export class NodeDataplane implements Dataplane {
       for (const other of this.#engines) if (other !== engine && other.present(netns)) await other.remove(netns);
     } catch (error) {
       // A pod that was captured before stays so, whatever its table looks like: it fails closed.
-      if (fresh) await this.#undo(engine, netns, spec);
+      if (fresh) await this.#undone(undo, spec);
       throw error;
     }
     this.#prepared.delete(netns.id);
     const after = this.observe(netns, spec);
     if (after.mode !== "captured") {
-      if (fresh) await this.#undo(engine, netns, spec);
+      if (fresh) await this.#undone(undo, spec);
       throw new AgentError("CAPTURE_DIFFERS", `${spec.pod} is not captured as asked: ${after.differences.join("; ")}`);
     }
     return engine.name;
@@ -187,9 +191,9 @@ export class NodeDataplane implements Dataplane {
     return routingPresent(binding, netns.fd) && !upstreamPresent(binding, netns.fd);
   }
 
-  async #undo(engine: Engine, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+  async #undone(undo: () => Promise<void>, spec: CaptureSpec): Promise<void> {
     try {
-      await engine.remove(netns);
+      await undo();
     } catch (error) {
       this.options.logger.error("capture failed and can't be undone", { pod: spec.pod, reason: messageOf(error) });
     }
