@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { writeFileSync } from "node:fs";
+import { stringify } from "yaml";
 import { NODE_NAME } from "./kubelet.ts";
 
 /** A pod as ztunnel must know it; the addresses may belong to a pod that does not run yet. */
@@ -21,9 +22,12 @@ export interface MeshService {
   readonly pods: readonly string[];
 }
 
-/** Text of LOCAL_XDS_PATH (ztunnel.md 5.2). JSON is YAML. */
+/** Text of LOCAL_XDS_PATH (ztunnel.md 5.2). */
 export function meshConfig(workloads: readonly MeshWorkload[], services: readonly MeshService[]): string {
   const hostname = (service: MeshService) => `${service.name}.${service.namespace}.svc.cluster.local`;
+  // A real ztunnel takes ports only as YAML integers, which JSON cannot have as keys.
+  const portMap = (service: MeshService) =>
+    new Map(Object.entries(service.ports).map(([from, to]) => [Number(from), to]));
   const config = {
     workloads: workloads.map(({ namespace, name, serviceAccount, ips, protocol }) => ({
       uid: `cluster1//v1/Pod/${namespace}/${name}`,
@@ -38,7 +42,7 @@ export function meshConfig(workloads: readonly MeshWorkload[], services: readonl
       services: Object.fromEntries(
         services
           .filter((service) => service.namespace === namespace && service.pods.includes(name))
-          .map((service) => [`${service.namespace}/${hostname(service)}`, service.ports]),
+          .map((service) => [`${service.namespace}/${hostname(service)}`, portMap(service)]),
       ),
     })),
     services: services.map((service) => ({
@@ -46,12 +50,12 @@ export function meshConfig(workloads: readonly MeshWorkload[], services: readonl
       namespace: service.namespace,
       hostname: hostname(service),
       vips: service.vips.map((vip) => `/${vip}`),
-      ports: service.ports,
+      ports: portMap(service),
       canonical: true,
     })),
     policies: [],
   };
-  return `${JSON.stringify(config, null, 1)}\n`;
+  return stringify(config);
 }
 
 export function writeMeshConfig(

@@ -19,9 +19,12 @@ export class Wire {
 
   /** Starts to listen on an interface of the node; resolves when packets are being kept. */
   static async listen(node: SandboxNode, device: string): Promise<Wire> {
-    const child = node.spawn(["tcpdump", "-i", device, "-w", "-", "-U", "-Z", "root", "-s", "0", "tcp"], {
-      stdio: ["ignore", "pipe", "pipe"],
-    });
+    const child = node.spawn(
+      ["tcpdump", "-i", device, "-w", "-", "-U", "--immediate-mode", "-Z", "root", "-s", "0", "tcp"],
+      {
+        stdio: ["ignore", "pipe", "pipe"],
+      },
+    );
     const wire = new Wire(child);
     await new Promise<void>((resolve, reject) => {
       let text = "";
