@@ -40,10 +40,18 @@ test("links are those that ip shows, and a veth's peer is in the other netns", a
     { up: true, loopback: true },
     { up: true, loopback: false },
   ]);
-  expect(native().links(peer.fd).map(({ name, up }) => ({ name, up }))).toContainEqual({ name: "far0", up: false });
+  expect(
+    native()
+      .links(peer.fd)
+      .map(({ name, up }) => ({ name, up })),
+  ).toContainEqual({ name: "far0", up: false });
 
   native().linkDelete(netns.fd, "eth0");
-  expect(native().links(peer.fd).map(({ name }) => name)).toEqual(["lo"]);
+  expect(
+    native()
+      .links(peer.fd)
+      .map(({ name }) => name),
+  ).toEqual(["lo"]);
 });
 
 test("addresses are added, listed and deleted; IPv6 ones are usable at once", async () => {
@@ -52,9 +60,7 @@ test("addresses are added, listed and deleted; IPv6 ones are usable at once", as
   native().addressAdd(netns.fd, "eth0", "10.1.2.3", 24);
   native().addressAdd(netns.fd, "eth0", "fd00::3", 64);
   const [link] = await ip("addr", "show", "dev", "eth0");
-  expect(link.addr_info).toContainEqual(
-    expect.objectContaining({ local: "10.1.2.3", prefixlen: 24, scope: "global" }),
-  );
+  expect(link.addr_info).toContainEqual(expect.objectContaining({ local: "10.1.2.3", prefixlen: 24, scope: "global" }));
   const v6 = link.addr_info.find(({ local }: { local: string }) => local === "fd00::3");
   expect(v6).toMatchObject({ prefixlen: 64, nodad: true });
   expect(v6.tentative).toBeUndefined();
@@ -67,7 +73,11 @@ test("addresses are added, listed and deleted; IPv6 ones are usable at once", as
   );
   native().addressDelete(netns.fd, "eth0", "10.1.2.3", 24);
   native().addressDelete(netns.fd, "eth0", "fd00::3", 64);
-  expect(native().addresses(netns.fd).filter(({ ifindex, scope }) => ifindex !== 1 && scope === "global")).toEqual([]);
+  expect(
+    native()
+      .addresses(netns.fd)
+      .filter(({ ifindex, scope }) => ifindex !== 1 && scope === "global"),
+  ).toEqual([]);
 });
 
 describe.each([
@@ -107,7 +117,21 @@ describe.each([
 
   test("a rule exists once, equal to upstream's, and goes by its spec", async () => {
     // As upstream's agent adds it: no protocol.
-    await inNetns(netns, "ip", `-${family}`, "rule", "add", "pref", "32764", "fwmark", "0x111/0xfff", "lookup", "100", "protocol", "0");
+    await inNetns(
+      netns,
+      "ip",
+      `-${family}`,
+      "rule",
+      "add",
+      "pref",
+      "32764",
+      "fwmark",
+      "0x111/0xfff",
+      "lookup",
+      "100",
+      "protocol",
+      "0",
+    );
     expect(() => native().ruleAdd(netns.fd, mine)).toThrow(expect.objectContaining({ code: "EEXIST" }));
     native().ruleDelete(netns.fd, mine);
     native().ruleAdd(netns.fd, mine);
@@ -116,7 +140,11 @@ describe.each([
       expect.objectContaining({ priority: 32764, fwmark: "0x111", fwmask: "0xfff", table: "100" }),
     );
     native().ruleDelete(netns.fd, mine);
-    expect(native().rules(netns.fd, family).map(({ priority }) => priority)).not.toContain(32764);
+    expect(
+      native()
+        .rules(netns.fd, family)
+        .map(({ priority }) => priority),
+    ).not.toContain(32764);
     expect(() => native().ruleDelete(netns.fd, mine)).toThrow(expect.objectContaining({ code: "ENOENT" }));
   });
 
@@ -143,14 +171,23 @@ test("errors name the object and carry the kernel's own words", () => {
 test("a dump larger than one buffer is whole", () => {
   const count = 3000;
   for (let i = 0; i < count; i++) {
-    native().routeReplace(netns.fd, { family: 4, table: 9, type: "local", dst: `10.${i >> 8}.${i & 255}.1`, prefix: 32, oif: 1 });
+    native().routeReplace(netns.fd, {
+      family: 4,
+      table: 9,
+      type: "local",
+      dst: `10.${i >> 8}.${i & 255}.1`,
+      prefix: 32,
+      oif: 1,
+    });
   }
   const listed = native().routes(netns.fd, 4, 9);
   expect(new Set(listed.map(({ dst }) => dst)).size).toBe(count);
 });
 
 function indexOf(name: string): number {
-  const link = native().links(netns.fd).find((candidate) => candidate.name === name);
+  const link = native()
+    .links(netns.fd)
+    .find((candidate) => candidate.name === name);
   if (link === undefined) throw new Error(`no ${name}`);
   return link.index;
 }

@@ -58,9 +58,9 @@ describe.each([4, 6] as const)("IPv%i", (family: AddressFamily) => {
     const shown = await inNetns(lab.pod.netns, "ss", "-ltnHe");
     expect(shown).toContain(":15006");
     expect(shown).toContain("fwmark:0x539");
-    expect(() =>
-      native().tcpListen(lab.pod.netns.fd, { family, bind: { address: foreign, port: 15007 } }),
-    ).toThrow(expect.objectContaining({ code: "EADDRNOTAVAIL", message: expect.stringContaining(foreign) }));
+    expect(() => native().tcpListen(lab.pod.netns.fd, { family, bind: { address: foreign, port: 15007 } })).toThrow(
+      expect.objectContaining({ code: "EADDRNOTAVAIL", message: expect.stringContaining(foreign) }),
+    );
     using free = OwnedFd.adopt(
       native().tcpListen(lab.pod.netns.fd, { family, freebind: true, bind: { address: foreign, port: 15007 } }),
       "freebind listener",
@@ -132,7 +132,11 @@ describe.each([4, 6] as const)("IPv%i", (family: AddressFamily) => {
   });
 
   test("a black hole ends with ETIMEDOUT, an unreachable network with the kernel's error", async () => {
-    await inNetns(lab.pod.netns, "nft", "add table inet t; add chain inet t in { type filter hook input priority 0; policy drop; }");
+    await inNetns(
+      lab.pod.netns,
+      "nft",
+      "add table inet t; add chain inet t in { type filter hook input priority 0; policy drop; }",
+    );
     const target = { family, address: ipOf(lab.pod, family), port: 80, timeout: 150 };
     await expect(native().tcpConnect(lab.client.netns.fd, target)).rejects.toMatchObject({ code: "ETIMEDOUT" });
     const beyond = { family, address: family === 4 ? "203.0.113.1" : "2001:db8::1", port: 80, timeout: 1000 };

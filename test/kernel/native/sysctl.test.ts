@@ -66,7 +66,13 @@ describe("with /proc/sys mounted read-only", () => {
       after: refused,
       mountNamespaces: 1,
     });
-    expect(inJail(readOnly, "own")).toMatchObject({ before: refused, set: "done", value: "1", own: "1", after: refused });
+    expect(inJail(readOnly, "own")).toMatchObject({
+      before: refused,
+      set: "done",
+      value: "1",
+      own: "1",
+      after: refused,
+    });
   });
 
   test("without CAP_SYS_ADMIN the error says what was refused", () => {
