@@ -11,7 +11,6 @@ import type {
   Logger,
   Metrics,
   NetnsHandle,
-  NetnsId,
   Observation,
 } from "../core/ports.ts";
 import type { NativeBinding } from "../native/binding.ts";
@@ -45,7 +44,7 @@ export class NodeDataplane implements Dataplane {
   #tests: readonly EngineTest[] = [];
   #engine: Engine | undefined;
   /** Sysctls changed by `prepare`, until `capture` has written them beside the steering. */
-  readonly #prepared = new Map<NetnsId, string>();
+  readonly #prepared = new WeakMap<NetnsHandle, string>();
 
   constructor(private readonly options: DataplaneOptions) {
     this.#engines = options.engines ?? [new NftablesEngine(options.binding, options.logger)];
@@ -98,7 +97,7 @@ export class NodeDataplane implements Dataplane {
       restoreSysctls(binding, netns.fd, changed);
       throw error;
     }
-    this.#prepared.set(netns.id, merged(letters, changed));
+    this.#prepared.set(netns, merged(letters, changed));
   }
 
   async capture(netns: NetnsHandle, spec: CaptureSpec): Promise<EngineName> {
@@ -111,7 +110,7 @@ export class NodeDataplane implements Dataplane {
     }
     const fresh = before.mode === "absent";
     // What the caller prepared is the caller's to undo.
-    const undo = this.#prepared.has(netns.id) ? () => engine.remove(netns) : () => this.release(netns);
+    const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
     await this.prepare(netns, spec);
     try {
       const sysctls = this.#letters(netns);
@@ -124,7 +123,7 @@ export class NodeDataplane implements Dataplane {
       if (fresh) await this.#undone(undo, spec);
       throw error;
     }
-    this.#prepared.delete(netns.id);
+    this.#prepared.delete(netns);
     const after = this.observe(netns, spec);
     if (after.mode !== "captured") {
       if (fresh) await this.#undone(undo, spec);
@@ -149,7 +148,7 @@ export class NodeDataplane implements Dataplane {
     const { binding } = this.options;
     const letters = this.#letters(netns);
     for (const engine of this.#engines) await engine.remove(netns);
-    this.#prepared.delete(netns.id);
+    this.#prepared.delete(netns);
     if (upstreamPresent(binding, netns.fd)) return;
     removeRouting(binding, netns.fd);
     restoreSysctls(binding, netns.fd, letters);
@@ -182,7 +181,7 @@ export class NodeDataplane implements Dataplane {
    * was left by an agent that died between prepare and capture: then all of them are taken for ours.
    */
   #letters(netns: NetnsHandle): string {
-    const kept = this.#engineOf(netns)?.state(netns)?.sysctls ?? this.#prepared.get(netns.id);
+    const kept = this.#engineOf(netns)?.state(netns)?.sysctls ?? this.#prepared.get(netns);
     return kept ?? (this.#routingIsOurs(netns) ? ALL_LETTERS : "");
   }
 
