@@ -192,7 +192,8 @@ export interface NativeBinding {
   /** A new, empty, anonymous netns with lo up. */
   netnsCreate(): number;
   netnsIdentify(netns: number): { readonly dev: bigint; readonly ino: bigint };
-  netnsCookie(netns: number): bigint;
+  /** SO_NETNS_COOKIE (5.14+): unique for the life of the system. */
+  netnsCookie(netns: NetnsArg): bigint;
   /** Count of open fds per kind, for the leak check of the tests. */
   openFds(): number;
 

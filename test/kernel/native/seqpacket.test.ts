@@ -8,7 +8,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vi
 import type { SeqpacketConnection, SeqpacketServer } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, netnsIdOf } from "../../../src/native/netns.ts";
-import { guardFds, ourFds } from "../../support/fds.ts";
+import { guardFds } from "../../support/fds.ts";
+import { ourFds } from "../../support/process-fds.ts";
 
 guardFds();
 
