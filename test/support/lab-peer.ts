@@ -120,8 +120,14 @@ export class Call {
       if (this.failure !== undefined) throw this.failure;
       if (this.ended) throw new Error("connection ended");
       if (performance.now() > until) throw new Error(`no line within ${deadline} ms`);
-      await Promise.race([new Promise<void>((resolve) => this.#waiting.push(resolve)), sleep(50)]);
+      await this.#news();
     }
+  }
+
+  /** Waits until the other side has closed its direction. */
+  async end(): Promise<void> {
+    while (!this.ended && this.failure === undefined) await this.#news();
+    if (this.failure !== undefined) throw this.failure;
   }
 
   /** Sends a line and reads it back: the connection is alive, both ways. */
@@ -132,6 +138,10 @@ export class Call {
 
   close(): void {
     this.socket.destroy();
+  }
+
+  async #news(): Promise<void> {
+    await Promise.race([new Promise<void>((resolve) => this.#waiting.push(resolve)), sleep(50)]);
   }
 
   #wake(): void {
