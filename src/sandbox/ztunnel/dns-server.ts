@@ -71,16 +71,30 @@ export class DnsServer {
     const { tracker, journal } = this.context;
     tracker.own(socket);
     socket.setTimeout(TCP_IDLE_MS, () => socket.destroy());
-    socket.once("end", () => socket.end());
+    let open = 0;
+    let ended = false;
+    const endIfDone = () => {
+      if (ended && open === 0) socket.end();
+    };
+    // A client may close its side once it has asked; what it asked is answered first.
+    socket.once("end", () => {
+      ended = true;
+      endIfDone();
+    });
     readMessages(socket, (message) => {
+      open += 1;
       const work = answer(this.dns, message, false).then(
         (reply) => {
           if (reply !== undefined && socket.writable) writeMessage(socket, reply);
         },
         (error: unknown) => logDnsFailure(journal, error),
       );
-      tracker.run(work);
+      tracker.run(
+        work.then(() => {
+          open -= 1;
+          endIfDone();
+        }),
+      );
     });
-    socket.resume();
   }
 }

@@ -12,6 +12,8 @@ export function readMessages(socket: Socket, each: (message: Buffer) => void): v
       rest = rest.subarray(end);
     }
   });
+  // A listener for data does not start a stream that was explicitly paused.
+  socket.resume();
 }
 
 /** Writes one message with its length. */

@@ -54,6 +54,9 @@ interface Pooled {
   idle: NodeJS.Timeout | undefined;
 }
 
+/** A stream that the server never looked at. */
+class RefusedStream extends Error {}
+
 /** The connections of one key. */
 interface Slot {
   readonly connections: Set<Pooled>;
@@ -69,6 +72,16 @@ export class HbonePool {
 
   /** A tunnel whose CONNECT was answered with 200. @throws Error that says which step failed. */
   async open(request: TunnelRequest): Promise<ClientHttp2Stream> {
+    try {
+      return await this.tryOpen(request);
+    } catch (error) {
+      // RFC 9113 8.7: nothing was done with it; the server was saying goodbye when it arrived.
+      if (error instanceof RefusedStream) return this.tryOpen(request);
+      throw error;
+    }
+  }
+
+  private async tryOpen(request: TunnelRequest): Promise<ClientHttp2Stream> {
     const pooled = await this.checkOut(request);
     let stream: ClientHttp2Stream;
     try {
@@ -80,12 +93,6 @@ export class HbonePool {
     stream.once("close", () => this.checkIn(pooled));
     await answered(stream);
     return stream;
-  }
-
-  /** No new tunnels; connections close when their last tunnel ends. */
-  drain(): void {
-    this.closed = true;
-    for (const pooled of this.connections()) pooled.session.close();
   }
 
   /** Cuts everything. */
@@ -199,7 +206,10 @@ async function answered(stream: ClientHttp2Stream): Promise<void> {
   stream.on("error", () => {});
   const status = await new Promise<number | undefined>((resolve, reject) => {
     stream.once("response", (headers) => resolve(headers[":status"]));
-    stream.once("error", (error) => reject(new Error(`h2 failed: ${messageOf(error)}`, { cause: error })));
+    stream.once("error", (error) => {
+      const Failure = stream.rstCode === constants.NGHTTP2_REFUSED_STREAM ? RefusedStream : Error;
+      reject(new Failure(`h2 failed: ${messageOf(error)}`, { cause: error }));
+    });
     stream.once("close", () => reject(new Error("h2 failed: stream closed before an answer")));
   });
   stream.setTimeout(0);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Port 15008: HTTP/2 CONNECT over mutual TLS (ztunnel's src/proxy/inbound.rs).
 import {
+  constants,
   createSecureServer,
   type Http2SecureServer,
   type IncomingHttpHeaders,
@@ -21,6 +22,10 @@ import type { MeshWorkload } from "./mesh.ts";
 import { baggage } from "./outbound.ts";
 import { isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
 import { relay } from "./relay.ts";
+
+const LAST_POSSIBLE_STREAM = 0x7fff_ffff;
+/** Longer than a round trip: what a peer sent before it heard of the end has arrived by then. */
+const LAST_CALL_MS = 100;
 
 /** A mutually authenticated HTTP/2 connection. */
 interface Peer {
@@ -43,6 +48,7 @@ class Refusal extends Error {
 export class InboundHbone {
   private server: Http2SecureServer | undefined;
   private serverKey = "";
+  private draining = false;
   private readonly sessions = new Set<ServerHttp2Session>();
 
   constructor(private readonly context: ProxyContext) {}
@@ -66,9 +72,21 @@ export class InboundHbone {
     );
   }
 
-  /** Says GOAWAY: peers open no new tunnels here, running ones go on. */
+  /**
+   * Says goodbye in two steps (RFC 9113 6.8): peers open no new tunnels here, those on their way are still
+   * served, and the connections end with their last one.
+   */
   drain(): void {
-    for (const session of this.sessions) session.close();
+    this.draining = true;
+    for (const session of this.sessions) this.sayGoodbye(session);
+  }
+
+  private sayGoodbye(session: ServerHttp2Session): void {
+    if (session.destroyed) return;
+    this.context.tracker.run(new Promise((resolve) => session.once("close", resolve)));
+    session.goaway(constants.NGHTTP2_NO_ERROR, LAST_POSSIBLE_STREAM);
+    const timer = setTimeout(() => session.close(), LAST_CALL_MS);
+    session.once("close", () => clearTimeout(timer));
   }
 
   /** The HTTP/2 server with the workload's certificate; made anew when that is renewed. */
@@ -121,6 +139,7 @@ export class InboundHbone {
     this.sessions.add(session);
     session.once("close", () => this.sessions.delete(session));
     session.setLocalWindowSize(CONNECTION_WINDOW);
+    if (this.draining) this.sayGoodbye(session);
     session.on("stream", (stream, headers) => {
       stream.on("error", () => {});
       tracker.run(this.serve(tracker.own(stream), headers, { ...peer, identity }, transparent));

@@ -27,7 +27,7 @@ export class Outbound {
 
   constructor(private readonly context: ProxyContext) {
     this.pool = new HbonePool({
-      dial: async (server) => context.tracker.own(await context.sockets.connect(server)),
+      dial: async (server) => context.tracker.own(await context.sockets.connectTunnel(server)),
       rootCertificate: context.local.rootCertificate,
       maxStreams: context.settings.poolStreams,
       idleMs: context.settings.poolIdleMs,

@@ -57,7 +57,6 @@ export class PodProxy {
     this.closeListeners();
     if (mode === "graceful") {
       this.hbone.drain();
-      this.outbound.pool.drain();
       await this.context.tracker.drained(this.context.settings.drainMs);
     }
     this.outbound.pool.destroy();
@@ -73,25 +72,25 @@ export class PodProxy {
       });
       context.journal.log("info", "dns", "starting local DNS server", { component: quoted("dns") });
     }
-    await this.bind("inbound", ZTUNNEL_PORT.inboundHbone, false, (socket, transparent) =>
+    await this.bind("inbound", ZTUNNEL_PORT.inboundHbone, true, (socket, transparent) =>
       this.hbone.accept(socket, transparent),
     );
-    await this.bind("inbound plaintext", ZTUNNEL_PORT.inboundPlaintext, true, (socket, transparent) =>
+    await this.bind("inbound plaintext", ZTUNNEL_PORT.inboundPlaintext, false, (socket, transparent) =>
       acceptPlaintext(context, socket, transparent),
     );
-    await this.bind("outbound", ZTUNNEL_PORT.outbound, true, (socket) => this.outbound.accept(socket));
+    await this.bind("outbound", ZTUNNEL_PORT.outbound, false, (socket) => this.outbound.accept(socket));
   }
 
   private async bind(
     component: string,
     port: number,
-    keepAlive: boolean,
+    tunnel: boolean,
     accepted: (socket: Parameters<Outbound["accept"]>[0], transparent: boolean) => void,
   ): Promise<PodListener> {
     const address = this.context.settings.ipv6 ? `[::]:${port}` : `0.0.0.0:${port}`;
     let transparent = false;
     const listener = await this.context.sockets
-      .listenOnAll(port, (socket) => accepted(socket, transparent), keepAlive)
+      .listenOnAll(port, tunnel, (socket) => accepted(socket, transparent))
       .catch((error: unknown) => {
         throw new BindError(address, error);
       });

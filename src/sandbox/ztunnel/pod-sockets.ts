@@ -49,15 +49,16 @@ export class PodSockets {
   }
 
   /**
-   * Listens on all addresses (dual stack where IPv6 is on). Accepted sockets stay paused.
+   * Listens on all addresses (dual stack where IPv6 is on). Accepted sockets stay paused. A `tunnel` carries
+   * TLS and HTTP/2, where one side's FIN is the end of both, and has no keepalive.
    * @throws NativeError of bind or listen; of IP_TRANSPARENT only where it is required.
    */
-  async listenOnAll(port: number, accepted: (socket: Socket) => void, keepAlive: boolean): Promise<PodListener> {
+  async listenOnAll(port: number, tunnel: boolean, accepted: (socket: Socket) => void): Promise<PodListener> {
     const address = this.settings.ipv6 ? "::" : "0.0.0.0";
     const { fd, transparent } = this.openTransparent(address, port);
-    const server = await this.serve(fd, (socket) => {
+    const server = await this.serve(fd, !tunnel, (socket) => {
       socket.setNoDelay(true);
-      if (keepAlive) socket.setKeepAlive(true, KEEPALIVE_MS);
+      if (!tunnel) socket.setKeepAlive(true, KEEPALIVE_MS);
       accepted(socket);
     });
     return { server, transparent };
@@ -65,7 +66,7 @@ export class PodSockets {
 
   /** A TCP listener that is never transparent (DNS). */
   listenOn(address: string, port: number, accepted: (socket: Socket) => void): Promise<Server> {
-    return this.serve(this.native.tcpListen(this.netns, this.listenOptions(address, port)), accepted);
+    return this.serve(this.native.tcpListen(this.netns, this.listenOptions(address, port)), true, accepted);
   }
 
   /** A bound UDP socket; port 0 lets the kernel choose. */
@@ -90,6 +91,15 @@ export class PodSockets {
    * is the destination's own; where that is refused it goes out unspoofed, with a warning.
    */
   async connect(to: Endpoint, from?: string): Promise<Socket> {
+    return this.adopt(await this.open(to, from), true);
+  }
+
+  /** As `connect`, for TLS: one side's FIN is the end of both. */
+  async connectTunnel(to: Endpoint): Promise<Socket> {
+    return this.adopt(await this.open(to, undefined), false);
+  }
+
+  private async open(to: Endpoint, from: string | undefined): Promise<number> {
     const spoof = from === undefined || from === to.address ? undefined : from;
     const plain: ConnectOptions = {
       family: familyOf(to.address),
@@ -98,16 +108,15 @@ export class PodSockets {
       timeout: CONNECT_TIMEOUT_MS,
       ...this.mark(),
     };
-    if (spoof === undefined) return this.adopt(await this.native.tcpConnect(this.netns, plain));
+    if (spoof === undefined) return this.native.tcpConnect(this.netns, plain);
     try {
       const bind = { address: spoof, port: 0 };
-      const fd = await this.native.tcpConnect(this.netns, { ...plain, bind, transparent: true, freebind: true });
-      return this.adopt(fd);
+      return await this.native.tcpConnect(this.netns, { ...plain, bind, transparent: true, freebind: true });
     } catch (error) {
       const refused = error instanceof Error && "syscall" in error && /^(bind|setsockopt)$/.test(String(error.syscall));
       if (!refused) throw error;
       this.journal.log("warn", "proxy", "failed to bind local addr", { error: quoted(error.message) });
-      return this.adopt(await this.native.tcpConnect(this.netns, plain));
+      return this.native.tcpConnect(this.netns, plain);
     }
   }
 
@@ -151,16 +160,16 @@ export class PodSockets {
     return this.settings.mark === 0 ? {} : { mark: this.settings.mark };
   }
 
-  private adopt(fd: number): Socket {
-    const socket = new Socket({ fd, allowHalfOpen: true, readable: true, writable: true });
+  private adopt(fd: number, allowHalfOpen: boolean): Socket {
+    const socket = new Socket({ fd, allowHalfOpen, readable: true, writable: true });
     socket.pause();
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEPALIVE_MS);
     return socket;
   }
 
-  private async serve(fd: number, accepted: (socket: Socket) => void): Promise<Server> {
-    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+  private async serve(fd: number, allowHalfOpen: boolean, accepted: (socket: Socket) => void): Promise<Server> {
+    const server = createServer({ allowHalfOpen, pauseOnConnect: true }, (socket) => {
       // Errors end up in the relay; before it starts there is nobody to tell.
       socket.on("error", () => {});
       accepted(socket);

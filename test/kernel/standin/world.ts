@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One node with a ztunnel in it: `client` and `server` captured, `outsider` and `plain` not.
 import { writeFileSync } from "node:fs";
+import { CertificateAuthority } from "../../../src/sandbox/identity/authority.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
 import { type AgentConnection, TestAgent } from "./agent.ts";
 import { meshOf } from "./mesh.ts";
@@ -24,6 +25,7 @@ export class World implements AsyncDisposable {
     const node = await TestNode.create("client", "server", "outsider", "plain");
     writeFileSync(scratch.file("mesh.yaml"), meshOf(node, CAPTURED, ["outsider"]));
     writeFileSync(scratch.file("resolv.conf"), `nameserver ${node.pod("outsider").ipv4}\n`);
+    writeFileSync(scratch.file("authority.pem"), CertificateAuthority.create().toPem(), { mode: 0o600 });
     const agent = new TestAgent(scratch.file("zds.sock"));
     const ztunnel = World.ztunnelOf(scratch, node, env);
     const zds = await agent.accept();
@@ -67,6 +69,8 @@ export class World implements AsyncDisposable {
       {
         INPOD_UDS: scratch.file("zds.sock"),
         LOCAL_XDS_PATH: scratch.file("mesh.yaml"),
+        // What istiod is to real ztunnels: without it each stand-in would trust itself alone.
+        STANDIN_CA: scratch.file("authority.pem"),
         ZTUNNEL_DNS_UPSTREAM: `${node.pod("outsider").ipv4}:53`,
         ...env,
       },
