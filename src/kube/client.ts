@@ -14,8 +14,8 @@ const KEEP_ALIVE_MS = 15_000;
 /** Two watches and a few patches at once; more would only queue inside the API server. */
 const MAX_SOCKETS = 16;
 const MAX_ERROR_BODY = 64 * 1024;
-/** 500 pods of 20 kB are 10 MB; a server may ignore the limit of a list served from its cache. */
-export const MAX_BODY = 64 * 1024 * 1024;
+/** Of one object; lists are read as they come. */
+const MAX_BODY = 8 * 1024 * 1024;
 
 export interface KubeCall {
   readonly method: "GET" | "POST" | "PATCH";
@@ -25,16 +25,16 @@ export interface KubeCall {
   readonly body?: unknown;
   readonly contentType?: string;
   readonly signal?: AbortSignal | undefined;
-  /** Until the whole answer is there; for a watch, until its headers are. */
+  /** Until the whole answer is there; for an endless one (a watch), until its headers are. */
   readonly timeoutMs: number;
 }
 
-/** An open response body, such as a watch. */
+/** A response body that is read as it comes. */
 export interface KubeStream {
   readonly chunks: AsyncIterable<Buffer>;
   /** Makes the reader of `chunks` throw `reason`. */
   abort(reason: Error): void;
-  /** Resolves when the socket is closed. Idempotent. */
+  /** A body that was not read to its end takes its connection along: resolves when that is closed. */
   close(): Promise<void>;
 }
 
@@ -89,23 +89,23 @@ export class KubeClient {
     }
   }
 
-  /** Opens a response whose body never ends by itself. @throws as `request` does. */
-  async stream(call: KubeCall): Promise<KubeStream> {
+  /**
+   * Opens a response whose body is read as it comes; with `endless` the deadline ends with the headers.
+   * @throws as `request` does, and so does reading.
+   */
+  async stream(call: KubeCall, endless: boolean): Promise<KubeStream> {
     const exchange = await this.#send(call);
-    exchange.untimed();
+    if (endless) exchange.untimed();
     const { response } = exchange;
-    const socket = response.socket;
-    const closed = socket.destroyed
-      ? Promise.resolve()
-      : new Promise<void>((resolve) => socket.once("close", () => resolve()));
+    const { socket } = response;
     return {
       chunks: readChunks(exchange, call),
       abort: exchange.fail,
       close: async () => {
         exchange.release();
-        // Also after a clean end: a watch's connection may carry state of a load balancer.
-        socket.destroy();
-        await closed;
+        if (response.complete) return;
+        response.destroy();
+        await this.#closeSocket(socket);
       },
     };
   }
@@ -116,13 +116,7 @@ export class KubeClient {
     for (const fail of this.#open) fail(stopped());
     this.#agent?.destroy();
     while (this.#sockets.size > 0) {
-      await Promise.all(
-        [...this.#sockets].map((socket) => {
-          const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
-          socket.destroy();
-          return closed;
-        }),
-      );
+      await Promise.all([...this.#sockets].map((socket) => this.#closeSocket(socket)));
     }
   }
 
@@ -248,6 +242,15 @@ export class KubeClient {
           });
     this.#agentFor = wanted;
     return this.#agent;
+  }
+
+  /** Not `socket.closed`: that is true before the event that takes the socket out of the set. */
+  #closeSocket(socket: Socket): Promise<void> {
+    if (!this.#sockets.has(socket)) return Promise.resolve();
+    return new Promise((resolve) => {
+      socket.once("close", () => resolve());
+      socket.destroy();
+    });
   }
 
   #track(socket: Socket): void {

@@ -3,11 +3,12 @@ import { backoffMs } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import type { Logger, Metrics } from "../core/ports.ts";
-import type { KubeClient } from "./client.ts";
+import type { KubeCall, KubeClient } from "./client.ts";
 import { delay } from "./delay.ts";
 import { IdleTimer } from "./idle-timer.ts";
-import { isRecord, listOf, recordOf, textOf } from "./json.ts";
+import { isRecord, recordOf, textOf } from "./json.ts";
 import { KubeError, kubeError } from "./kube-error.ts";
+import { readList } from "./list-items.ts";
 import type { Store, Stored } from "./store.ts";
 import { parseWatchEvent, readLines } from "./watch-events.ts";
 
@@ -153,32 +154,20 @@ export class Reflector<T extends Stored> {
   }
 
   async #list(): Promise<void> {
-    const { client, path, project, store } = this.#options;
+    const { path, project, store } = this.#options;
     const items: T[] = [];
     let token: string | undefined;
     for (let page = 0; page < MAX_PAGES; page++) {
-      let answer: unknown;
-      try {
-        answer = await client.request({
-          method: "GET",
-          path,
-          query: this.#listQuery(token),
-          signal: this.#stop.signal,
-          timeoutMs: LIST_TIMEOUT_MS,
-        });
-      } catch (error) {
-        this.#learnFromList(error, token);
-        throw error;
-      }
-      const list = recordOf(answer);
+      const list = recordOf(
+        await this.#page(token, (object) => {
+          const item = project(object);
+          if (item !== undefined) items.push(item);
+        }),
+      );
       const metadata = recordOf(list.metadata);
       const version = textOf(metadata.resourceVersion);
       if (!Array.isArray(list.items) || version === "") {
         throw new AgentError("KUBE_MALFORMED", `GET ${path}: the answer is no list with items and a resourceVersion`);
-      }
-      for (const object of listOf(list.items)) {
-        const item = project(object);
-        if (item !== undefined) items.push(item);
       }
       token = textOf(metadata.continue) || undefined;
       if (token !== undefined) continue;
@@ -193,6 +182,29 @@ export class Reflector<T extends Stored> {
     throw new AgentError("KUBE_MALFORMED", `GET ${path}: the list has more than ${MAX_PAGES} pages`);
   }
 
+  async #page(token: string | undefined, onItem: (object: unknown) => void): Promise<unknown> {
+    const { client, path } = this.#options;
+    const call: KubeCall = {
+      method: "GET",
+      path,
+      query: this.#listQuery(token),
+      signal: this.#stop.signal,
+      timeoutMs: LIST_TIMEOUT_MS,
+    };
+    try {
+      const stream = await client.stream(call, false);
+      try {
+        return await readList(stream.chunks, onItem);
+      } finally {
+        await stream.close();
+      }
+    } catch (error) {
+      // History was compacted between two pages: only a list in one piece is sure to end.
+      if (token !== undefined && error instanceof KubeError && error.expired) this.#paging = false;
+      throw error;
+    }
+  }
+
   #listQuery(token: string | undefined): Record<string, string | undefined> {
     const { fieldSelector } = this.#options;
     return {
@@ -204,19 +216,9 @@ export class Reflector<T extends Stored> {
     };
   }
 
-  #learnFromList(error: unknown, token: string | undefined): void {
-    // History was compacted between two pages: only a list in one piece is sure to end.
-    if (token !== undefined && error instanceof KubeError && error.expired) this.#paging = false;
-    // A server that answers from its cache ignores the limit; a consistent read keeps to it.
-    if (codeOf(error) === "KUBE_BODY_TOO_LARGE") {
-      this.#listFrom = "";
-      this.#paging = true;
-    }
-  }
-
   async #watch(): Promise<void> {
     const { client, path, fieldSelector, clock, random } = this.#options;
-    const stream = await client.stream({
+    const call: KubeCall = {
       method: "GET",
       path,
       query: {
@@ -228,7 +230,8 @@ export class Reflector<T extends Stored> {
       },
       signal: this.#stop.signal,
       timeoutMs: WATCH_HEADERS_TIMEOUT_MS,
-    });
+    };
+    const stream = await client.stream(call, true);
     this.#watchOpenedAt = clock.now();
     const idle = new IdleTimer(clock, IDLE_MS, () => {
       stream.abort(new AgentError("KUBE_IDLE", `watch of ${path}: nothing was read for ${IDLE_MS / 1000} s`));

@@ -186,7 +186,7 @@ test("a caller's signal breaks a call off, before and during it", async () => {
 test("a body that is larger than anything sensible is not kept", async () => {
   const block = Buffer.alloc(1024 * 1024, 0x20);
   await using raw = await rawServer((_request, response) => {
-    let left = 65;
+    let left = 9;
     const more = () => {
       while (left-- > 0) if (!response.write(block)) return void response.once("drain", more);
       response.end();
@@ -224,7 +224,7 @@ test("a fresh connection that is reset is a failure", async () => {
 test("close ends calls and watches under way and refuses new ones", async () => {
   await using t = await start({ accounts: [ADMIN] });
   const client = clientOf(t.inCluster(await t.account()));
-  const stream = await client.stream({ ...GET, path: "/api/v1/pods", query: { watch: "1" } });
+  const stream = await client.stream({ ...GET, path: "/api/v1/pods", query: { watch: "1" } }, true);
   await until(() => t.server.openWatches === 1, "no watch");
   const reading = (async () => {
     for await (const chunk of stream.chunks) throw new Error(`nothing happened, yet it brought ${chunk}`);
