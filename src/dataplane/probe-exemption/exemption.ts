@@ -29,6 +29,7 @@ export interface ProbeExemptionOptions {
 const BATCH_MS = 3;
 /** After somebody's transaction, and between two looks: kube-proxy may commit many per second. */
 const LOOK_AFTER_MS = 200;
+const LOOK_APART_MS = 1000;
 const LOOK_EVERY_MS = 30_000;
 /** Until kubelet is found; it runs as root but for exotic set-ups. */
 const ASSUMED_KUBELET_UID = 0;
@@ -53,6 +54,8 @@ export class HostProbeExemption implements ProbeExemption {
   #timer: Stop | undefined;
   #last: Promise<void> = Promise.resolve();
   #looking: Stop | undefined;
+  #lookDue = Number.POSITIVE_INFINITY;
+  #lookedAt = Number.NEGATIVE_INFINITY;
   #watching: Stop | undefined;
   #kubeletMissing = false;
   #stopped = true;
@@ -164,11 +167,15 @@ export class HostProbeExemption implements ProbeExemption {
     this.#table.remember(plan);
   }
 
+  /** An earlier look that is due already is not put off: changes may come without a pause. */
   #lookAfter(ms: number): void {
-    if (this.#stopped) return;
+    const due = Math.max(this.#clock.now() + ms, this.#lookedAt + LOOK_APART_MS);
+    if (this.#stopped || due >= this.#lookDue) return;
     this.#looking?.();
-    this.#looking = this.#clock.after(ms, () => {
-      this.#looking = undefined;
+    this.#lookDue = due;
+    this.#looking = this.#clock.after(due - this.#clock.now(), () => {
+      this.#lookDue = Number.POSITIVE_INFINITY;
+      this.#lookedAt = this.#clock.now();
       void this.#serial(() => this.#look());
       this.#lookAfter(LOOK_EVERY_MS);
     });
