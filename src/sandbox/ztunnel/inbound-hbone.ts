@@ -20,6 +20,7 @@ import { CONNECTION_WINDOW, FRAME_SIZE, SESSION_MEMORY, STREAM_WINDOW } from "./
 import { serviceFor, targetPort } from "./inbound-service.ts";
 import type { MeshWorkload } from "./mesh.ts";
 import { baggage } from "./outbound.ts";
+import { ioErrorText } from "./pod-sockets.ts";
 import { isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
 import { relay } from "./relay.ts";
 
@@ -189,7 +190,7 @@ export class InboundHbone {
     });
     try {
       const upstream = await sockets.connect(target, transparent ? peer.client.address : undefined).catch((error) => {
-        throw new Refusal(503, `connection failed: ${messageOf(error)}`);
+        throw new Refusal(503, `connection failed: ${ioErrorText(error)}`);
       });
       tracker.own(upstream);
       if (stream.destroyed) {

@@ -6,7 +6,7 @@ import { ConnectionRecord, logEarlyDeny } from "./connection-record.ts";
 import { formatEndpoint } from "./directory.ts";
 import { serviceFor } from "./inbound-service.ts";
 import type { MeshWorkload } from "./mesh.ts";
-import { peerOf } from "./pod-sockets.ts";
+import { ioErrorText, peerOf } from "./pod-sockets.ts";
 import { isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
 import { relay } from "./relay.ts";
 
@@ -53,7 +53,7 @@ async function serve(context: ProxyContext, socket: Socket, transparent: boolean
     const failure = await relay(socket, tracker.own(upstream), record);
     record.complete(tracker.over ? "connection closed due to connection drain" : failure);
   } catch (error) {
-    record.complete(`connection failed: ${messageOf(error)}`);
+    record.complete(`connection failed: ${ioErrorText(error)}`);
   } finally {
     unlist();
   }

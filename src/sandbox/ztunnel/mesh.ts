@@ -48,9 +48,10 @@ const ip = v.pipe(
   v.transform(canonicalIp),
 );
 const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65535));
+/** ztunnel wants integers for keys: a quoted port is refused, as it does. */
 const ports = v.pipe(
-  v.record(v.pipe(v.string(), v.regex(/^\d{1,5}$/)), port),
-  v.transform((record) => new Map(Object.entries(record).map(([from, to]) => [Number(from), to] as const))),
+  v.union([v.map(port, port), v.strictObject({})], "ports must be integers, as keys too"),
+  v.transform((map) => (map instanceof Map ? map : new Map<number, number>())),
 );
 const empty = v.optional(
   v.pipe(v.array(v.unknown()), v.maxLength(0, "the stand-in enforces no policies, so it refuses to be given any")),
@@ -104,7 +105,7 @@ const file = v.strictObject({
 
 /** Reads the YAML of ztunnel.md 5.2. @throws Error that names every value that is wrong. */
 export function parseMesh(yaml: string): Mesh {
-  const result = v.safeParse(file, parse(yaml, { maxAliasCount: 100 }) ?? {});
+  const result = v.safeParse(file, plain(parse(yaml, { maxAliasCount: 100, mapAsMap: true }) ?? {}));
   if (!result.success) {
     const problems = result.issues.map((issue) => `${v.getDotPath(issue) ?? "(top)"}: ${issue.message}`);
     throw new Error(`the mesh configuration is wrong: ${problems.join("; ")}`);
@@ -121,6 +122,15 @@ export function parseMesh(yaml: string): Mesh {
     }),
   }));
   return { workloads: workloads.map((each) => each.workload), services };
+}
+
+/** Maps with nothing but text for keys become objects; others stay what they are. */
+function plain(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(plain);
+  if (!(value instanceof Map)) return value;
+  const entries: (readonly [unknown, unknown])[] = [...value].map(([key, each]) => [key, plain(each)]);
+  const texts = entries.filter((entry): entry is readonly [string, unknown] => typeof entry[0] === "string");
+  return texts.length === entries.length ? Object.fromEntries(texts) : new Map(entries);
 }
 
 function isIp(value: string): boolean {

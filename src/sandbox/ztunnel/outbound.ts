@@ -11,7 +11,7 @@ import { ConnectionRecord, identityOf, logEarlyDeny } from "./connection-record.
 import { formatEndpoint, type Route } from "./directory.ts";
 import { HbonePool } from "./hbone-pool.ts";
 import type { MeshWorkload } from "./mesh.ts";
-import { peerOf } from "./pod-sockets.ts";
+import { ioErrorText, peerOf } from "./pod-sockets.ts";
 import { isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
 import { relay } from "./relay.ts";
 
@@ -91,7 +91,7 @@ export class Outbound {
     const { route, target, destination } = plan;
     if (target === undefined || route.kind !== "workload") {
       return this.context.sockets.connect(destination).catch((error: unknown) => {
-        throw new Error(`io error: ${messageOf(error)}`, { cause: error });
+        throw new Error(`io error: ${ioErrorText(error)}`, { cause: error });
       });
     }
     const host = route.service === undefined ? "" : `;host=${route.service.hostname}`;

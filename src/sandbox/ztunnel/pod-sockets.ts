@@ -3,7 +3,7 @@
 import { createSocket, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
 import { createServer, type Server, Socket } from "node:net";
-import { codeOf } from "../../core/errors.ts";
+import { codeOf, messageOf } from "../../core/errors.ts";
 import { canonicalIp, familyOf } from "../../core/ip.ts";
 import type { ConnectOptions, Endpoint, ListenOptions, NativeBinding, SocketOptions } from "../../native/binding.ts";
 import { type Journal, quoted } from "./journal.ts";
@@ -189,4 +189,12 @@ export class PodSockets {
 export function peerOf(socket: Socket): Endpoint | undefined {
   if (socket.remoteAddress === undefined || socket.remotePort === undefined) return undefined;
   return { address: canonicalIp(socket.remoteAddress), port: socket.remotePort };
+}
+
+/** An error of the kernel as ztunnel's log has it: `Connection refused (os error 111)`. */
+export function ioErrorText(error: unknown): string {
+  const text = messageOf(error);
+  if (!(error instanceof Error) || !("errno" in error) || typeof error.errno !== "number") return text;
+  const [, reason] = /: ([^:]+) \([A-Z0-9]+\)$/.exec(text) ?? [];
+  return `${reason ?? text} (os error ${-error.errno})`;
 }
