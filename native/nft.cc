@@ -22,7 +22,7 @@ constexpr uint32_t kTypeIpv4 = 7, kTypeIpv6 = 8;
 constexpr int kAttempts = 10;
 
 struct Snapshot {
-    std::string comment;
+    NftTable table;
     std::vector<NftChain> chains;
     std::vector<NftRule> rules;
     std::vector<NftSet> sets;
@@ -103,6 +103,7 @@ Napi::Object chainObject(Napi::Env env, const NftChain& chain) {
     object.Set("type", chain.type);
     object.Set("hook", chain.hook);
     object.Set("priority", chain.priority);
+    object.Set("policy", chain.policy);
     return object;
 }
 
@@ -147,9 +148,9 @@ Napi::Value nftTable(const Napi::CallbackInfo& info) {
     NftReader reader(args.netns(0));
     std::optional<Snapshot> snapshot =
         consistently(reader, "read nf_tables table " + name, [&]() -> std::optional<Snapshot> {
-            std::optional<std::string> comment = reader.table(family, name);
-            if (!comment) return std::nullopt;
-            return Snapshot{*comment, reader.chains(family, name), reader.rules(family, name),
+            std::optional<NftTable> table = reader.table(family, name);
+            if (!table) return std::nullopt;
+            return Snapshot{*table, reader.chains(family, name), reader.rules(family, name),
                             reader.sets(family, name)};
         });
     if (!snapshot) return env.Undefined();
@@ -158,7 +159,8 @@ Napi::Value nftTable(const Napi::CallbackInfo& info) {
         if ((set.flags & NFT_SET_ANONYMOUS) == 0) named.push_back(set.name);
     }
     Napi::Object result = Napi::Object::New(env);
-    result.Set("comment", snapshot->comment);
+    result.Set("comment", snapshot->table.comment);
+    result.Set("dormant", snapshot->table.dormant);
     result.Set("chains", arrayOf(env, snapshot->chains,
                                  [&](const NftChain& chain) { return chainObject(env, chain); }));
     result.Set("rules", arrayOf(env, snapshot->rules,

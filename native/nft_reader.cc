@@ -141,50 +141,50 @@ std::vector<std::string> NftReader::tables() {
         });
 }
 
-std::optional<std::string> NftReader::table(uint8_t family, const std::string& name) {
+std::optional<NftTable> NftReader::table(uint8_t family, const std::string& name) {
     Message message = nftRequest(NFT_MSG_GETTABLE, NLM_F_ACK, family);
     message.putString(NFTA_TABLE_NAME, name);
-    std::optional<std::string> comment;
+    std::optional<NftTable> table;
     try {
         socket_.request(message, "read nf_tables table " + name, [&](const nlmsghdr& header) {
             if (!isFor(header, NFT_MSG_NEWTABLE, family)) return;
-            std::optional<Attribute> data =
-                Attributes::after<nfgenmsg>(header).find(NFTA_TABLE_USERDATA);
-            comment = data ? commentIn(*data) : "";
+            table.emplace();
+            for (Attribute attribute : Attributes::after<nfgenmsg>(header)) {
+                if (attribute.type == NFTA_TABLE_USERDATA) table->comment = commentIn(attribute);
+                if (attribute.type == NFTA_TABLE_FLAGS)
+                    table->dormant = (attribute.be32() & NFT_TABLE_F_DORMANT) != 0;
+            }
         });
     } catch (const Fault& fault) {
         if (fault.error != ENOENT) throw;
     }
-    return comment;
+    return table;
 }
 
 std::vector<NftChain> NftReader::chains(uint8_t family, const std::string& table) {
     // This dump has no filter by table in the kernel.
     Message message = nftRequest(NFT_MSG_GETCHAIN, NLM_F_DUMP, family);
-    return socket_.dump<NftChain>(message, "list nf_tables chains",
-                                  [&](const nlmsghdr& header, std::vector<NftChain>& result) {
-                                      if (!isFor(header, NFT_MSG_NEWCHAIN, family)) return;
-                                      NftChain chain;
-                                      std::string owner;
-                                      for (Attribute attribute :
-                                           Attributes::after<nfgenmsg>(header)) {
-                                          if (attribute.type == NFTA_CHAIN_TABLE)
-                                              owner = attribute.text();
-                                          if (attribute.type == NFTA_CHAIN_NAME)
-                                              chain.name = attribute.text();
-                                          if (attribute.type == NFTA_CHAIN_TYPE)
-                                              chain.type = attribute.text();
-                                          if (attribute.type != NFTA_CHAIN_HOOK) continue;
-                                          for (Attribute hook : Attributes(attribute)) {
-                                              const int value = static_cast<int>(hook.be32());
-                                              if (hook.type == NFTA_HOOK_HOOKNUM)
-                                                  chain.hook = value;
-                                              if (hook.type == NFTA_HOOK_PRIORITY)
-                                                  chain.priority = value;
-                                          }
-                                      }
-                                      if (owner == table) result.push_back(chain);
-                                  });
+    return socket_.dump<NftChain>(
+        message, "list nf_tables chains",
+        [&](const nlmsghdr& header, std::vector<NftChain>& result) {
+            if (!isFor(header, NFT_MSG_NEWCHAIN, family)) return;
+            NftChain chain;
+            std::string owner;
+            for (Attribute attribute : Attributes::after<nfgenmsg>(header)) {
+                if (attribute.type == NFTA_CHAIN_TABLE) owner = attribute.text();
+                if (attribute.type == NFTA_CHAIN_NAME) chain.name = attribute.text();
+                if (attribute.type == NFTA_CHAIN_TYPE) chain.type = attribute.text();
+                if (attribute.type == NFTA_CHAIN_POLICY)
+                    chain.policy = attribute.be32() == NF_DROP ? "drop" : "accept";
+                if (attribute.type != NFTA_CHAIN_HOOK) continue;
+                for (Attribute hook : Attributes(attribute)) {
+                    const int value = static_cast<int>(hook.be32());
+                    if (hook.type == NFTA_HOOK_HOOKNUM) chain.hook = value;
+                    if (hook.type == NFTA_HOOK_PRIORITY) chain.priority = value;
+                }
+            }
+            if (owner == table) result.push_back(chain);
+        });
 }
 
 std::vector<NftSet> NftReader::sets(uint8_t family, const std::string& table) {

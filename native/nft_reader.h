@@ -11,8 +11,14 @@
 
 namespace ambient {
 
+struct NftTable {
+    std::string comment;
+    bool dormant = false;
+};
+
 struct NftChain {
-    std::string name, type;
+    /** `policy`: "accept" or "drop", "" for a regular chain. */
+    std::string name, type, policy;
     int hook = -1;
     int priority = 0;
 };
@@ -48,8 +54,8 @@ class NftReader {
     uint32_t generation();
     /** "family name" of every table. */
     std::vector<std::string> tables();
-    /** The table's comment, or nullopt when it does not exist. */
-    std::optional<std::string> table(uint8_t family, const std::string& name);
+    /** The table itself, or nullopt when it does not exist. */
+    std::optional<NftTable> table(uint8_t family, const std::string& name);
     std::vector<NftChain> chains(uint8_t family, const std::string& table);
     std::vector<NftSet> sets(uint8_t family, const std::string& table);
     std::vector<NftElement> elements(uint8_t family, const std::string& table,

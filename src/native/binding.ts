@@ -121,6 +121,8 @@ export interface Endpoint {
 
 export interface NftTable {
   readonly comment: string;
+  /** Its hooks are off: everything is listed, nothing is in force. */
+  readonly dormant: boolean;
   readonly chains: readonly NftChain[];
   readonly rules: readonly NftRule[];
   readonly sets: readonly string[];
@@ -133,6 +135,8 @@ export interface NftChain {
   /** NF_INET_* hook number, -1 for a regular chain. */
   readonly hook: number;
   readonly priority: number;
+  /** "accept" or "drop"; "" for a regular chain. */
+  readonly policy: string;
 }
 
 export interface NftRule {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { POD_TABLE } from "../../core/constants.ts";
-import { AgentError } from "../../core/errors.ts";
+import { AgentError, codeOf } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
 import type { NativeBinding, NftTable } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
@@ -62,7 +62,13 @@ export class NftablesEngine implements Engine {
   }
 
   present(netns: NetnsHandle): boolean {
-    return this.#table(netns) !== undefined;
+    try {
+      return this.binding.nftTables(netns.fd).includes(`inet ${POD_TABLE}`);
+    } catch (error) {
+      // A kernel without nf_tables.
+      if (codeOf(error) === "EOPNOTSUPP") return false;
+      throw error;
+    }
   }
 
   state(netns: NetnsHandle): EngineState | undefined {

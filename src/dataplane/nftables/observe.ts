@@ -14,7 +14,7 @@ export function textHash(text: string): string {
 export function rulesDigest(table: NftTable): string {
   const hash = createHash("sha256");
   for (const chain of [...table.chains].sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    hash.update(`chain ${chain.name} ${chain.type} ${chain.hook} ${chain.priority}\n`);
+    hash.update(`chain ${chain.name} ${chain.type} ${chain.hook} ${chain.priority} ${chain.policy}\n`);
     for (const rule of table.rules) if (rule.chain === chain.name) hash.update(`${rule.digest}\n`);
   }
   for (const set of namedSets(table)) hash.update(`set ${set}\n`);
@@ -24,6 +24,7 @@ export function rulesDigest(table: NftTable): string {
 /** Sentences that name what is missing, extra, moved or changed; empty when chains and names agree. */
 export function namedDifferences(plan: Ruleset, table: NftTable, reference: NftTable | undefined): string[] {
   const sentences: string[] = [];
+  if (table.dormant) sentences.push("the table is dormant: none of its rules is in force");
   for (const chain of plan.chains) {
     const found = table.chains.find(({ name }) => name === chain.name);
     if (found === undefined) {
@@ -34,6 +35,7 @@ export function namedDifferences(plan: Ruleset, table: NftTable, reference: NftT
     if (found.hook !== hook || (chain.hook !== undefined && found.priority !== chain.hook.priority)) {
       sentences.push(`chain ${chain.name} hangs on hook ${found.hook} with priority ${found.priority}`);
     }
+    if (found.policy === "drop") sentences.push(`chain ${chain.name} drops what no rule decides`);
     const wanted = chain.rules.map(({ name }) => name);
     const rules = table.rules.filter((rule) => rule.chain === chain.name);
     if (rules.length === 0 && wanted.length > 0) {

@@ -155,6 +155,8 @@ describe("what is changed behind our back is named and repaired without a gap fo
       "rule dns-udp of chain nat-output is missing",
     ],
     ["nft insert rule inet ambient-cni nat-output accept", 'chain nat-output has a rule that is not ours: ""'],
+    ["nft add table inet ambient-cni '{ flags dormant; }'", "the table is dormant: none of its rules is in force"],
+    ["nft chain inet ambient-cni nat-output '{ policy drop; }'", "chain nat-output drops what no rule decides"],
     ["nft add chain inet ambient-cni extra", 'chain "extra" is not ours'],
     ["ip rule del pref 32764", "IPv4 policy rule 32764 (fwmark 0x111/0xfff lookup 100) is missing"],
     ["ip -6 rule del pref 32764", "IPv6 policy rule 32764 (fwmark 0x111/0xfff lookup 100) is missing"],

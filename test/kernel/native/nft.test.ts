@@ -55,9 +55,10 @@ test("a table is read with its comment, chains, rules and sets, as nft lists the
   expect(native().nftTables(netns.fd)).toEqual(["inet ours", "ip other"]);
   const table = read(netns);
   expect(table.comment).toBe("format 1");
+  expect(table.dormant).toBe(false);
   expect(table.chains).toEqual([
-    { name: "out", type: "nat", hook: 3, priority: -100 },
-    { name: "extra", type: "", hook: -1, priority: 0 },
+    { name: "out", type: "nat", hook: 3, priority: -100, policy: "accept" },
+    { name: "extra", type: "", hook: -1, priority: 0, policy: "" },
   ]);
   expect(table.sets).toEqual(["probes", "probes6", "ranges", "ports"]);
   expect(table.rules.map(({ chain, comment }) => ({ chain, comment }))).toEqual([
@@ -69,6 +70,13 @@ test("a table is read with its comment, chains, rules and sets, as nft lists the
   const listed = JSON.parse(await inNetns(netns, "nft", "-j", "-a", "list", "table", "inet", "ours"));
   const handles = listed.nftables.flatMap(({ rule }: { rule?: { handle: number } }) => rule?.handle ?? []);
   expect(table.rules.map(({ handle }) => Number(handle))).toEqual(handles);
+});
+
+test("a table that is out of force and a chain that drops say so", async () => {
+  await nft(netns, "table inet t { flags dormant; chain c { type filter hook input priority 0; policy drop; }; }");
+  const table = native().nftTable(netns.fd, "inet", "t");
+  expect(table?.dormant).toBe(true);
+  expect(table?.chains).toEqual([{ name: "c", type: "filter", hook: 1, priority: 0, policy: "drop" }]);
 });
 
 test("sets are read with comments; intervals as first-last", async () => {

@@ -25,8 +25,8 @@ function table(
   change: (rules: NftTable["rules"][number][], chains: NftTable["chains"][number][]) => void = () => {},
 ): NftTable {
   const chains = [
-    { name: "out", type: "nat", hook: HOOK_NUMBER.output, priority: -110 },
-    { name: "side", type: "", hook: -1, priority: 0 },
+    { name: "out", type: "nat", hook: HOOK_NUMBER.output, priority: -110, policy: "accept" },
+    { name: "side", type: "", hook: -1, priority: 0, policy: "" },
   ];
   const rules = [
     ["out", "a"],
@@ -41,7 +41,7 @@ function table(
     bytes: 0n,
   }));
   change(rules, chains);
-  return { comment: "", chains, rules, sets: ["learnt", "__set0"] };
+  return { comment: "", dormant: false, chains, rules, sets: ["learnt", "__set0"] };
 }
 
 describe("differences are named", () => {
@@ -101,8 +101,8 @@ describe("differences are named", () => {
       chains.splice(
         0,
         2,
-        { name: "out", type: "nat", hook: HOOK_NUMBER.output, priority: 5 },
-        { name: "new", type: "", hook: -1, priority: 0 },
+        { name: "out", type: "nat", hook: HOOK_NUMBER.output, priority: 5, policy: "accept" },
+        { name: "new", type: "", hook: -1, priority: 0, policy: "" },
       );
     });
     expect(namedDifferences(plan, moved, undefined)).toEqual([
@@ -110,6 +110,16 @@ describe("differences are named", () => {
       "chain side is missing",
       'chain "new" is not ours',
     ]);
+  });
+  test("a table out of force, a chain that drops", () => {
+    const dropping = table((_, chains) =>
+      chains.splice(1, 1, { ...chains[1], policy: "drop" } as (typeof chains)[number]),
+    );
+    expect(namedDifferences(plan, { ...dropping, dormant: true }, undefined)).toEqual([
+      "the table is dormant: none of its rules is in force",
+      "chain side drops what no rule decides",
+    ]);
+    expect(rulesDigest(dropping)).not.toBe(rulesDigest(table()));
   });
   test("a missing set", () => {
     expect(namedDifferences(plan, { ...table(), sets: [] }, undefined)).toEqual(["set learnt is missing"]);
