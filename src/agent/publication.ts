@@ -2,6 +2,7 @@
 import { evaluate } from "../core/eligibility.ts";
 import { messageOf } from "../core/errors.ts";
 import type { Pod } from "../core/pod.ts";
+import { matchesLabels } from "../core/selector.ts";
 import type { Parts } from "./parts.ts";
 
 /** Changes that come close together are written once, in ms. */
@@ -9,8 +10,8 @@ const SETTLE_MS = 200;
 
 /**
  * Keeps the file up to date that lets the plugin judge while the agent is away. A namespace is clear
- * when a pod without labels of its own would not be in the mesh there, and no pod of this node is in
- * the mesh by its own label.
+ * when no selector names it by its labels (whatever that selector wants of the pod), a pod without
+ * labels would not be in the mesh there, and no pod of this node is in the mesh by its own label.
  */
 export class Publication {
   private pending = false;
@@ -54,7 +55,11 @@ export class Publication {
     }
     return [...cluster.namespaces()]
       .filter(({ name, labels }) => {
-        return !occupied.has(name) && evaluate(rules, plainPod(name), labels).verdict === "none";
+        const named = config.enablementSelectors.some(
+          ({ namespaceSelector }) =>
+            namespaceSelector.requirements.length > 0 && matchesLabels(namespaceSelector, labels),
+        );
+        return !named && !occupied.has(name) && evaluate(rules, plainPod(name), labels).verdict === "none";
       })
       .map(({ name }) => name)
       .sort();

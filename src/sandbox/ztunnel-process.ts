@@ -27,7 +27,7 @@ export class ZtunnelProcess {
     const cgroup = node.cgroups.system(name);
     const command = binary === undefined ? [process.execPath, program, "sandbox-ztunnel"] : [binary, "proxy"];
     const enter = `echo 0 > "$1/cgroup.procs"; shift; ip link set lo up; exec "$@"`;
-    const child = node.spawn(["unshare", "--net", "bash", "-c", enter, "ztunnel", cgroup, ...command], {
+    const child = node.spawn(["unshare", "--net", "bash", "--norc", "-c", enter, "ztunnel", cgroup, ...command], {
       env: {
         PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         INPOD_UDS: "/var/run/ztunnel/ztunnel.sock",

@@ -21,7 +21,7 @@ import { serviceFor, targetPort } from "./inbound-service.ts";
 import type { MeshWorkload } from "./mesh.ts";
 import { baggage } from "./outbound.ts";
 import { ioErrorText } from "./pod-sockets.ts";
-import { isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
+import { CUT, isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
 import { relay } from "./relay.ts";
 
 const LAST_POSSIBLE_STREAM = 0x7fff_ffff;
@@ -60,17 +60,16 @@ export class InboundHbone {
     tracker.own(socket);
     const peer = ends(socket);
     if (peer === undefined) return;
-    tracker.run(
-      this.context.local.get().then(
-        (workload) => {
-          this.serverFor(workload, transparent).emit("connection", socket);
-        },
-        (error: unknown) => {
-          logEarlyDeny(this.context.journal, "inbound", peer.client, peer.local, messageOf(error));
-          socket.destroy();
-        },
-      ),
-    );
+    const secure = async () => {
+      try {
+        const workload = await this.context.local.get();
+        this.serverFor(workload, transparent).emit("connection", socket);
+      } catch (error) {
+        logEarlyDeny(this.context.journal, "inbound", peer.client, peer.local, messageOf(error));
+        socket.destroy();
+      }
+    };
+    tracker.run(secure());
   }
 
   /**
@@ -156,6 +155,7 @@ export class InboundHbone {
     const { journal, local, sockets, tracker } = this.context;
     let workload: MeshWorkload;
     let target: Endpoint;
+    let identity: string;
     const authority = headers[":authority"] ?? "";
     try {
       if (headers[":method"] !== "CONNECT") {
@@ -165,6 +165,7 @@ export class InboundHbone {
         throw new Refusal(503, messageOf(error));
       });
       target = this.resolve(authority, peer, workload);
+      identity = identityOf(workload);
     } catch (error) {
       logEarlyDeny(journal, "inbound", peer.client, peer.local, messageOf(error));
       refuse(stream, error);
@@ -178,7 +179,7 @@ export class InboundHbone {
       srcIdentity: peer.identity,
       dst: peer.local,
       dstWorkload: workload,
-      dstIdentity: identityOf(workload),
+      dstIdentity: identity,
       hboneTarget: authority,
       service: serviceFor(directory, workload, target.port, forwardedHost(headers.forwarded)),
     });
@@ -193,13 +194,13 @@ export class InboundHbone {
         throw new Refusal(503, `connection failed: ${ioErrorText(error)}`);
       });
       tracker.own(upstream);
-      if (stream.destroyed) {
+      if (stream.destroyed || stream.closed) {
         upstream.destroy();
         throw new Error("stream closed before it was answered");
       }
       stream.respond({ ":status": 200, baggage: baggage(workload) });
       const failure = await relay(stream, upstream, record);
-      record.complete(tracker.over ? "connection closed due to connection drain" : failure);
+      record.complete(tracker.over ? CUT : failure);
     } catch (error) {
       record.complete(messageOf(error));
       refuse(stream, error);
@@ -231,7 +232,7 @@ export class InboundHbone {
 }
 
 function refuse(stream: ServerHttp2Stream, error: unknown): void {
-  if (stream.destroyed || stream.headersSent) return;
+  if (stream.destroyed || stream.closed || stream.headersSent) return;
   stream.respond({ ":status": error instanceof Refusal ? error.status : 503 }, { endStream: true });
 }
 

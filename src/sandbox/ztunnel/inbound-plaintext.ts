@@ -7,7 +7,7 @@ import { formatEndpoint } from "./directory.ts";
 import { serviceFor } from "./inbound-service.ts";
 import type { MeshWorkload } from "./mesh.ts";
 import { ioErrorText, peerOf } from "./pod-sockets.ts";
-import { isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
+import { CUT, isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
 import { relay } from "./relay.ts";
 
 /** Takes one accepted, paused socket and connects it to where the client wanted to go, with the client's address. */
@@ -51,7 +51,7 @@ async function serve(context: ProxyContext, socket: Socket, transparent: boolean
   try {
     const upstream = await sockets.connect(wanted, transparent ? client.address : undefined);
     const failure = await relay(socket, tracker.own(upstream), record);
-    record.complete(tracker.over ? "connection closed due to connection drain" : failure);
+    record.complete(tracker.over ? CUT : failure);
   } catch (error) {
     record.complete(`connection failed: ${ioErrorText(error)}`);
   } finally {

@@ -10,16 +10,18 @@ import type { Endpoint } from "../../native/binding.ts";
 import { ConnectionRecord, identityOf, logEarlyDeny } from "./connection-record.ts";
 import { formatEndpoint, type Route } from "./directory.ts";
 import { HbonePool } from "./hbone-pool.ts";
-import type { MeshWorkload } from "./mesh.ts";
+import type { MeshService, MeshWorkload } from "./mesh.ts";
 import { ioErrorText, peerOf } from "./pod-sockets.ts";
-import { isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
+import { CUT, isIllegalPort, type ProxyContext, SELF_CALL } from "./proxy-context.ts";
 import { relay } from "./relay.ts";
 
 /** Where a connection goes and how, once its route is known. */
 interface Plan {
   readonly destination: Endpoint;
-  readonly target: Endpoint | undefined;
-  readonly route: Exclude<Route, { kind: "none" }>;
+  readonly workload: MeshWorkload | undefined;
+  readonly service: MeshService | undefined;
+  /** Undefined: the connection goes on as it is. */
+  readonly tunnel: { readonly target: Endpoint; readonly from: string; readonly to: string } | undefined;
 }
 
 export class Outbound {
@@ -52,34 +54,32 @@ export class Outbound {
     let plan: Plan;
     try {
       source = await local.get();
-      plan = planFor(local.meshFile.directory.route(source, wanted));
+      plan = planFor(source, local.meshFile.directory.route(source, wanted));
     } catch (error) {
       return deny(messageOf(error));
     }
-    const { destination, target, route } = plan;
-    const workload = route.kind === "workload" ? route.workload : undefined;
-    const hboneTarget = target === undefined ? undefined : formatEndpoint(target);
+    const { destination, workload, service, tunnel } = plan;
     const record = new ConnectionRecord(journal, {
       direction: "outbound",
       src: client,
       srcWorkload: source,
-      srcIdentity: target === undefined ? undefined : identityOf(source),
+      srcIdentity: tunnel?.from,
       dst: destination,
       dstWorkload: workload,
-      dstIdentity: target === undefined || workload === undefined ? undefined : identityOf(workload),
-      hboneTarget,
-      service: route.kind === "workload" ? route.service : undefined,
+      dstIdentity: tunnel?.to,
+      hboneTarget: tunnel === undefined ? undefined : formatEndpoint(tunnel.target),
+      service,
     });
     const unlist = tracker.list("outbound", {
       src: formatEndpoint(client),
       originalDst: formatEndpoint(wanted),
       actualDst: formatEndpoint(destination),
-      protocol: target === undefined ? "TCP" : "HBONE",
+      protocol: tunnel === undefined ? "TCP" : "HBONE",
     });
     try {
       const upstream = await this.reach(plan, client, source);
       const failure = await relay(socket, tracker.own(upstream), record);
-      record.complete(tracker.over ? "connection closed due to connection drain" : failure);
+      record.complete(tracker.over ? CUT : failure);
     } catch (error) {
       record.complete(messageOf(error));
     } finally {
@@ -88,19 +88,19 @@ export class Outbound {
   }
 
   private async reach(plan: Plan, client: Endpoint, source: MeshWorkload): Promise<Duplex> {
-    const { route, target, destination } = plan;
-    if (target === undefined || route.kind !== "workload") {
+    const { tunnel, service, destination } = plan;
+    if (tunnel === undefined) {
       return this.context.sockets.connect(destination).catch((error: unknown) => {
         throw new Error(`io error: ${ioErrorText(error)}`, { cause: error });
       });
     }
-    const host = route.service === undefined ? "" : `;host=${route.service.hostname}`;
+    const host = service === undefined ? "" : `;host=${service.hostname}`;
     return this.pool.open({
       source: this.context.local.certificate(source),
-      peerIdentity: identityOf(route.workload),
+      peerIdentity: tunnel.to,
       client: client.address,
       server: destination,
-      target: formatEndpoint(target),
+      target: formatEndpoint(tunnel.target),
       headers: {
         baggage: baggage(source),
         forwarded: `for="${formatEndpoint(client)}"${host}`,
@@ -110,13 +110,16 @@ export class Outbound {
   }
 }
 
-/** @throws Error when there is no way to the destination. */
-function planFor(route: Route): Plan {
+/** @throws Error when there is no way to the destination, or a workload has no identity to speak of. */
+function planFor(source: MeshWorkload, route: Route): Plan {
   if (route.kind === "none") throw new Error(route.reason);
-  if (route.kind === "passthrough") return { route, destination: route.destination, target: undefined };
-  const { target, workload } = route;
-  if (workload.protocol === "TCP") return { route, destination: target, target: undefined };
-  return { route, destination: { address: target.address, port: ZTUNNEL_PORT.inboundHbone }, target };
+  if (route.kind === "passthrough") {
+    return { destination: route.destination, workload: undefined, service: undefined, tunnel: undefined };
+  }
+  const { target, workload, service } = route;
+  if (workload.protocol === "TCP") return { destination: target, workload, service, tunnel: undefined };
+  const destination = { address: target.address, port: ZTUNNEL_PORT.inboundHbone };
+  return { destination, workload, service, tunnel: { target, from: identityOf(source), to: identityOf(workload) } };
 }
 
 /** Who is calling, as a W3C baggage header with ztunnel's keys; parts that are unknown are left out. */

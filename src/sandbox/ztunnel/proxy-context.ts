@@ -15,6 +15,8 @@ export interface ProxyContext {
   readonly tracker: Tracker;
 }
 
+/** What ztunnel says of connections that a drain ends. */
+export const CUT = "connection closed due to connection drain";
 export const SELF_CALL = "attempted recursive call to ourselves";
 
 /** Ports on which a proxied connection would meet the proxy itself. */

@@ -52,7 +52,9 @@ export async function runStandIn(options: StandInOptions): Promise<StandIn> {
         journal,
         sockets: new PodSockets(native, netns, settings, journal),
         local: new LocalWorkload(info, meshFile, authority),
-        tracker: new Tracker(),
+        tracker: new Tracker((error) => {
+          journal.log("error", "proxy", "connection handler failed", { error: quoted(messageOf(error)) });
+        }),
       }),
     journal,
   );

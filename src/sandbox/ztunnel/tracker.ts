@@ -20,6 +20,9 @@ export class Tracker {
   private readonly work = new Set<Promise<void>>();
   private cut = false;
 
+  /** `failed` hears of handlers that broke: one connection's trouble must not end the process. */
+  constructor(private readonly failed: (error: unknown) => void) {}
+
   /** True once the proxy is over: what fails now failed because of that. */
   get over(): boolean {
     return this.cut;
@@ -33,10 +36,14 @@ export class Tracker {
     return stream;
   }
 
-  /** Handling of one connection, for the drain to wait for. `task` must not reject. */
-  run(task: Promise<void>): void {
-    this.work.add(task);
-    void task.finally(() => this.work.delete(task));
+  /** Handling of one connection, for the drain to wait for. */
+  run(task: Promise<unknown>): void {
+    const handled: Promise<void> = task.then(
+      () => {},
+      (error: unknown) => this.failed(error),
+    );
+    this.work.add(handled);
+    void handled.finally(() => this.work.delete(handled));
   }
 
   /** Lists a connection in the dump until the returned function is called. */

@@ -92,6 +92,21 @@ describe("start", () => {
     await eventually("rewritten", () => parts.published.at(-1)?.length === 0);
   });
 
+  test("a namespace that a selector names is not clear, even if the selector wants more of the pod", async () => {
+    const parts = new FakeParts({
+      enablementSelectors: [
+        {
+          podSelector: { requirements: [{ key: "app", operator: "In", values: ["web"] }] },
+          namespaceSelector: { requirements: [{ key: "team", operator: "In", values: ["a"] }] },
+        },
+      ],
+    });
+    parts.cluster.putNamespace("named", { team: "a" });
+    parts.cluster.putNamespace("plain", { team: "b" });
+    await startAgent(parts);
+    expect(parts.published.at(-1)).toEqual(["plain", "shop"]);
+  });
+
   test("stop closes every netns and leaves pods captured", async () => {
     const parts = new FakeParts();
     captured(parts, "web");
