@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage, type RequestOptions } from "node:http";
-import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
-import type { Socket } from "node:net";
+import { request as httpRequest, type IncomingMessage, type RequestOptions } from "node:http";
+import { request as httpsRequest } from "node:https";
 import type { Clock } from "../core/clock.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import type { Logger } from "../core/ports.ts";
+import { Connections } from "./connections.ts";
 import { CredentialKeeper } from "./credential-keeper.ts";
 import type { CredentialSource, Credentials } from "./credentials.ts";
 import { type KubeError, kubeError } from "./kube-error.ts";
 
-/** A dead peer is noticed by the kernel after 15 s of silence and its default number of probes. */
-const KEEP_ALIVE_MS = 15_000;
-/** Two watches and a few patches at once; more would only queue inside the API server. */
-const MAX_SOCKETS = 16;
 const MAX_ERROR_BODY = 64 * 1024;
 /** Of one object; lists are read as they come. */
 const MAX_BODY = 8 * 1024 * 1024;
@@ -61,9 +57,7 @@ export class KubeClient {
   readonly #clock: Clock;
   readonly #userAgent: string;
   readonly #open = new Set<(reason: Error) => void>();
-  readonly #sockets = new Set<Socket>();
-  #agent: HttpAgent | undefined;
-  #agentFor: string | undefined;
+  readonly #connections = new Connections();
   #closed = false;
 
   constructor(options: KubeClientOptions) {
@@ -105,7 +99,7 @@ export class KubeClient {
         exchange.release();
         if (response.complete) return;
         response.destroy();
-        await this.#closeSocket(socket);
+        await this.#connections.closeSocket(socket);
       },
     };
   }
@@ -114,10 +108,7 @@ export class KubeClient {
   async close(): Promise<void> {
     this.#closed = true;
     for (const fail of this.#open) fail(stopped());
-    this.#agent?.destroy();
-    while (this.#sockets.size > 0) {
-      await Promise.all([...this.#sockets].map((socket) => this.#closeSocket(socket)));
-    }
+    await this.#connections.close();
   }
 
   async #send(call: KubeCall): Promise<Exchange> {
@@ -178,7 +169,7 @@ export class KubeClient {
       };
       call.signal?.addEventListener("abort", onAbort, { once: true });
       this.#open.add(fail);
-      request.on("socket", (socket) => this.#track(socket));
+      request.on("socket", (socket) => this.#connections.track(socket));
       request.on("response", (incoming) => {
         response = incoming;
         // An error after the reader has left (a late reset) must not become an uncaught exception.
@@ -206,7 +197,7 @@ export class KubeClient {
     return {
       body,
       options: {
-        agent: this.#agentOf(credentials),
+        agent: this.#connections.agentFor(credentials.tls),
         method: call.method,
         // URL keeps the brackets of an IPv6 literal, net.connect wants none.
         hostname: server.hostname.replace(/^\[|\]$/g, ""),
@@ -222,50 +213,6 @@ export class KubeClient {
         },
       },
     };
-  }
-
-  /** One pool per TLS identity: after a rotation nothing goes out on a connection of the old one. */
-  #agentOf(credentials: Credentials): HttpAgent {
-    const { tls } = credentials;
-    const wanted = tls?.fingerprint ?? "http";
-    if (this.#agent !== undefined && this.#agentFor === wanted) return this.#agent;
-    retire(this.#agent);
-    const pool = { keepAlive: true, keepAliveMsecs: KEEP_ALIVE_MS, maxSockets: MAX_SOCKETS };
-    this.#agent =
-      tls === undefined
-        ? new HttpAgent(pool)
-        : new HttpsAgent({
-            ...pool,
-            secureContext: tls.context,
-            rejectUnauthorized: tls.rejectUnauthorized,
-            ...(tls.servername === undefined ? {} : { servername: tls.servername }),
-          });
-    this.#agentFor = wanted;
-    return this.#agent;
-  }
-
-  /** Not `socket.closed`: that is true before the event that takes the socket out of the set. */
-  #closeSocket(socket: Socket): Promise<void> {
-    if (!this.#sockets.has(socket)) return Promise.resolve();
-    return new Promise((resolve) => {
-      socket.once("close", () => resolve());
-      socket.destroy();
-    });
-  }
-
-  #track(socket: Socket): void {
-    if (this.#sockets.has(socket)) return;
-    socket.setKeepAlive(true, KEEP_ALIVE_MS);
-    this.#sockets.add(socket);
-    socket.once("close", () => this.#sockets.delete(socket));
-    if (this.#closed) socket.destroy();
-  }
-}
-
-/** Closes what is idle; busy connections (a watch) live to their own end. */
-function retire(agent: HttpAgent | undefined): void {
-  for (const sockets of Object.values(agent?.freeSockets ?? {})) {
-    for (const socket of sockets ?? []) socket.destroy();
   }
 }
 
