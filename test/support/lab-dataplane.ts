@@ -4,6 +4,7 @@ import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../src/core/constants.ts";
 import type { CaptureSpec, Logger, Metrics } from "../../src/core/ports.ts";
 import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
 import type { NativeBinding } from "../../src/native/binding.ts";
+import { NativeError } from "../../src/native/fault.ts";
 import { native } from "../../src/native/load.ts";
 import type { HeldNetns } from "../../src/native/netns.ts";
 import { inNetns, type NetnsLab } from "./netns-lab.ts";
@@ -17,6 +18,14 @@ export const quiet: Logger = {
 };
 
 export const noMetrics: Metrics = { count: () => undefined, set: () => undefined, observe: () => undefined };
+
+/** The addon on a node where a pod's sysctls can't be written: spoofed legs are then tracked. */
+export const withoutSysctls: NativeBinding = {
+  ...native(),
+  sysctlSet: (_, key) => {
+    throw new NativeError(`set ${key}: Read-only file system (EROFS)`, "EROFS", 30, "write");
+  },
+};
 
 /** A started dataplane; `binding` may be a native one with something denied. */
 export async function startDataplane(binding: NativeBinding = native()): Promise<NodeDataplane> {

@@ -3,9 +3,8 @@
 // the client's port, both legs have one 4-tuple; upstream's rules then lose one of them.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
-import { NativeError } from "../../../src/native/fault.ts";
 import { native } from "../../../src/native/load.ts";
-import { specOf, startDataplane } from "../../support/lab-dataplane.ts";
+import { specOf, startDataplane, withoutSysctls } from "../../support/lab-dataplane.ts";
 import { Call, EchoServer } from "../../support/lab-peer.ts";
 import { LabZtunnel, type LabZtunnelOptions } from "../../support/lab-ztunnel.ts";
 import { ipOf, NetnsLab } from "../../support/netns-lab.ts";
@@ -14,17 +13,9 @@ const APP = 8080;
 const CLIENTS = 40;
 const FIRST_PORT = 50_000;
 
-/** The same dataplane where a pod's sysctls can't be written: connections are then tracked. */
-const denied = {
-  ...native(),
-  sysctlSet: (_: number | null, key: string) => {
-    throw new NativeError(`set ${key}: Read-only file system (EROFS)`, "EROFS", 30, "write");
-  },
-};
-
 describe.each([
   ["untracked", native()],
-  ["tracked, where sysctls are denied", denied],
+  ["tracked, where sysctls are denied", withoutSysctls],
 ] as const)("spoofed legs %s", (form, binding) => {
   let dataplane: NodeDataplane;
   let lab: NetnsLab;

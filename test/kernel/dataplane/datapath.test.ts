@@ -9,7 +9,7 @@ import type { CaptureSpec } from "../../../src/core/ports.ts";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
-import { specOf, startDataplane } from "../../support/lab-dataplane.ts";
+import { specOf, startDataplane, withoutSysctls } from "../../support/lab-dataplane.ts";
 import { Call, EchoServer, outcome } from "../../support/lab-peer.ts";
 import { LabZtunnel } from "../../support/lab-ztunnel.ts";
 import { inNetns, ipOf, NetnsLab } from "../../support/netns-lab.ts";
@@ -21,11 +21,6 @@ let dataplane: NodeDataplane;
 let lab: NetnsLab;
 let ztunnel: LabZtunnel;
 const servers: EchoServer[] = [];
-
-beforeAll(async () => {
-  dataplane = await startDataplane();
-});
-afterAll(() => dataplane.close());
 
 beforeEach(async () => {
   lab = NetnsLab.create();
@@ -43,7 +38,17 @@ afterEach(async () => {
 
 const capture = (changes: Partial<CaptureSpec> = {}) => dataplane.capture(lab.pod.netns, specOf(lab, changes));
 
-describe.each([4, 6] as const)("IPv%i", (family) => {
+describe.each([
+  ["with the pod's sysctls", 4, native()],
+  ["with the pod's sysctls", 6, native()],
+  ["with sysctls denied", 4, withoutSysctls],
+  ["with sysctls denied", 6, withoutSysctls],
+] as const)("%s, IPv%i", (_, family, binding) => {
+  beforeAll(async () => {
+    dataplane = await startDataplane(binding);
+  });
+  afterAll(() => dataplane.close());
+
   const podIp = () => ipOf(lab.pod, family);
   const clientIp = () => ipOf(lab.client, family);
   const fromPod = (address: string, port: number) => Call.open(lab.pod.netns, family, address, port);
@@ -281,36 +286,43 @@ describe.each([4, 6] as const)("IPv%i", (family) => {
   });
 });
 
-test("with ipv6 off in the settings IPv6 is left alone and IPv4 is captured", async () => {
-  await capture({ ipv6: false });
-  const call = await Call.open(lab.client.netns, 6, lab.pod.ipv6, APP);
-  expect((await call.greeting()).remote).toEqual(call.own);
-  call.close();
-  expect(await outcome(Call.open(lab.pod.netns, 6, lab.client.ipv6, SERVICE))).toBe("remote");
-  expect(ztunnel.accepted).toEqual([]);
-  expect(await outcome(Call.open(lab.client.netns, 4, lab.pod.ipv4, APP))).toBe("app");
-  expect(ztunnel.accepted).toHaveLength(1);
-});
+describe("where IPv6 and IPv4 meet", () => {
+  beforeAll(async () => {
+    dataplane = await startDataplane();
+  });
+  afterAll(() => dataplane.close());
 
-test("a netns with IPv6 disabled is captured for IPv4, without an error and without IPv6 routing", async () => {
-  native().sysctlSet(lab.pod.netns.fd, "net/ipv6/conf/all/disable_ipv6", "1");
-  native().sysctlSet(lab.pod.netns.fd, "net/ipv6/conf/lo/disable_ipv6", "1");
-  await capture({ ips: [lab.pod.ipv4] });
-  expect(await outcome(Call.open(lab.client.netns, 4, lab.pod.ipv4, APP))).toBe("app");
-  expect(ztunnel.accepted).toHaveLength(1);
-  expect(
-    native()
-      .rules(lab.pod.netns.fd, 6)
-      .filter(({ fwmark }) => fwmark === LOCAL_MARK),
-  ).toEqual([]);
-});
+  test("with ipv6 off in the settings IPv6 is left alone and IPv4 is captured", async () => {
+    await capture({ ipv6: false });
+    const call = await Call.open(lab.client.netns, 6, lab.pod.ipv6, APP);
+    expect((await call.greeting()).remote).toEqual(call.own);
+    call.close();
+    expect(await outcome(Call.open(lab.pod.netns, 6, lab.client.ipv6, SERVICE))).toBe("remote");
+    expect(ztunnel.accepted).toEqual([]);
+    expect(await outcome(Call.open(lab.client.netns, 4, lab.pod.ipv4, APP))).toBe("app");
+    expect(ztunnel.accepted).toHaveLength(1);
+  });
 
-test("a v4-mapped destination of an IPv6 socket is captured as IPv4", async () => {
-  await capture();
-  const call = await Call.open(lab.pod.netns, 6, `::ffff:${lab.client.ipv4}`, SERVICE);
-  expect((await call.greeting()).name).toBe("remote");
-  expect(ztunnel.via({ address: lab.client.ipv4, port: SERVICE })).toEqual([15001]);
-  call.close();
+  test("a netns with IPv6 disabled is captured for IPv4, without an error and without IPv6 routing", async () => {
+    native().sysctlSet(lab.pod.netns.fd, "net/ipv6/conf/all/disable_ipv6", "1");
+    native().sysctlSet(lab.pod.netns.fd, "net/ipv6/conf/lo/disable_ipv6", "1");
+    await capture({ ips: [lab.pod.ipv4] });
+    expect(await outcome(Call.open(lab.client.netns, 4, lab.pod.ipv4, APP))).toBe("app");
+    expect(ztunnel.accepted).toHaveLength(1);
+    expect(
+      native()
+        .rules(lab.pod.netns.fd, 6)
+        .filter(({ fwmark }) => fwmark === LOCAL_MARK),
+    ).toEqual([]);
+  });
+
+  test("a v4-mapped destination of an IPv6 socket is captured as IPv4", async () => {
+    await capture();
+    const call = await Call.open(lab.pod.netns, 6, `::ffff:${lab.client.ipv4}`, SERVICE);
+    expect((await call.greeting()).name).toBe("remote");
+    expect(ztunnel.via({ address: lab.client.ipv4, port: SERVICE })).toEqual([15001]);
+    call.close();
+  });
 });
 
 /** Asks a one-shot UDP echo; returns who answered. */
