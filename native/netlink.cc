@@ -189,9 +189,11 @@ bool NetlinkSocket::exchange(Message& message, const std::string& what,
     if (sent < 0) fail(errno, "sendto", what);
 
     bool interrupted = false;
-    for (;;) {
+    for (parts_ = 0;;) {
         size_t left = receive(what);
         const uint8_t* at = buffer_.data();
+        // The part that only ends the dump holds no entries.
+        bool answered = false;
         while (left >= sizeof(nlmsghdr)) {
             const auto& header = *reinterpret_cast<const nlmsghdr*>(at);
             if (header.nlmsg_len < sizeof(nlmsghdr) || header.nlmsg_len > left) {
@@ -219,10 +221,12 @@ bool NetlinkSocket::exchange(Message& message, const std::string& what,
                     failWithAnswer(-error->error, header, fixed, what);
                 }
                 if (answer) answer(header);
+                answered = true;
             }
             at += consumed;
             left -= consumed;
         }
+        if (answered) parts_++;
     }
 }
 

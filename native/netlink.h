@@ -129,7 +129,9 @@ class NetlinkSocket {
         tooManyInterruptions(what);
     }
 
-    int fd() const { return fd_.get(); }
+    /** Whether the last dump came in more than one part, between which the table may have changed.
+     */
+    bool inParts() const { return parts_ > 1; }
 
   private:
     static constexpr int kDumpAttempts = 10;
@@ -141,6 +143,7 @@ class NetlinkSocket {
 
     UniqueFd fd_;
     uint32_t sequence_ = 0;
+    uint32_t parts_ = 0;
     std::vector<uint8_t> buffer_;
 };
 

@@ -88,6 +88,10 @@ NftElement parseElement(const Attribute& nested) {
     return element;
 }
 
+[[noreturn]] void noNftables() {
+    fail(EOPNOTSUPP, "netlink", "read nf_tables", "this kernel has no nf_tables");
+}
+
 /** A rule as dumped; its expressions are digested later, when no dump is running on the socket. */
 struct RawRule {
     NftRule rule;
@@ -110,6 +114,12 @@ std::string nftFamilyName(uint8_t family) {
     return std::to_string(family);
 }
 
+NftReader::NftReader(int netns) try : socket_(netns, NETLINK_NETFILTER) {
+} catch (const Fault& fault) {
+    if (fault.error != EPROTONOSUPPORT) throw;
+    noNftables();
+}
+
 uint32_t NftReader::generation() {
     Message message = nftRequest(NFT_MSG_GETGEN, NLM_F_ACK, NFPROTO_UNSPEC);
     uint32_t generation = 0;
@@ -122,7 +132,7 @@ uint32_t NftReader::generation() {
     } catch (const Fault& fault) {
         // nfnetlink answers EINVAL for a subsystem that it could not load.
         if (fault.error != EINVAL) throw;
-        fail(EOPNOTSUPP, "netlink", "read nf_tables", "this kernel has no nf_tables");
+        noNftables();
     }
     return generation;
 }

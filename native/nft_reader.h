@@ -48,7 +48,8 @@ std::string nftFamilyName(uint8_t family);
 /** Reads nf_tables of one netns by NFNETLINK dumps. */
 class NftReader {
   public:
-    explicit NftReader(int netns) : socket_(netns, NETLINK_NETFILTER) {}
+    /** @throws Fault EOPNOTSUPP on a kernel without netfilter's netlink. */
+    explicit NftReader(int netns);
 
     /** Number of the last transaction. @throws Fault EOPNOTSUPP on a kernel without nf_tables. */
     uint32_t generation();

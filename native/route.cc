@@ -5,6 +5,7 @@
 #include <linux/rtnetlink.h>
 
 #include <cerrno>
+#include <tuple>
 
 #include "address.h"
 #include "args.h"
@@ -25,7 +26,14 @@ struct Rule {
     uint32_t priority = 0, table = 0, mark = 0, mask = 0;
     uint8_t toPrefix;
     std::string iif, to;
+
+    bool operator==(const Rule& o) const {
+        return std::tie(priority, table, mark, mask, toPrefix, iif, to) ==
+               std::tie(o.priority, o.table, o.mark, o.mask, o.toPrefix, o.iif, o.to);
+    }
 };
+
+constexpr int kAttempts = 20;
 
 std::string typeName(uint8_t type) {
     switch (type) {
@@ -209,6 +217,33 @@ void parseRule(const nlmsghdr& header, int family, std::vector<Rule>& result) {
     result.push_back(rule);
 }
 
+std::vector<Rule> readRules(NetlinkSocket& socket, int family) {
+    const std::string what = "list policy rules";
+    fib_rule_hdr fixed = {};
+    fixed.family = static_cast<uint8_t>(family);
+    Message message(RTM_GETRULE, NLM_F_DUMP);
+    message.fixed(fixed);
+    const auto read = [&] {
+        return socket.dump<Rule>(message, what,
+                                 [&](const nlmsghdr& header, std::vector<Rule>& result) {
+                                     parseRule(header, family, result);
+                                 });
+    };
+    std::vector<Rule> rules = read();
+    // This dump goes on by position and never says NLM_F_DUMP_INTR: a rule deleted between two
+    // parts hides another one (seen on 6.18, with 400 rules or more). Two equal readings are
+    // believed.
+    for (int attempt = 0; socket.inParts(); attempt++) {
+        if (attempt == kAttempts) {
+            fail(EAGAIN, "netlink", what, "they changed during every attempt to read them");
+        }
+        std::vector<Rule> again = read();
+        if (again == rules) break;
+        rules = std::move(again);
+    }
+    return rules;
+}
+
 } // namespace
 
 Napi::Value routes(const Napi::CallbackInfo& info) {
@@ -253,14 +288,7 @@ Napi::Value rules(const Napi::CallbackInfo& info) {
     Args args(info);
     const int family = args.family(1);
     NetlinkSocket socket(args.netns(0), NETLINK_ROUTE);
-    fib_rule_hdr fixed = {};
-    fixed.family = static_cast<uint8_t>(family);
-    Message message(RTM_GETRULE, NLM_F_DUMP);
-    message.fixed(fixed);
-    std::vector<Rule> found = socket.dump<Rule>(
-        message, "list policy rules", [&](const nlmsghdr& header, std::vector<Rule>& result) {
-            parseRule(header, family, result);
-        });
+    std::vector<Rule> found = readRules(socket, family);
     Napi::Array result = Napi::Array::New(info.Env(), found.size());
     for (size_t i = 0; i < found.size(); i++) {
         Napi::Object rule = Napi::Object::New(info.Env());

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { AddressFamily, RouteSpec, RuleSpec } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
@@ -182,6 +184,53 @@ test("a dump larger than one buffer is whole", () => {
   }
   const listed = native().routes(netns.fd, 4, 9);
   expect(new Set(listed.map(({ dst }) => dst)).size).toBe(count);
+});
+
+describe("a list that changes while it is read lacks nothing that stays", () => {
+  /** Runs a shell script in the netns, and `read` again and again until it ends. */
+  async function meanwhile(script: string, read: () => void): Promise<void> {
+    const writer = spawn("nsenter", ["--net=/proc/self/fd/3", "sh", "-ec", script], {
+      stdio: ["ignore", "inherit", "inherit", netns.fd],
+    });
+    const exited = once(writer, "exit");
+    let reads = 0;
+    while (writer.exitCode === null) {
+      read();
+      reads++;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(await exited).toEqual([0, null]);
+    expect(reads).toBeGreaterThan(5);
+  }
+
+  test("rules", async () => {
+    const constant = Array.from({ length: 1500 }, (_, i) => 1000 + i);
+    for (const priority of constant) native().ruleAdd(netns.fd, { family: 4, priority, table: 9 });
+    const flip = "for i in $(seq 100); do ip rule add pref 1 lookup 9; sleep 0.002; ip rule del pref 1; done";
+    await meanwhile(flip, () => {
+      const seen = new Set(
+        native()
+          .rules(netns.fd, 4)
+          .map(({ priority }) => priority),
+      );
+      expect(constant.filter((priority) => !seen.has(priority))).toEqual([]);
+    });
+  });
+
+  test("addresses", async () => {
+    const all = Array.from({ length: 1500 }, (_, i) => `10.1.${i >> 8}.${i & 255}`);
+    for (const address of all) native().addressAdd(netns.fd, "lo", address, 32);
+    const constant = all.slice(100);
+    const remove = "for i in $(seq 0 99); do ip addr del 10.1.0.$i/32 dev lo; sleep 0.002; done";
+    await meanwhile(remove, () => {
+      const seen = new Set(
+        native()
+          .addresses(netns.fd)
+          .map(({ address }) => address),
+      );
+      expect(constant.filter((address) => !seen.has(address))).toEqual([]);
+    });
+  });
 });
 
 function indexOf(name: string): number {
