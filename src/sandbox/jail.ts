@@ -104,6 +104,7 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
       "unshare",
       ...namespaces,
       "bash",
+      "--norc",
       "-c",
       JAIL,
       "jail",

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import type { Child } from "../sys/child.ts";
 import type { ApiServer } from "./apiserver/api-server.ts";
 import { AppRemote } from "./app/remote.ts";
-import { type Attachment, CniChain, CniPluginError } from "./cni-chain.ts";
+import { type Attachment, CniChain } from "./cni-chain.ts";
 import type { SandboxNode } from "./node.ts";
 
 export const NODE_NAME = "node1";
@@ -63,20 +63,6 @@ export class Kubelet {
   async run(template: PodTemplate): Promise<RunningPod> {
     this.create(template);
     return this.start(template);
-  }
-
-  /** As `run`, but tries again while plugins refuse, as kubelet does. @throws the last refusal after `ms`. */
-  async runWhenAdmitted(template: PodTemplate, ms = 15_000): Promise<RunningPod> {
-    this.create(template);
-    const deadline = Date.now() + ms;
-    for (;;) {
-      try {
-        return await this.start(template);
-      } catch (error) {
-        if (!(error instanceof CniPluginError) || Date.now() > deadline) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      }
-    }
   }
 
   /** Puts the pod into the API, scheduled to this node. */

@@ -63,7 +63,9 @@ export class SandboxNode {
   async start(): Promise<void> {
     this.cgroups.create();
     const argv = ["unshare", "--fork", "--pid", "--mount", "--net", "--uts", "--kill-child=KILL", "--mount-proc"];
-    this.init = new Child([...argv, "bash", "--norc", "-c", INIT, "init", this.dir], { stdio: ["pipe", "pipe", "pipe"] });
+    this.init = new Child([...argv, "bash", "--norc", "-c", INIT, "init", this.dir], {
+      stdio: ["pipe", "pipe", "pipe"],
+    });
     await firstLine(this.init, "ready");
     this.initPid = this.init.leafPid();
   }

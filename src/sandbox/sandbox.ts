@@ -194,6 +194,19 @@ export class Sandbox {
     return ztunnel;
   }
 
+  /** Waits until this many ztunnels have the agent's snapshot, by the agent's own metric. */
+  async ztunnelsConnected(count: number): Promise<void> {
+    await until(`${count} ztunnels are connected`, async () => {
+      if (this.agent === undefined) return false;
+      const { body } = await httpGet(agentNetns(this.agent), "127.0.0.1", 15014, "/metrics");
+      const connected = /^ztunnel_connected (\d+)$/m.exec(body)?.[1];
+      const snapshots = /^ambient_cni_zds_messages_total\{type="snapshot_sent",result="acked"\} (\d+)$/m.exec(
+        body,
+      )?.[1];
+      return Number(connected) === count && Number(snapshots ?? 0) >= count;
+    });
+  }
+
   /** Sets a label of a namespace, or removes it (null), as `kubectl label` does. */
   label(namespace: string, key: string, value: string | null): void {
     const current = this.api.get("Namespace", undefined, namespace);

@@ -18,7 +18,8 @@ test("a pod whose netns is replaced under its uid, unseen by our plugin, is back
     sandbox.label("shop", LABEL, "ambient");
     await sandbox.startAgent();
     sandbox.startZtunnel();
-    const client = await sandbox.kubelet.runWhenAdmitted({ namespace: "shop", name: "client" });
+    await sandbox.ztunnelsConnected(1);
+    const client = await sandbox.kubelet.run({ namespace: "shop", name: "client" });
     const server = await sandbox.kubelet.run({ namespace: "shop", name: "server" });
     expect((await appOf(client).fetch(httpUrl(server))).server).toBe("server");
 

@@ -24,7 +24,8 @@ test("kill -9 at random points of 50 enrolments: captured pods lose and leak not
     sandbox.label("first", LABEL, "ambient");
     await sandbox.startAgent();
     sandbox.startZtunnel();
-    const client = await sandbox.kubelet.runWhenAdmitted({ namespace: "first", name: "client" });
+    await sandbox.ztunnelsConnected(1);
+    const client = await sandbox.kubelet.run({ namespace: "first", name: "client" });
     const server = await sandbox.kubelet.run({ namespace: "first", name: "server" });
     for (const name of many) await sandbox.kubelet.run({ namespace: "many", name, program: "sleep" });
     await appOf(client).fetch(httpUrl(server));

@@ -13,7 +13,8 @@ test("a rolling update of ztunnel refuses no connection, and pods labelled meanw
     sandbox.label("shop", LABEL, "ambient");
     await sandbox.startAgent();
     const old = sandbox.startZtunnel();
-    const client = await sandbox.kubelet.runWhenAdmitted({ namespace: "shop", name: "client" });
+    await sandbox.ztunnelsConnected(1);
+    const client = await sandbox.kubelet.run({ namespace: "shop", name: "client" });
     const server = await sandbox.kubelet.run({ namespace: "shop", name: "server" });
     const third = await sandbox.kubelet.run({ namespace: "late", name: "third" });
 

@@ -11,11 +11,14 @@ import { quoted } from "./journal.ts";
 import type { ProxyContext } from "./proxy-context.ts";
 
 const TCP_IDLE_MS = 5000;
+/** Queries being answered at once, per pod; each may hold a socket to the upstream resolver. */
+const MAX_IN_FLIGHT = 512;
 
 export class DnsServer {
   private readonly dns: DnsContext;
   private readonly udp: UdpSocket[] = [];
   private readonly tcp: Server[] = [];
+  private inFlight = 0;
 
   private constructor(private readonly context: ProxyContext) {
     const { settings, journal, local, sockets } = context;
@@ -45,14 +48,9 @@ export class DnsServer {
         server.udp.push(udp);
         udp.on("error", (error) => logDnsFailure(context.journal, error));
         udp.on("message", (message, from) => {
-          context.tracker.run(
-            answer(server.dns, message, true).then(
-              (reply) => {
-                if (reply !== undefined && server.udp.includes(udp)) udp.send(reply, from.port, from.address);
-              },
-              (error: unknown) => logDnsFailure(context.journal, error),
-            ),
-          );
+          server.reply(message, true, (reply) => {
+            if (server.udp.includes(udp)) udp.send(reply, from.port, from.address);
+          });
         });
       }
     } catch (error) {
@@ -68,8 +66,7 @@ export class DnsServer {
   }
 
   private serveTcp(socket: Socket): void {
-    const { tracker, journal } = this.context;
-    tracker.own(socket);
+    this.context.tracker.own(socket);
     socket.setTimeout(TCP_IDLE_MS, () => socket.destroy());
     let open = 0;
     let ended = false;
@@ -83,18 +80,36 @@ export class DnsServer {
     });
     readMessages(socket, (message) => {
       open += 1;
-      const work = answer(this.dns, message, false).then(
+      const answered = () => {
+        open -= 1;
+        endIfDone();
+      };
+      const send = (reply: Buffer) => {
+        if (socket.writable) writeMessage(socket, reply);
+      };
+      this.reply(message, false, send, answered);
+    });
+  }
+
+  /** Answers one query, or none when too many are waiting. `over` is called in either case. */
+  private reply(message: Buffer, udp: boolean, send: (reply: Buffer) => void, over: () => void = () => {}): void {
+    const { tracker, journal } = this.context;
+    if (this.inFlight >= MAX_IN_FLIGHT) {
+      over();
+      return;
+    }
+    this.inFlight += 1;
+    const work = answer(this.dns, message, udp)
+      .then(
         (reply) => {
-          if (reply !== undefined && socket.writable) writeMessage(socket, reply);
+          if (reply !== undefined) send(reply);
         },
         (error: unknown) => logDnsFailure(journal, error),
-      );
-      tracker.run(
-        work.then(() => {
-          open -= 1;
-          endIfDone();
-        }),
-      );
-    });
+      )
+      .finally(() => {
+        this.inFlight -= 1;
+        over();
+      });
+    tracker.run(work);
   }
 }

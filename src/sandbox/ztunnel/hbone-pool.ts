@@ -17,6 +17,7 @@ import type { Endpoint } from "../../native/binding.ts";
 import type { Credentials } from "../identity/authority.ts";
 import { spiffeIdsOf } from "../identity/spiffe.ts";
 import { formatEndpoint } from "./directory.ts";
+import { keepAsking } from "./h2-ping.ts";
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 const RESPONSE_TIMEOUT_MS = 15_000;
@@ -151,7 +152,10 @@ export class HbonePool {
     });
     // A failed session fails its streams, and those report it.
     session.on("error", () => {});
-    session.once("connect", () => session.setLocalWindowSize(CONNECTION_WINDOW));
+    session.once("connect", () => {
+      session.setLocalWindowSize(CONNECTION_WINDOW);
+      keepAsking(session);
+    });
     const pooled: Pooled = { session, streams: 0, idle: undefined };
     slot.connections.add(pooled);
     session.once("close", () => {

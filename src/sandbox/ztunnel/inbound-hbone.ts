@@ -16,6 +16,7 @@ import type { Endpoint } from "../../native/binding.ts";
 import { parseSpiffeId, spiffeIdsOf } from "../identity/spiffe.ts";
 import { ConnectionRecord, identityOf, logEarlyDeny } from "./connection-record.ts";
 import { best, formatEndpoint } from "./directory.ts";
+import { keepAsking } from "./h2-ping.ts";
 import { CONNECTION_WINDOW, FRAME_SIZE, SESSION_MEMORY, STREAM_WINDOW } from "./hbone-pool.ts";
 import { serviceFor, targetPort } from "./inbound-service.ts";
 import type { MeshWorkload } from "./mesh.ts";
@@ -139,6 +140,7 @@ export class InboundHbone {
     this.sessions.add(session);
     session.once("close", () => this.sessions.delete(session));
     session.setLocalWindowSize(CONNECTION_WINDOW);
+    keepAsking(session);
     if (this.draining) this.sayGoodbye(session);
     session.on("stream", (stream, headers) => {
       stream.on("error", () => {});
