@@ -12,7 +12,7 @@ import { References } from "./reference.ts";
 import type { Ruleset } from "./ruleset.ts";
 import { selfTest } from "./selftest.ts";
 import { formatState, parseState } from "./state.ts";
-import { bodyText, removeText, replaceText } from "./text.ts";
+import { bodyText, createText, removeText, replaceText } from "./text.ts";
 import { verifyCapture } from "./verify.ts";
 
 interface Planned {
@@ -121,8 +121,8 @@ export class NftablesEngine implements Engine {
     const { ruleset, body, hash } = this.#planned(spec, mode);
     const { rules } = await this.#references.of(body);
     const comment = formatState({ mode, plan: hash, rules, sysctls });
-    const filled = bodyText(ruleset, this.#learnt(netns));
-    await nft(netns.fd, replaceText(POD_TABLE, comment, filled));
+    const write = this.present(netns) ? replaceText : createText;
+    await nft(netns.fd, write(POD_TABLE, comment, bodyText(ruleset, this.#learnt(netns))));
     const after = this.observe(netns, spec);
     if (after.mode !== mode) {
       throw new AgentError(

@@ -38,6 +38,12 @@ const ZONE = 1;
 
 const hex = (value: number) => `0x${value.toString(16)}`;
 const masked = (mark: number) => `meta mark and ${hex(MARK_MASK)} == ${hex(mark)}`;
+/**
+ * An application with CAP_NET_RAW may wear this mark itself and leaves uncaptured, as with upstream's
+ * rules. `socket cgroupv2` can't tell the two apart from here: nft wants a path below its own cgroup
+ * namespace, which under the stock chart holds the agent alone, and a mark refused to a new ztunnel
+ * until its cgroup is known would send that ztunnel's connections to itself.
+ */
 const FROM_ZTUNNEL = masked(ZTUNNEL_MARK);
 const NOT_A_SYN = "meta l4proto tcp tcp flags & (syn|ack) != syn";
 const SYN = "tcp flags & (syn|ack) == syn";

@@ -271,6 +271,16 @@ describe.each([
     through.close();
   });
 
+  test("strict reverse path filtering, as many nodes hand it down to pods, is no obstacle", async () => {
+    for (const ifname of ["all", "default", "lo", "eth0"]) {
+      native().sysctlSet(lab.pod.netns.fd, `net/ipv4/conf/${ifname}/rp_filter`, "1");
+    }
+    await capture();
+    expect(await outcome(fromClient(podIp(), APP))).toBe("app");
+    expect(await outcome(fromPod(clientIp(), SERVICE))).toBe("remote");
+    expect(ztunnel.accepted.map(({ port }) => port)).toEqual([15006, 15001]);
+  });
+
   test("other UDP is untouched in both directions", async () => {
     await capture();
     const [here, there] = [lab.pod.netns, lab.client.netns];

@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
 import type { CaptureSpec } from "../../../src/core/ports.ts";
 import { type Features, planCapture } from "../../../src/dataplane/nftables/plan.ts";
-import { bodyText, removeText, replaceText } from "../../../src/dataplane/nftables/text.ts";
+import { bodyText, createText, removeText, replaceText } from "../../../src/dataplane/nftables/text.ts";
 
 const base: CaptureSpec = {
   uid: "0f0e0d0c-0000-4000-8000-000000000001",
@@ -84,7 +84,8 @@ test("learnt elements are written but do not change the body that is hashed", ()
   expect(bodyText(ruleset)).not.toContain("elements");
 });
 
-test("a table is replaced and removed in one transaction", () => {
+test("a table is made, replaced and removed in one transaction", () => {
+  expect(createText("t", "c", "\tbody\n")).toBe('create table inet t { comment "c"; }\ntable inet t {\n\tbody\n}\n');
   expect(replaceText("t", "c", "\tbody\n")).toBe(
     'add table inet t\ndelete table inet t\ntable inet t {\n\tcomment "c"\n\tbody\n}\n',
   );
