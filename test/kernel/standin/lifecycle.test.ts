@@ -136,6 +136,21 @@ describe("a rolling update", () => {
   });
 });
 
+it("ENABLE_ORIG_SRC=false: the application sees the pod itself", async () => {
+  await using other = await World.create({ ENABLE_ORIG_SRC: "false" });
+  const pod = other.pod("server");
+  using listener = await Listener.open(pod, 8080);
+  for (const name of ["client", "outsider"]) {
+    const near = await dial(other.pod(name), 4, pod.ipv4, 8080);
+    const far = await listener.accept();
+    expect(far.remote.address).toBe(pod.ipv4);
+    near.finish();
+    await far.end();
+    far.finish();
+    await near.end();
+  }
+});
+
 async function exchange(from: TestPod): Promise<string> {
   const near = await dial(from, 4, server.ipv4, 8080);
   near.send("hello");

@@ -122,11 +122,6 @@ export class Listener implements Disposable {
     return listener;
   }
 
-  /** How many connections nobody has taken. */
-  get waiting(): number {
-    return this.arrived.length;
-  }
-
   async accept(): Promise<End> {
     const socket = await this.acceptPaused();
     const end = new End(socket);
