@@ -15,6 +15,9 @@ await build({
   target: "node20",
   logLevel: "warning",
   legalComments: "none",
+  // Function names stay, so that a stack trace in a log says something; minified text costs 3 MB less.
+  minify: true,
+  keepNames: true,
   define: { "process.env.AMBIENT_CNI_VERSION": JSON.stringify(version) },
   // CommonJS packages in the bundle ask for node: modules by require.
   banner: {

@@ -17,7 +17,7 @@ export interface NameserverSources {
  */
 export function nameserversFrom(sources: NameserverSources): Nameservers {
   return (pod: Pod) => {
-    const own = (pod.dnsNameservers ?? []).flatMap((address) => {
+    const own = pod.dnsNameservers.flatMap((address) => {
       try {
         return [canonicalIp(address)];
       } catch {

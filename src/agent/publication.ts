@@ -82,6 +82,9 @@ function plainPod(namespace: string): Pod {
     containers: [],
     initContainers: [],
     containerIds: [],
+    createdAt: undefined,
+    dnsPolicy: "ClusterFirst",
+    dnsNameservers: [],
     resourceVersion: "",
   };
 }

@@ -24,10 +24,10 @@ export interface Pod {
   readonly containerIds: readonly string[];
   readonly resourceVersion: string;
   /** metadata.creationTimestamp, wall clock in ms. */
-  readonly createdAt?: number;
+  readonly createdAt: number | undefined;
   /** spec.dnsPolicy and spec.dnsConfig.nameservers: together they say whom the pod asks for names. */
-  readonly dnsPolicy?: string;
-  readonly dnsNameservers?: readonly string[];
+  readonly dnsPolicy: string;
+  readonly dnsNameservers: readonly string[];
 }
 
 export interface Namespace {

@@ -59,6 +59,11 @@ export function podFromKube(object: unknown, report: Report): Pod | undefined {
     containers: namesOf(spec.containers),
     initContainers: namesOf(spec.initContainers),
     containerIds: containerIdsOf(status),
+    createdAt: timeOf(metadata.creationTimestamp),
+    dnsPolicy: textOf(spec.dnsPolicy) || "ClusterFirst",
+    dnsNameservers: listOf(recordOf(spec.dnsConfig).nameservers)
+      .map(textOf)
+      .filter((address) => address !== ""),
   };
 }
 
@@ -118,6 +123,11 @@ function ipsOf(status: Record<string, unknown>, label: string, report: Report): 
     }
   }
   return [...ips];
+}
+
+function timeOf(value: unknown): number | undefined {
+  const time = Date.parse(textOf(value));
+  return Number.isNaN(time) ? undefined : time;
 }
 
 function namesOf(containers: unknown): readonly string[] {

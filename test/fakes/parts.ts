@@ -57,6 +57,9 @@ export function makePod(name: string, changes: Partial<Pod> = {}): Pod {
     containers: ["app"],
     initContainers: [],
     containerIds: [],
+    createdAt: undefined,
+    dnsPolicy: "ClusterFirst",
+    dnsNameservers: [],
     resourceVersion: String(version++),
     ...changes,
   };

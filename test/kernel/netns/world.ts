@@ -29,6 +29,9 @@ export function podWith(uid: string, ips: readonly string[], over: Partial<Pod> 
     containers: ["app"],
     initContainers: [],
     containerIds: [],
+    createdAt: undefined,
+    dnsPolicy: "ClusterFirst",
+    dnsNameservers: [],
     resourceVersion: "1",
     ...over,
   };

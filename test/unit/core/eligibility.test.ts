@@ -25,6 +25,9 @@ const pod = (over: Partial<Pod> = {}): Pod => ({
   containers: ["app"],
   initContainers: [],
   containerIds: [],
+  createdAt: undefined,
+  dnsPolicy: "ClusterFirst",
+  dnsNameservers: [],
   resourceVersion: "1",
   ...over,
 });

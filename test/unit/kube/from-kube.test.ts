@@ -13,6 +13,7 @@ test("a full pod keeps what decides something and nothing else", () => {
   const { pod, problems } = project({
     metadata: {
       ...METADATA,
+      creationTimestamp: "2026-11-21T10:00:00Z",
       creationTimestamp: "2026-01-01T00:00:00Z",
       labels: { app: "web", "istio.io/dataplane-mode": "ambient" },
       annotations: {
@@ -32,6 +33,8 @@ test("a full pod keeps what decides something and nothing else", () => {
       nodeName: "node1",
       serviceAccountName: "shop",
       runtimeClassName: "gvisor",
+      dnsPolicy: "None",
+      dnsConfig: { nameservers: ["9.9.9.9", 7] },
       hostNetwork: true,
       containers: [{ name: "app" }, { name: "istio-proxy" }],
       initContainers: [{ name: "istio-init" }],
@@ -68,6 +71,9 @@ test("a full pod keeps what decides something and nothing else", () => {
     containers: ["app", "istio-proxy"],
     initContainers: ["istio-init"],
     containerIds: ["c1", "c2", "i1", "e1"],
+    createdAt: Date.UTC(2026, 10, 21, 10),
+    dnsPolicy: "None",
+    dnsNameservers: ["9.9.9.9"],
   });
   // Plain data: whoever reads the cache never meets a Date.
   expect(JSON.parse(JSON.stringify(pod))).toEqual(pod);
@@ -126,6 +132,9 @@ test("fields of a wrong type count as absent", () => {
     nodeName: "",
     phase: "Unknown",
     containerIds: [],
+    createdAt: undefined,
+    dnsPolicy: "ClusterFirst",
+    dnsNameservers: [],
   });
 });
 
