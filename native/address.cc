@@ -2,6 +2,7 @@
 #include "address.h"
 
 #include <arpa/inet.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 
 #include <cctype>
@@ -34,6 +35,21 @@ std::string formatIp(int family, const void* bytes, size_t size) {
 
 std::string anyIp(int family) {
     return family == AF_INET ? "0.0.0.0" : "::";
+}
+
+std::string scopeName(uint8_t scope) {
+    switch (scope) {
+    case RT_SCOPE_UNIVERSE:
+        return "global";
+    case RT_SCOPE_SITE:
+        return "site";
+    case RT_SCOPE_LINK:
+        return "link";
+    case RT_SCOPE_HOST:
+        return "host";
+    default:
+        return std::to_string(scope);
+    }
 }
 
 const std::string& requireInterfaceName(const std::string& name) {

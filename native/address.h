@@ -26,6 +26,9 @@ std::string formatIp(int family, const void* bytes, size_t size);
 /** "0.0.0.0" or "::". */
 std::string anyIp(int family);
 
+/** Name of an rtnetlink scope as ip(8) writes it, "link" for RT_SCOPE_LINK; else the number. */
+std::string scopeName(uint8_t scope);
+
 /** @throws Fault EINVAL when the kernel would refuse the name (dev_valid_name). */
 const std::string& requireInterfaceName(const std::string& name);
 

@@ -75,21 +75,6 @@ void parseAddress(const nlmsghdr& header, std::vector<Address>& result) {
                       formatIp(family, local->data, local->size)});
 }
 
-std::string scopeName(uint8_t scope) {
-    switch (scope) {
-    case RT_SCOPE_UNIVERSE:
-        return "global";
-    case RT_SCOPE_SITE:
-        return "site";
-    case RT_SCOPE_LINK:
-        return "link";
-    case RT_SCOPE_HOST:
-        return "host";
-    default:
-        return std::to_string(scope);
-    }
-}
-
 uint32_t indexOf(NetlinkSocket& socket, const std::string& name) {
     Message message(RTM_GETLINK, NLM_F_ACK);
     message.fixed(ifinfomsg{}).putString(IFLA_IFNAME, requireInterfaceName(name));

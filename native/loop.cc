@@ -43,6 +43,15 @@ void Loop::handleClosed() {
 
 namespace {
 
+/** Nothing may unwind into libuv. What still throws here is an environment that is being terminated
+ * and refuses every call: nobody is left to be told, and its cleanup hook closes what is open. */
+template <class Body> void contained(Body body) noexcept {
+    try {
+        body();
+    } catch (const Napi::Error&) {
+    }
+}
+
 /** libuv keeps using a handle until its close callback, so handles live on the heap. */
 template <class Handle> void closeHandle(Loop& loop, Handle* handle) {
     handle->data = &loop;
@@ -67,7 +76,7 @@ Poller::Poller(Loop& loop, int fd, Listener& listener) : loop_(loop), handle_(ne
 
 void Poller::start(int events) {
     int status = uv_poll_start(handle_, events, [](uv_poll_t* handle, int result, int ready) {
-        static_cast<Listener*>(handle->data)->ready(result, ready);
+        contained([&] { static_cast<Listener*>(handle->data)->ready(result, ready); });
     });
     if (status != 0) fail(-status, "epoll_ctl", "watch an fd");
 }
@@ -86,7 +95,10 @@ Timer::Timer(Loop& loop, Listener& listener) : loop_(loop), handle_(new uv_timer
 
 void Timer::start(uint64_t milliseconds) {
     uv_timer_start(
-        handle_, [](uv_timer_t* handle) { static_cast<Listener*>(handle->data)->expired(); },
+        handle_,
+        [](uv_timer_t* handle) {
+            contained([&] { static_cast<Listener*>(handle->data)->expired(); });
+        },
         milliseconds, 0);
 }
 

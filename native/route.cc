@@ -60,21 +60,6 @@ std::string typeName(uint8_t type) {
     }
 }
 
-std::string scopeName(uint8_t scope) {
-    switch (scope) {
-    case RT_SCOPE_UNIVERSE:
-        return "global";
-    case RT_SCOPE_SITE:
-        return "site";
-    case RT_SCOPE_LINK:
-        return "link";
-    case RT_SCOPE_HOST:
-        return "host";
-    default:
-        return std::to_string(scope);
-    }
-}
-
 uint8_t routeType(const std::string& name) {
     if (name == "unicast") return RTN_UNICAST;
     if (name == "local") return RTN_LOCAL;

@@ -16,11 +16,13 @@ const announce = globalThis.announce ?? (() => parentPort.postMessage("open"));
 const native = require(addon);
 const netns = native.netnsCreate();
 const quiet = { packet() {}, end() {} };
-native.seqpacketListen(path, 0o600, () => {
+native.seqpacketListen(path, 0o600, (connection) => {
   setImmediate(announce);
-  return quiet;
+  return { ...quiet, packet: (message) => connection.send(message) };
 });
-native.seqpacketConnect(path, quiet);
+// Packets go to and fro for ever, so that the end comes in the midst of callbacks.
+const client = native.seqpacketConnect(path, { ...quiet, packet: (message) => client.send(message) });
+for (let i = 0; i < 50; i++) client.send(Buffer.from("ball"));
 native.routeWatch(netns, () => {});
 native.nftWatch(netns, () => {});
 native.vethAdd(netns, "a0", "b0", netns);
@@ -47,7 +49,7 @@ await new Promise((resolve) => {
   runInThisContext(`((require) => {${OPEN_EVERYTHING}})`)(createRequire(import.meta.url));
 });
 const before = ourFds().length;
-for (let i = 0; i < 5; i++) {
+for (let i = 0; i < 20; i++) {
   await runWorker(`${dir}/${i}.sock`, (worker) => void worker.terminate());
 }
 console.log(JSON.stringify({ left: ourFds().length - before }));
