@@ -7,7 +7,7 @@ export interface Identity {
   readonly serviceAccount: string;
 }
 
-const PATTERN = /^spiffe:\/\/([^/]+)\/ns\/([^/]+)\/sa\/([^/]+)$/;
+const PATTERN = /^spiffe:\/\/([A-Za-z0-9._-]+)\/ns\/([A-Za-z0-9._-]+)\/sa\/([A-Za-z0-9._-]+)$/;
 /** One path segment of a SPIFFE id: what Kubernetes allows in these names, and nothing that could end a URI. */
 const SEGMENT = /^[A-Za-z0-9._-]{1,253}$/;
 
@@ -31,14 +31,11 @@ export function parseSpiffeId(text: string): Identity {
   return { trustDomain, namespace, serviceAccount };
 }
 
-/**
- * The SPIFFE ids in the alternative names of a certificate, as Node writes them (`URI:…, DNS:…`). A name with
- * a comma or a quote can't pass for one: Node quotes those.
- */
+/** One alternative name as Node writes them: bare, or quoted like JSON when it holds what could mislead. */
+const ALTERNATIVE_NAME = /([^:,"]+):("(?:[^"\\]|\\.)*"|[^",]*)(?:, |$)/gy;
+
+/** The SPIFFE ids among the URI names of a certificate (`subjectAltName` of Node). Quoted names are none. */
 export function spiffeIdsOf(subjectAltName: string | undefined): string[] {
-  return (subjectAltName ?? "")
-    .split(", ")
-    .filter((name) => name.startsWith("URI:"))
-    .map((name) => name.slice("URI:".length))
-    .filter((uri) => PATTERN.test(uri));
+  const names = [...(subjectAltName ?? "").matchAll(ALTERNATIVE_NAME)];
+  return names.flatMap(([, kind, value = ""]) => (kind === "URI" && PATTERN.test(value) ? [value] : []));
 }

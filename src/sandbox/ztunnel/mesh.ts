@@ -48,10 +48,11 @@ const ip = v.pipe(
   v.transform(canonicalIp),
 );
 const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65535));
-/** ztunnel wants integers for keys: a quoted port is refused, as it does. */
+/** ztunnel wants integers for keys: a quoted port is refused, as it does. An empty map has no kind of key. */
 const ports = v.pipe(
-  v.union([v.map(port, port), v.strictObject({})], "ports must be integers, as keys too"),
-  v.transform((map) => (map instanceof Map ? map : new Map<number, number>())),
+  v.unknown(),
+  v.transform((value) => (isEmptyObject(value) ? new Map() : value)),
+  v.map(port, port, "ports must be integers, as keys too"),
 );
 const empty = v.optional(
   v.pipe(v.array(v.unknown()), v.maxLength(0, "the stand-in enforces no policies, so it refuses to be given any")),
@@ -131,6 +132,10 @@ function plain(value: unknown): unknown {
   const entries: (readonly [unknown, unknown])[] = [...value].map(([key, each]) => [key, plain(each)]);
   const texts = entries.filter((entry): entry is readonly [string, unknown] => typeof entry[0] === "string");
   return texts.length === entries.length ? Object.fromEntries(texts) : new Map(entries);
+}
+
+function isEmptyObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !(value instanceof Map) && Object.keys(value).length === 0;
 }
 
 function isIp(value: string): boolean {
