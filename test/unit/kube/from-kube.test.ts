@@ -14,7 +14,6 @@ test("a full pod keeps what decides something and nothing else", () => {
     metadata: {
       ...METADATA,
       creationTimestamp: "2026-11-21T10:00:00Z",
-      creationTimestamp: "2026-01-01T00:00:00Z",
       labels: { app: "web", "istio.io/dataplane-mode": "ambient" },
       annotations: {
         "ambient.istio.io/redirection": "enabled",
