@@ -10,6 +10,7 @@
 #include "netns.h"
 #include "nft.h"
 #include "route.h"
+#include "rule.h"
 #include "seqpacket.h"
 #include "sockdiag.h"
 #include "socket.h"
