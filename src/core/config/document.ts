@@ -20,7 +20,7 @@ Generated from \`src/core/config/table.ts\` by \`npx vitest run --project unit t
 A flag of \`install-cni\` wins over the environment variable beside it, and that over the default. A variable marked ∅
 counts as set even when it is empty, as with upstream's istio-cni; for every other one empty and unset are the same. All errors of a configuration are reported together, each with the variable and its value.
 An unknown flag is an error; an unknown variable \`AMBIENT_CNI_...\` is a warning. What a setting without effect was given
-is said once in the log. Booleans are Go's: \`true\`, \`false\`, \`1\`, \`0\`, \`t\`, \`f\`, \`T\`, \`F\`, \`TRUE\`, \`FALSE\`, \`True\`, \`False\`.
+is said once in the log; \`later\` is read and checked, but what it governs is not part of this version yet. Booleans are Go's: \`true\`, \`false\`, \`1\`, \`0\`, \`t\`, \`f\`, \`T\`, \`F\`, \`TRUE\`, \`FALSE\`, \`True\`, \`False\`.
 `;
 
 /** docs/config.md. */

@@ -32,12 +32,14 @@ export function parseConfig(env: Environment, argv: readonly string[]): ParsedCo
   const notes: string[] = [];
   const warnings = environmentWarnings(env);
   const given = new Map<SettingId, string>();
+  const later: string[] = [];
   const values: Record<string, unknown> = {};
 
   for (const [id, setting] of SETTINGS) {
     const source = fromFlags(id, flags.given) ?? fromEnvironment(setting, env);
     if (source !== undefined) {
       given.set(id, source.name);
+      if (setting.status === "later") later.push(source.name);
       if (setting.status === "accepted")
         notes.push(`${source.name}=${shown(source.value)} has no effect: ${setting.effect}`);
     }
@@ -50,6 +52,7 @@ export function parseConfig(env: Environment, argv: readonly string[]): ParsedCo
     }
   }
   fail(errors);
+  if (later.length > 0) notes.push(`without effect in this version: ${later.join(", ")}`);
   // Each value was made by the kind of its own row, which is what Values says.
   const config = assemble(values as Values);
   fail(contradictions(config, given));

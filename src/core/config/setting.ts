@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Kind } from "./kinds.ts";
 
-export type Status = "honoured" | "accepted" | "refused";
+/** `later`: read and checked, but what it governs is not part of this version yet. */
+export type Status = "honoured" | "accepted" | "refused" | "later";
 
 export type Section = "Mesh" | "Identity" | "Dataplane" | "Paths" | "Installer" | "Repair" | "Telemetry" | "Accepted";
 
@@ -54,7 +55,7 @@ function setting<T>(
     fallback,
     fallbackText: extra.fallbackText,
     whenEmpty,
-    status: extra.status ?? "honoured",
+    status: extra.status ?? (section === "Repair" ? "later" : "honoured"),
     effect,
   };
 }

@@ -31,7 +31,7 @@ export const MESH = {
     "ambient-enabled",
     bool,
     "false",
-    "Turns the ambient agent on; off, only the installer and repair run.",
+    "Off, no pod belongs to the mesh, whatever the selectors say.",
   ),
   enablementSelectors: envOnly(
     "Mesh",
@@ -143,6 +143,7 @@ export const DATAPLANE = {
     bool,
     "false",
     "Heeds the pod annotation ambient-cni.io/engine.",
+    { status: "later" },
   ),
   nativeNftables: envOnly("Dataplane", "NATIVE_NFTABLES", bool, "false", "With engine auto: prefers nftables."),
   forceIptablesBinary: plainEnv(
@@ -151,6 +152,7 @@ export const DATAPLANE = {
     optional(oneOf("legacy", "nft")),
     "",
     "Which iptables the iptables engine runs; ignored, with a warning, when NATIVE_NFTABLES is set.",
+    { status: "later" },
   ),
   probeSources: plainEnv(
     "Dataplane",
@@ -200,6 +202,7 @@ export const DATAPLANE = {
     bool,
     "false",
     "Removes everything from the host at every shutdown, not only when the DaemonSet is deleted.",
+    { status: "later" },
   ),
   uncaptureOnRemoval: plainEnv(
     "Dataplane",
@@ -207,6 +210,7 @@ export const DATAPLANE = {
     bool,
     "false",
     "When the DaemonSet is deleted, pods are released too; otherwise they stay captured.",
+    { status: "later" },
   ),
 };
 
@@ -278,7 +282,7 @@ export const INSTALLER = {
     "chained-cni-plugin",
     bool,
     "true",
-    "Chains the plugin into an existing configuration; false writes one of its own (multus).",
+    "Chains the plugin into an existing configuration; off (Multus), no configuration is written and pods are captured by the watch.",
   ),
   istioOwnedConfig: flagged(
     "Installer",
@@ -286,6 +290,7 @@ export const INSTALLER = {
     bool,
     "false",
     "Writes a configuration of higher priority instead of editing the existing one; only with chained and ambient.",
+    { status: "later" },
   ),
   istioOwnedConfigName: flagged(
     "Installer",
@@ -293,7 +298,11 @@ export const INSTALLER = {
     fileName(".conflist"),
     "",
     "Its name. ISTIO_OWNED_CNI_CONF_FILENAME is what the stock chart sets.",
-    { aliases: ["ISTIO_OWNED_CNI_CONF_FILENAME"], fallbackText: "`02-istio-cni.conflist`" },
+    {
+      aliases: ["ISTIO_OWNED_CNI_CONF_FILENAME"],
+      fallbackText: "`02-istio-cni.conflist`",
+      status: "later",
+    },
   ),
   cniConfGroupRead: flagged(
     "Installer",
@@ -301,6 +310,7 @@ export const INSTALLER = {
     bool,
     "false",
     "Configurations get mode 0640 instead of 0600.",
+    { status: "later" },
   ),
   agentAway: plainEnv(
     "Installer",
