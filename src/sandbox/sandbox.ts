@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomBytes } from "node:crypto";
-import { createWriteStream, existsSync, readdirSync, readFileSync } from "node:fs";
+import { createWriteStream, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import type { Child } from "../sys/child.ts";
 import type { Account } from "./apiserver/access.ts";
 import { ApiServer } from "./apiserver/api-server.ts";
 import { type Chart, chart } from "./charts.ts";
 import { Doorway } from "./doorway.ts";
+import { CertificateAuthority } from "./identity/authority.ts";
 import { builtFiles, startJailed } from "./jail.ts";
 import { Kubelet, NODE_NAME } from "./kubelet.ts";
 import { type MeshService, type MeshWorkload, writeMeshConfig } from "./mesh-config.ts";
@@ -108,6 +109,8 @@ export class Sandbox {
     this.api.put({ kind: "Node", metadata: { name: NODE_NAME } });
     await this.api.kubeconfig(this.kubeconfigPath, ADMIN);
     await this.api.serviceAccount(this.node.path("secrets"), SYSTEM_NAMESPACE, AGENT);
+    // Shared, so that an old and a new stand-in trust each other during a rolling update.
+    writeFileSync(this.node.path("ca.pem"), CertificateAuthority.create().toPem(), { mode: 0o600 });
     writePrimaryConf(this.confPath, this.node.path("ipam"));
     // The bridge plugin forwards nothing by itself; the first pod's traffic to the node needs the node's sysctls.
     await this.node.run(["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], {
@@ -188,7 +191,7 @@ export class Sandbox {
       program: this.options.program,
       name: `ztunnel-${this.ztunnels.length}`,
       meshPath: this.node.path("mesh.yaml"),
-      authorityPath: undefined,
+      authorityPath: this.node.path("ca.pem"),
     });
     this.ztunnels.push(ztunnel);
     return ztunnel;

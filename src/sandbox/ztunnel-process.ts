@@ -12,7 +12,7 @@ export interface ZtunnelOptions {
   readonly name: string;
   readonly meshPath: string;
   /** PEM of the authority that several stand-ins share. */
-  readonly authorityPath: string | undefined;
+  readonly authorityPath: string;
 }
 
 /** A ztunnel that runs on the node as a pod of its own: own netns, own cgroup, the shared socket. */
@@ -36,7 +36,7 @@ export class ZtunnelProcess {
         XDS_ADDRESS: "",
         LOCAL_XDS_PATH: meshPath,
         RUST_LOG: "info,access=debug",
-        ...(authorityPath === undefined ? {} : { STANDIN_CA: authorityPath }),
+        STANDIN_CA: authorityPath,
       },
       cwd: node.dir,
       stdio: ["ignore", "pipe", "pipe"],
