@@ -4,6 +4,7 @@ import { styleText } from "node:util";
 import { Command } from "commander";
 import { type Check, Checks } from "../sandbox/checks.ts";
 import { Demo } from "../sandbox/demo.ts";
+import { PodFollower } from "../sandbox/follower.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
 
 interface DemoOptions {
@@ -86,9 +87,11 @@ async function tell(chart: string, options: DemoOptions): Promise<DemoRun> {
 
 /** Leaves the sandbox up until Ctrl-C, and says how to play with it. */
 async function linger(sandbox: Sandbox, say: (text: string) => void): Promise<void> {
+  new PodFollower(sandbox.api, sandbox.kubelet, say);
   say(`\nThe sandbox stays until Ctrl-C. In another shell:\n`);
   say(`  export KUBECONFIG=${sandbox.kubeconfigPath}\n`);
   say(`  kubectl get pods -A; kubectl label namespace demo istio.io/dataplane-mode=ambient\n`);
+  say(`  kubectl run web --image=any; kubectl delete pod web\n`);
   say(`  tail -f ${sandbox.node.path("agent.log")}\n`);
   say(`  nsenter -t ${sandbox.node.pid} -m -n -p bash      # a shell on the node\n`);
   await new Promise(() => undefined);

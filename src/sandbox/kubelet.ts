@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomBytes } from "node:crypto";
+import { recordOf } from "../kube/json.ts";
 import type { Child } from "../sys/child.ts";
 import type { ApiServer } from "./apiserver/api-server.ts";
 import { AppRemote } from "./app/remote.ts";
@@ -78,6 +79,14 @@ export class Kubelet {
       },
       status: { phase: "Pending" },
     });
+  }
+
+  /** Schedules a pod that somebody else put into the API to this node. */
+  adopt(namespace: string, name: string): void {
+    const pod = this.api.get("Pod", namespace, name);
+    if (pod === undefined) throw new Error(`no pod ${namespace}/${name} in the API`);
+    const spec = { serviceAccountName: "default", ...recordOf(pod.spec), nodeName: NODE_NAME };
+    this.api.put({ ...pod, spec, status: { phase: "Pending" } });
   }
 
   /** Starts a pod that is in the API: sandbox, network, process, status. */
