@@ -14,6 +14,7 @@
 #include "seqpacket.h"
 #include "sockdiag.h"
 #include "socket.h"
+#include "spawn.h"
 #include "sysctl.h"
 #include "watch.h"
 
@@ -73,6 +74,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<nftTable>(exports, "nftTable");
     add<nftSet>(exports, "nftSet");
     add<nftWatch>(exports, "nftWatch");
+
+    add<spawn>(exports, "spawn");
 
     add<seqpacketListen>(exports, "seqpacketListen");
     add<seqpacketConnect>(exports, "seqpacketConnect");

@@ -155,6 +155,32 @@ export interface NftElement {
   readonly comment: string;
 }
 
+export interface SpawnOptions {
+  /** A name without a slash is looked for in the PATH of `env`. */
+  readonly argv: readonly string[];
+  /** "NAME=value": all that the program gets. */
+  readonly env: readonly string[];
+  /** A file in memory, so that `/dev/stdin` works too; without it, /dev/null. */
+  readonly stdin?: Buffer;
+  /** The program and what it started are killed after this many ms. */
+  readonly timeoutMs: number;
+  /** Bytes; more ends the program. */
+  readonly maxStdout: number;
+  /** Bytes; what is kept is the end. */
+  readonly maxStderr: number;
+}
+
+export interface SpawnResult {
+  /** null: ended by a signal. */
+  readonly status: number | null;
+  readonly signal: number | null;
+  /** Why we ended it: "timeout", or "output" for more than `maxStdout`. */
+  readonly stopped: "timeout" | "output" | null;
+  /** UTF-8; what is none is U+FFFD. */
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
 export interface SeqpacketPeer {
   readonly pid: number;
   readonly uid: number;
@@ -262,6 +288,14 @@ export interface NativeBinding {
   nftSet(netns: NetnsArg, family: string, table: string, set: string): NftElement[];
   /** Calls back after committed nf_tables transactions in the netns, until stopped; several may be told as one. */
   nftWatch(netns: NetnsArg, changed: () => void): () => void;
+
+  // -- programs
+  /**
+   * Runs a program to its end, in the netns, in a session of its own, in "/", with no fd but 0 to 2.
+   * Started as by vfork: nothing of this process is copied, so it costs the same for a large one.
+   * Rejects with syscall `setns` when the netns can't be entered, `execve` when the program can't run.
+   */
+  spawn(netns: NetnsArg, options: SpawnOptions): Promise<SpawnResult>;
 
   // -- SEQPACKET
   /**

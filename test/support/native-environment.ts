@@ -30,6 +30,7 @@ native.linkUp(netns, "a0");
 native.linkUp(netns, "b0");
 native.addressAdd(netns, "a0", "10.0.0.1", 24);
 native.tcpConnect(netns, { family: 4, address: "10.0.0.9", port: 1, timeout: 60000 });
+native.spawn(netns, { argv: ["sleep", "60"], env: ["PATH=/usr/bin:/bin"], timeoutMs: 60000, maxStdout: 9, maxStderr: 9 });
 native.close(netns);
 `;
 

@@ -19,8 +19,7 @@ export async function nft(netns: number, text: string): Promise<void> {
 
 function explained(error: unknown, text: string): AgentError {
   if (!(error instanceof ExecError)) return new AgentError("NFT_FAILED", messageOf(error), undefined, { cause: error });
-  // nsenter, which starts nft, ends with 127 when it finds none and 126 when it may not run it.
-  if (error.exitCode === 127 || error.exitCode === 126 || error.code === "EXEC_SPAWN") {
+  if (error.code === "EXEC_SPAWN") {
     return new AgentError("NFT_MISSING", `nft can't be started: ${error.message}`, "install nftables 1.0 or newer", {
       cause: error,
     });

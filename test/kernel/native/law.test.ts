@@ -30,6 +30,7 @@ afterEach(() => {
 const ROUTE = { family: 4, table: 100, type: "local", dst: "0.0.0.0", prefix: 0, oif: 1 } as const;
 const RULE = { family: 4, priority: 5, table: 100, fwmark: 1 } as const;
 const SOCKET = { family: 4, bind: { address: "127.0.0.1", port: 8080 } } as const;
+const PROGRAM = { env: ["PATH=/usr/bin:/bin"], timeoutMs: 5000, maxStdout: 1000, maxStderr: 1000 } as const;
 const QUIET = { packet: () => {}, end: () => {} };
 
 type Call = (addon: NativeBinding) => unknown;
@@ -168,6 +169,10 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
   nftTable: { works: (a) => a.nftTable(netns.fd, "inet", "none"), fails: (a) => a.nftTable(netns.fd, "no", "none") },
   nftSet: { works: (a) => a.nftTables(netns.fd), fails: (a) => a.nftSet(netns.fd, "inet", "none", "none") },
   nftWatch: { works: (a) => a.nftWatch(netns.fd, () => {})(), fails: (a) => a.nftWatch(0, () => {}) },
+  spawn: {
+    works: (a) => a.spawn(netns.fd, { ...PROGRAM, argv: ["true"] }),
+    fails: (a) => a.spawn(netns.fd, { ...PROGRAM, argv: ["/none"] }),
+  },
   seqpacketListen: {
     works: (a) => a.seqpacketListen(join(dir, "a"), 0o600, () => QUIET).close(),
     fails: (a) => a.seqpacketListen(join(dir, "none", "a"), 0o600, () => QUIET),
