@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // /proc/sys/net shows the netns of the thread that opens the file, so both directions need no more
-// than an open inside. In an unprivileged container /proc/sys is mounted read-only; a thread with a
-// mount namespace of its own can make its own view writable without touching anybody else's.
+// than an open inside. In an unprivileged container /proc/sys is mounted read-only; another mount
+// of proc, reachable by nothing but an fd of ours, is writable and changes nobody's view. Where the
+// new mount calls (5.2) are refused, a thread with a mount namespace of its own remounts what it
+// sees.
 #include "sysctl.h"
 
 #include <fcntl.h>
@@ -10,6 +12,7 @@
 #include <sys/statvfs.h>
 
 #include <cerrno>
+#include <mutex>
 
 #include "args.h"
 #include "fault.h"
@@ -34,15 +37,38 @@ std::string pathOf(const std::string& key) {
     return "/proc/sys/" + key;
 }
 
-void write(int netns, const std::string& key, const std::string& value) {
+/** Stands for /proc where a mount of proc is asked for. */
+constexpr int kProc = -1;
+
+/** `root`: an fd of a mount of proc. */
+void write(int root, int netns, const std::string& key, const std::string& value) {
     const std::string what = "set sysctl " + key + " to " + value;
+    const std::string path = root == kProc ? pathOf(key) : pathOf(key).substr(sizeof("/proc"));
     NetnsScope scope(netns);
-    UniqueFd fd(::open(pathOf(key).c_str(), O_WRONLY | O_CLOEXEC));
+    UniqueFd fd(::openat(root == kProc ? AT_FDCWD : root, path.c_str(), O_WRONLY | O_CLOEXEC));
     if (!fd) fail(errno, "open", what);
     // One write: a sysctl reads every write(2) as a whole new value.
     ssize_t written = ::write(fd.get(), value.data(), value.size());
     if (written < 0) fail(errno, "write", what);
     if (static_cast<size_t>(written) != value.size()) fail(EIO, "write", what);
+}
+
+/**
+ * A writable mount of proc that is in no mount namespace: it keeps no other mount alive, as a
+ * lasting copy of our namespace would. Made once for the process; -1 where that is refused.
+ */
+int ownProc() {
+    static std::mutex mutex;
+    static UniqueFd mount;
+    std::lock_guard<std::mutex> lock(mutex);
+    if (mount) return mount.get();
+    UniqueFd context(::fsopen("proc", FSOPEN_CLOEXEC));
+    if (!context || ::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+        return -1;
+    }
+    mount.reset(::fsmount(context.get(), FSMOUNT_CLOEXEC,
+                          MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+    return mount.get();
 }
 
 /** Makes the calling thread's own view of `path` writable. False when `path` is no mount point. */
@@ -97,17 +123,21 @@ Napi::Value sysctlSet(const Napi::CallbackInfo& info) {
     const std::string key = args.string(1, "key");
     const std::string value = args.string(2, "value");
     try {
-        write(netns, key, value);
+        write(kProc, netns, key, value);
         return info.Env().Undefined();
     } catch (const Fault& fault) {
         if (fault.error != EROFS) throw;
+    }
+    if (int proc = ownProc(); proc >= 0) {
+        write(proc, netns, key, value);
+        return info.Env().Undefined();
     }
     runInShortThread([&] {
         const std::string what = "set sysctl " + key + " to " + value;
         ownMountNamespace(what);
         // Some runtimes mount all of /proc read-only instead of binding /proc/sys over itself.
         if (!remountWritable("/proc/sys", what)) remountWritable("/proc", what);
-        write(netns, key, value);
+        write(kProc, netns, key, value);
     });
     return info.Env().Undefined();
 }

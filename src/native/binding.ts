@@ -257,8 +257,9 @@ export interface NativeBinding {
   // -- sysctl, key as a path below /proc/sys/net: "net/ipv4/tcp_fwmark_accept"
   sysctlGet(netns: NetnsArg, key: string): string;
   /**
-   * Directly; where /proc/sys is read-only, from a thread with its own mount namespace in which it is
-   * remounted writable. Throws EROFS or EPERM when that is refused, saying so.
+   * Directly; where /proc/sys is read-only, through another mount of proc that only the addon has, and
+   * where that is refused, from a thread with its own mount namespace in which /proc/sys is remounted
+   * writable. Throws EROFS or EPERM when that is refused too, saying so.
    */
   sysctlSet(netns: NetnsArg, key: string, value: string): void;
 

@@ -46,19 +46,29 @@ describe("with /proc/sys mounted read-only", () => {
   const READ_ONLY_SYS = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys";
   const READ_ONLY_PROC = "mount --bind /proc /proc && mount -o remount,bind,ro /proc";
 
-  /** The result of support/sysctl-jail.ts in its own mount and network namespace. */
-  function inJail(readOnly: string, target: string, ...wrapper: string[]) {
+  /** The result of support/sysctl-jail.ts in namespaces of its own. */
+  function inJail(
+    readOnly: string,
+    target: string,
+    { wrapper = [], namespaces = [] }: { readonly wrapper?: string[]; readonly namespaces?: string[] } = {},
+  ) {
     const program = [...wrapper, process.execPath, "--import", "tsx", "test/support/sysctl-jail.ts", target];
     const script = `${readOnly} && ${program.map((word) => `'${word}'`).join(" ")}`;
-    return JSON.parse(execFileSync("unshare", ["--mount", "--net", "sh", "-c", script], { encoding: "utf8" }));
+    const argv = [...namespaces, "--mount", "--net", "sh", "-c", script];
+    return JSON.parse(execFileSync("unshare", argv, { encoding: "utf8" }));
   }
 
+  // Root of a user namespace may not mount the proc of a pid namespace that is not its own.
+  const NO_OWN_PROC = ["--user", "--map-root-user"];
+
   test.each([
-    ["/proc/sys", READ_ONLY_SYS],
-    ["all of /proc", READ_ONLY_PROC],
-  ])("%s: another netns and the own one are written, the process's own view stays read-only", (_, readOnly) => {
+    ["/proc/sys", READ_ONLY_SYS, []],
+    ["all of /proc", READ_ONLY_PROC, []],
+    ["/proc/sys, and no proc may be mounted", READ_ONLY_SYS, NO_OWN_PROC],
+    ["all of /proc, and no proc may be mounted", READ_ONLY_PROC, NO_OWN_PROC],
+  ])("%s: another netns and the own one are written, the process's own view stays read-only", (_, ro, namespaces) => {
     const refused = expect.stringContaining("EROFS");
-    expect(inJail(readOnly, "other")).toEqual({
+    expect(inJail(ro, "other", { namespaces })).toEqual({
       before: refused,
       set: "done",
       value: "1",
@@ -66,7 +76,7 @@ describe("with /proc/sys mounted read-only", () => {
       after: refused,
       mountNamespaces: 1,
     });
-    expect(inJail(readOnly, "own")).toMatchObject({
+    expect(inJail(ro, "own", { namespaces })).toMatchObject({
       before: refused,
       set: "done",
       value: "1",
@@ -76,7 +86,9 @@ describe("with /proc/sys mounted read-only", () => {
   });
 
   test("without CAP_SYS_ADMIN the error says what was refused", () => {
-    const result = inJail(READ_ONLY_SYS, "own", "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin");
+    const result = inJail(READ_ONLY_SYS, "own", {
+      wrapper: ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"],
+    });
     expect(result).toMatchObject({
       set:
         "EPERM set sysctl net/ipv4/tcp_fwmark_accept to 1: Operation not permitted: " +
