@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readdirSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 
 /** Kinds of fd that the addon makes; pipes and eventfds belong to Node and to the test runner. */
 const OURS = /^(net:|socket:|anon_inode:\[pidfd\]|pidfd:|\/dev\/null)/;
@@ -18,12 +18,23 @@ export function ourFds(): readonly string[] {
   return found;
 }
 
-/** The netns of every thread of this process, each once. */
+/** PF_EXITING: the kernel lets a joiner go on before a thread has given its namespaces back. */
+const EXITING = 0x4;
+
+function exiting(thread: string): boolean {
+  const stat = readFileSync(`/proc/self/task/${thread}/stat`, "latin1");
+  // state, ppid, pgrp, session, tty, tpgid, flags: what follows the name in parentheses.
+  const flags = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[6]);
+  return (flags & EXITING) !== 0;
+}
+
+/** The netns of every thread of this process that can still run code, each once. */
 export function threadNetns(): readonly string[] {
   const found = new Set<string>();
   for (const thread of readdirSync("/proc/self/task")) {
     try {
-      found.add(readlinkSync(`/proc/self/task/${thread}/ns/net`));
+      const netns = readlinkSync(`/proc/self/task/${thread}/ns/net`);
+      if (!exiting(thread)) found.add(netns);
     } catch {
       // A thread that has ended meanwhile.
     }
