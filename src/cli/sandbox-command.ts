@@ -57,7 +57,8 @@ async function tell(chart: string, options: DemoOptions): Promise<DemoRun> {
     const with_ = options.ztunnel === undefined ? "the stand-in ztunnel" : options.ztunnel;
     say(`\n${paint("bold", `Sandbox: one node, chart ${chart}, ${with_}`)}\n`);
     sandbox = await Sandbox.create({
-      program: fileURLToPath(import.meta.url),
+      // Beside this file in dist/, whichever part of the bundle this is.
+      program: fileURLToPath(new URL("agent.mjs", import.meta.url)),
       chart,
       ztunnel: options.ztunnel,
     });
