@@ -227,6 +227,11 @@ export interface Dataplane {
   proxiedConnections(netns: NetnsHandle): number;
   /** Removes everything of ours. Idempotent. */
   release(netns: NetnsHandle): Promise<void>;
+  /**
+   * Calls back when anything that capture depends on may have changed in the netns: nf_tables, rules,
+   * routes. One or two fds per netns; coalesced. Our own changes may be told too.
+   */
+  watch(netns: NetnsHandle, changed: () => void): Stop;
 }
 
 /** Host side: probes from this node reach enrolled pods directly. Entries are owned by pod uid. */

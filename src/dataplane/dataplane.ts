@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { type Clock, systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
 import { ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
+import type { Stop } from "../core/disposable.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
 import type {
   CaptureSpec,
@@ -20,6 +22,7 @@ import { NftablesEngine } from "./nftables/engine.ts";
 import { addRouting, families, missingRouting, removeRouting, routingPresent } from "./routes.ts";
 import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
 import { upstreamPresent } from "./upstream.ts";
+import { watchNetns } from "./watch.ts";
 
 export interface DataplaneOptions {
   readonly binding: NativeBinding;
@@ -28,6 +31,7 @@ export interface DataplaneOptions {
   readonly config: Pick<Config, "engine">;
   /** In tests; by default every engine there is. */
   readonly engines?: readonly Engine[];
+  readonly clock?: Clock;
 }
 
 /** TCP states in which bytes may still flow: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT. */
@@ -152,6 +156,11 @@ export class NodeDataplane implements Dataplane {
     if (upstreamPresent(binding, netns.fd)) return;
     removeRouting(binding, netns.fd);
     restoreSysctls(binding, netns.fd, letters);
+  }
+
+  watch(netns: NetnsHandle, changed: () => void): Stop {
+    const { binding, clock = systemClock } = this.options;
+    return watchNetns(binding, clock, netns.fd, changed);
   }
 
   /** Gives back what the process holds; pods stay captured. */

@@ -249,6 +249,7 @@ export class FakeDataplane implements Dataplane {
   readonly kernel = new Map<string, { mode: CaptureMode; prepared: boolean; spec: string | undefined }>();
   captureError: Error | undefined;
   proxied = 0;
+  readonly watchers = new Map<() => void, string>();
 
   constructor(private readonly journal: string[]) {}
   async start() {
@@ -290,6 +291,15 @@ export class FakeDataplane implements Dataplane {
   async release(netns: NetnsHandle): Promise<void> {
     this.journal.push(`release ${netns.id}`);
     this.kernel.delete(netns.id);
+  }
+  watch(netns: NetnsHandle, changed: () => void) {
+    const watcher = () => changed();
+    this.watchers.set(watcher, netns.id);
+    return () => void this.watchers.delete(watcher);
+  }
+  /** Somebody changed the kernel in this netns. */
+  touched(netnsId: string): void {
+    for (const [watcher, id] of [...this.watchers]) if (id === netnsId) watcher();
   }
 }
 
