@@ -13,6 +13,8 @@ import { Roster } from "./roster.ts";
 import { Sweep } from "./sweep.ts";
 
 const SWEEP_MS = 30_000;
+/** Codes of pods that are not captured for reasons outside this agent. */
+const NOT_OURS = new Set(["NO_ZTUNNEL", "ANNOTATION_INVALID", "POD_NOT_CAPTURABLE"]);
 const STOP_DEADLINE_MS = 2_500;
 
 /**
@@ -60,12 +62,14 @@ export class Agent {
     this.stops.push(cluster.onPod((change) => this.podChanged(change)));
     this.stops.push(cluster.onNamespace((change) => this.namespaceChanged(change)));
     ztunnel.serve(() => this.roster.snapshot(), {
-      acked: (uid, _connection, netns) => this.ztunnelAcked(uid, netns),
+      acked: (uid, connection, netns) => this.ztunnelAcked(uid, connection, netns),
       refused: (uid, _connection, reason) => this.ztunnelRefused(uid, reason),
       changed: () => this.ztunnelChanged(),
     });
     this.serving = true;
-    for (const pod of cluster.pods()) this.reconciler.queue.trigger(pod.uid);
+    for (const { uid } of cluster.pods()) this.reconciler.queue.trigger(uid);
+    // Also what was adopted and has been deleted since: its delete event came before we listened.
+    for (const { uid } of this.roster.all()) this.reconciler.queue.trigger(uid);
     this.reconciler.queue.start();
     this.sweep.start();
     await this.publication.write();
@@ -78,6 +82,7 @@ export class Agent {
     this.sweep.stop();
     for (const stop of this.stops.splice(0)) stop();
     await this.reconciler.queue.stop(STOP_DEADLINE_MS);
+    this.reconciler.lookup.close();
     await this.publication.write(true);
     await this.parts.ztunnel.stop();
     await this.parts.cluster.stop();
@@ -90,19 +95,23 @@ export class Agent {
     return census(this.parts, this.roster);
   }
 
-  /** What is missing for readiness; empty = ready. A pod that waits only for ztunnel does not count. */
+  /**
+   * What is missing for readiness; empty = ready. A pod that waits only for ztunnel does not count, nor
+   * one that its own author has made impossible: a tenant must not hold up the node.
+   */
   missing(): string[] {
     if (!this.serving) return ["agent: still reading the cluster and the kernel"];
     return this.pods()
-      .filter(({ state, reason }) => state === "failing" || (state === "pending" && reason !== "NO_ZTUNNEL"))
-      .filter(({ ips }) => ips.length > 0)
+      .filter(({ state }) => state === "failing" || state === "pending")
+      .filter(({ reason }) => !NOT_OURS.has(reason))
+      .filter(({ ips, phase }) => ips.length > 0 && phase === "Running")
       .map(({ pod, reason }) => `pod ${pod}: ${reason}`);
   }
 
   /** Rebuilds the roster from the kernel: one pass over /proc, one look into each netns. */
   private async adopt(): Promise<void> {
     const { cluster, finder, dataplane, probes, logger, config } = this.parts;
-    const candidates = [...cluster.pods()].filter((pod) => !pod.hostNetwork && !isTerminal(pod) && pod.ips.length > 0);
+    const candidates = [...cluster.pods()].filter((pod) => !pod.hostNetwork && !isTerminal(pod));
     const found = await finder.find(candidates);
     const owners = new Map<string, readonly string[]>();
     let adopted = 0;
@@ -122,6 +131,8 @@ export class Agent {
       const enrollment = this.roster.ensure(pod);
       enrollment.annotation = annotationOf(pod);
       enrollment.adoptNetns(handle);
+      // Announced as captured: then it is captured before anything else, with or without a ztunnel.
+      if (ours || enrollment.annotation === "enabled") enrollment.capturedNetns = handle.id;
       if (!ours) {
         const unannounced = enrollment.annotation === null && pod.phase === "Running";
         enrollment.late = ambient && unannounced && this.startedUnseen(pod);
@@ -179,10 +190,11 @@ export class Agent {
     }
   }
 
-  private ztunnelAcked(uid: string, netns: NetnsId | undefined): void {
+  private ztunnelAcked(uid: string, connection: number, netns: NetnsId | undefined): void {
     const enrollment = this.roster.get(uid);
     if (enrollment === undefined || netns === undefined) return;
     enrollment.ackedNetns = netns;
+    enrollment.ackedConnection = connection;
     if (enrollment.state !== "enrolled" || enrollment.failure !== undefined) this.reconciler.queue.trigger(uid);
   }
 
@@ -194,14 +206,18 @@ export class Agent {
   }
 
   private ztunnelChanged(): void {
-    const ready = this.parts.ztunnel.connections().some((connection) => connection.ready);
+    const connections = this.parts.ztunnel.connections();
+    const ready = connections.some((connection) => connection.ready);
     if (ready) {
       for (const { uid, state } of this.roster.all()) {
         if (state === "pending") this.reconciler.queue.trigger(uid);
       }
     } else {
-      // The next ztunnel gets them all in its snapshot.
-      for (const enrollment of this.roster.all()) enrollment.ackedNetns = undefined;
+      // The next ztunnel gets them all in its snapshot; what it has acked of that already counts.
+      const live = new Set<number | undefined>(connections.map(({ id }) => id));
+      for (const enrollment of this.roster.all()) {
+        if (!live.has(enrollment.ackedConnection)) enrollment.ackedNetns = undefined;
+      }
     }
     this.countSoon();
   }

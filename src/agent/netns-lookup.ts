@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Clock } from "../core/clock.ts";
 import type { Pod } from "../core/pod.ts";
 import type { NetnsFinder, NetnsHandle } from "../core/ports.ts";
 
@@ -8,22 +9,57 @@ interface Request {
   reject(error: unknown): void;
 }
 
+interface Kept {
+  readonly handle: NetnsHandle;
+  /** Monotonic ms. */
+  readonly until: number;
+}
+
+/** How long a netns found on the way may wait for its pod's turn; the sweep is no fresher. */
+const FRESH_MS = 5_000;
+
 /**
  * Collects lookups that arrive while a pass over /proc is under way, and answers them all with the
- * next one: 200 pods labelled at once cost two passes, not 200.
+ * next one. A pass also looks for the pods whose turn comes later, and keeps what it finds for them: 200
+ * pods labelled at once cost two passes, not one for every few that are worked on at the same time.
  */
 export class NetnsLookup {
   private waiting: Request[] = [];
   private running = false;
+  private closed = false;
+  private readonly kept = new Map<string, Kept>();
 
-  constructor(private readonly finder: NetnsFinder) {}
+  /** `soon`: pods that will be looked up, as far as is known now. */
+  constructor(
+    private readonly finder: NetnsFinder,
+    private readonly clock: Clock,
+    private readonly soon: () => Iterable<Pod>,
+  ) {}
 
   /** The pod's netns, owned by the caller; undefined when no process of the pod is found. */
   find(pod: Pod): Promise<NetnsHandle | undefined> {
+    const kept = this.kept.get(pod.uid);
+    this.kept.delete(pod.uid);
+    if (kept !== undefined && this.clock.now() < kept.until) return Promise.resolve(kept.handle);
+    kept?.handle.close();
     return new Promise((resolve, reject) => {
       this.waiting.push({ pod, resolve, reject });
       if (!this.running) void this.drain();
     });
+  }
+
+  /** Gives back what nobody came for. */
+  close(): void {
+    this.closed = true;
+    this.drop(() => true);
+  }
+
+  private drop(which: (kept: Kept) => boolean): void {
+    for (const [uid, kept] of this.kept) {
+      if (!which(kept)) continue;
+      this.kept.delete(uid);
+      kept.handle.close();
+    }
   }
 
   private async drain(): Promise<void> {
@@ -40,6 +76,7 @@ export class NetnsLookup {
 
   private async answer(batch: readonly Request[]): Promise<void> {
     const pods = new Map(batch.map(({ pod }) => [pod.uid, pod]));
+    for (const pod of this.soon()) if (!this.kept.has(pod.uid)) pods.set(pod.uid, pods.get(pod.uid) ?? pod);
     let found: Map<string, NetnsHandle>;
     try {
       found = await this.finder.find([...pods.values()]);
@@ -56,5 +93,17 @@ export class NetnsLookup {
       else request.resolve(handle);
       handed.add(uid);
     }
+    this.keep([...found].filter(([uid]) => !handed.has(uid)));
+  }
+
+  private keep(found: readonly (readonly [string, NetnsHandle])[]): void {
+    if (found.length === 0) return;
+    const until = this.clock.now() + FRESH_MS;
+    for (const [uid, handle] of found) {
+      this.kept.get(uid)?.handle.close();
+      this.kept.set(uid, { handle, until });
+    }
+    if (this.closed) this.drop(() => true);
+    else this.clock.after(FRESH_MS, () => this.drop((kept) => kept.until <= this.clock.now()));
   }
 }

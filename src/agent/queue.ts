@@ -48,6 +48,11 @@ export class KeyedQueue {
     return this.urgent.length + this.normal.length + this.active;
   }
 
+  /** Keys whose turn has not come yet. */
+  get queued(): readonly string[] {
+    return [...this.urgent, ...this.normal];
+  }
+
   /** Failed passes since the last success. */
   attempts(key: string): number {
     return this.entries.get(key)?.attempts ?? 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { AgentError } from "../core/errors.ts";
+import { AgentError, messageOf } from "../core/errors.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
-import type { NetnsHandle } from "../core/ports.ts";
+import type { CaptureSpec, NetnsHandle, RedirectionState } from "../core/ports.ts";
 import { Announcer, annotationOf } from "./announcer.ts";
 import { captureSpec, eligibilityOf } from "./desire.ts";
 import { Enroller, netnsNotFound } from "./enroll.ts";
@@ -13,6 +13,10 @@ import type { Roster } from "./roster.ts";
 import { Unenroller } from "./unenroll.ts";
 
 const CONCURRENCY = 16;
+/** How often open proxied connections are counted while a pod drains, in ms. */
+const DRAIN_POLL_MS = 100;
+/** How long a pass waits for the API server to take an annotation, in ms. */
+const ANNOTATE_MS = 3000;
 const BACKOFF = { initialMs: 50, maxMs: 15_000, jitter: 0.2 };
 
 /**
@@ -31,7 +35,7 @@ export class Reconciler {
     private readonly roster: Roster,
     private readonly changed: () => void,
   ) {
-    this.lookup = new NetnsLookup(parts.finder);
+    this.lookup = new NetnsLookup(parts.finder, parts.clock, () => this.lookupsToCome());
     this.enroller = new Enroller(parts);
     this.unenroller = new Unenroller(parts);
     this.announcer = new Announcer(parts);
@@ -51,8 +55,12 @@ export class Reconciler {
     return this.parts.cluster.pod(uid) ?? (admitted ? enrollment.pod : undefined);
   }
 
-  private wanted(pod: Pod): boolean {
-    return eligibilityOf(this.parts.config, this.parts.cluster, pod).verdict === "ambient";
+  /** Pods that wait for their first pass: it will need their netns. */
+  private *lookupsToCome(): Iterable<Pod> {
+    for (const uid of this.queue.queued) {
+      const pod = this.pod(uid);
+      if (pod !== undefined && this.roster.get(uid) === undefined && this.wanted(pod)) yield pod;
+    }
   }
 
   private async pass(uid: string): Promise<void> {
@@ -82,15 +90,52 @@ export class Reconciler {
     // Without an address there is nothing to verify; the next update of the pod brings it.
     if (enrollment.ips.length === 0) return;
     const netns = await this.netnsOf(enrollment);
-    const { spec, warnings } = captureSpec(this.parts.config, enrollment.pod, enrollment.ips, this.parts.nameservers);
-    if (JSON.stringify(warnings) !== JSON.stringify(enrollment.warnings)) {
-      for (const warning of warnings) this.parts.logger.warn(warning, { pod: enrollment.name });
-      enrollment.warnings = warnings;
-    }
+    const { spec, problem } = this.specOf(enrollment);
     await this.enroller.enroll(enrollment, netns, spec);
     enrollment.lost = false;
-    await this.announcer.annotate(enrollment, "enabled");
-    await this.announcer.enrolled(enrollment);
+    enrollment.watchNetns((held) =>
+      this.parts.dataplane.watch(held, () => {
+        this.queue.trigger(enrollment.uid);
+      }),
+    );
+    if (problem !== undefined) throw problem;
+    if (enrollment.servesCniAdd) {
+      // The runtime waits for the capture, not for the API server: the annotation has a pass of its own.
+      enrollment.inCniAdd = false;
+      this.queue.trigger(enrollment.uid);
+      return;
+    }
+    await this.annotate(enrollment, "enabled");
+    this.announcer.enrolled(enrollment);
+  }
+
+  /**
+   * What the pod's traffic must be. A pod that is captured already stays captured, as it was or without
+   * its own settings, when one of its annotations has become invalid: `problem` is then thrown later.
+   */
+  private specOf(enrollment: Enrollment): { readonly spec: CaptureSpec; readonly problem?: unknown } {
+    const { config, nameservers } = this.parts;
+    try {
+      const { spec, warnings } = captureSpec(config, enrollment.pod, enrollment.ips, nameservers);
+      this.announcer.warn(enrollment, warnings);
+      return { spec };
+    } catch (problem) {
+      if (!enrollment.wasCaptured) throw problem;
+      const plain = { ...enrollment.pod, annotations: {} };
+      const spec = enrollment.spec ?? captureSpec(config, plain, enrollment.ips, nameservers).spec;
+      return { spec, problem };
+    }
+  }
+
+  /** Bounded, since a pass holds a place that other pods wait for; a slow patch is tried again later. */
+  private async annotate(enrollment: Enrollment, value: RedirectionState | null): Promise<void> {
+    const { clock } = this.parts;
+    await new Promise<void>((resolve, reject) => {
+      const cancel = clock.after(ANNOTATE_MS, () => {
+        reject(new AgentError("KUBE_SLOW", `annotating ${enrollment.name} took longer than ${ANNOTATE_MS} ms`));
+      });
+      this.announcer.annotate(enrollment, value).then(resolve, reject).finally(cancel);
+    });
   }
 
   private async netnsOf(enrollment: Enrollment): Promise<NetnsHandle> {
@@ -112,37 +157,33 @@ export class Reconciler {
 
   /** After a failed pass: a pod that is not captured must not be announced as captured. */
   private async notCaptured(enrollment: Enrollment, error: unknown): Promise<void> {
-    const { netns, spec } = enrollment;
-    const captured =
-      !enrollment.lost &&
-      netns !== undefined &&
-      spec !== undefined &&
-      this.parts.dataplane.observe(netns, spec).mode === "captured";
-    if (!captured) {
+    if (!this.isCaptured(enrollment)) {
       enrollment.state = "pending";
       enrollment.abandonSandbox();
-      await this.announcer.annotate(enrollment, "pending").catch((reason: unknown) => {
-        this.parts.logger.warn("annotating a pending pod", { pod: enrollment.name, reason: String(reason) });
+      await this.annotate(enrollment, "pending").catch((reason: unknown) => {
+        this.parts.logger.warn("annotating a pending pod", { pod: enrollment.name, reason: messageOf(reason) });
       });
     }
-    await this.announcer.failed(enrollment, error);
+    this.announcer.failed(enrollment, error);
+  }
+
+  private isCaptured({ lost, netns, spec }: Enrollment): boolean {
+    if (lost || netns === undefined || spec === undefined) return false;
+    try {
+      return this.parts.dataplane.observe(netns, spec).mode === "captured";
+    } catch {
+      // What can't be read can't be announced; the pass has failed with the reason already.
+      return false;
+    }
   }
 
   private async leave(enrollment: Enrollment): Promise<void> {
     enrollment.takeOffer();
     const netns = enrollment.netns ?? (await this.lookup.find(enrollment.pod));
     if (netns !== undefined) enrollment.adoptNetns(netns);
-    const done = await this.unenroller.unenroll(
-      enrollment,
-      netns,
-      () => this.announcer.annotate(enrollment, null),
-      () => {
-        const pod = this.parts.cluster.pod(enrollment.uid);
-        return pod !== undefined && !isTerminal(pod) && this.wanted(pod);
-      },
-    );
+    const done = await this.unenroller.unenroll(enrollment, netns, () => this.annotate(enrollment, null));
     if (done) this.roster.remove(enrollment.uid);
-    else this.queue.trigger(enrollment.uid);
+    else this.parts.clock.after(DRAIN_POLL_MS, () => this.queue.trigger(enrollment.uid));
     this.changed();
   }
 
@@ -150,12 +191,12 @@ export class Reconciler {
     if (known === undefined) {
       if (pod === undefined || annotationOf(pod) === null) return;
       // Ended while no agent was running: only the annotation is left of it.
-      await this.announcer.annotate(this.roster.ensure(pod), null);
+      await this.annotate(this.roster.ensure(pod), null);
     } else {
       // The terminal status may have lost its addresses: the record still has them.
       if (pod !== undefined && pod.ips.length > 0) known.pod = pod;
       await this.unenroller.forget(known);
-      if (pod !== undefined) await this.announcer.annotate(known, null);
+      if (pod !== undefined) await this.annotate(known, null);
     }
     this.roster.remove(uid);
     this.changed();
@@ -168,7 +209,7 @@ export class Reconciler {
     const fields = {
       pod: enrollment?.name ?? uid,
       code,
-      error: error instanceof Error ? error.message : String(error),
+      error: messageOf(error),
       retryMs: Math.round(retryMs),
     };
     // The first failures are news, the hundredth is not.
