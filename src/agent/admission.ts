@@ -83,6 +83,11 @@ export class Admission implements CniHandler {
     } finally {
       enrollment.inCniAdd = false;
     }
+    // The pass may have found that the pod has been deleted or is no longer wanted: that is no capture.
+    const captured = this.roster.get(pod.uid) === enrollment && enrollment.capturedNetns === handle.id;
+    if (!captured || enrollment.state !== "enrolled") {
+      throw retry("POD_CHANGED", `pod ${enrollment.name} was changed or deleted while it was being captured`);
+    }
   }
 
   /**

@@ -12,7 +12,7 @@ export function annotationOf(pod: Pod): RedirectionState | null {
   return value === "enabled" || value === "pending" ? value : null;
 }
 
-/** Tells the cluster where a pod stands: annotation and Events. */
+/** Tells the cluster where a pod stands: annotation and Events. Nobody waits for an Event. */
 export class Announcer {
   constructor(private readonly parts: Parts) {}
 
@@ -42,34 +42,44 @@ export class Announcer {
   }
 
   /** Notes a failed pass; an Event is posted when the failure is new or another one. */
-  async failed(enrollment: Enrollment, error: unknown): Promise<void> {
+  failed(enrollment: Enrollment, error: unknown): void {
     const code = codeOf(error);
     const message = messageOf(error);
     const known = enrollment.failure?.code === code;
     enrollment.failure = { code, message, since: known ? (enrollment.failure?.since ?? Date.now()) : Date.now() };
     if (known) return;
     const remedy = error instanceof AgentError && error.remedy !== undefined ? ` (${error.remedy})` : "";
-    await this.parts.cluster.event(enrollment.pod, {
+    void this.parts.cluster.event(enrollment.pod, {
       type: "Warning",
       reason: "AmbientEnrollmentFailed",
       message: `${code}: ${message}${remedy}`,
     });
   }
 
+  /** Says once what of the pod's settings or addresses is not heeded. */
+  warn(enrollment: Enrollment, warnings: readonly string[]): void {
+    const news = warnings.filter((warning) => !enrollment.warnings.includes(warning));
+    enrollment.warnings = warnings;
+    for (const message of news) {
+      this.parts.logger.warn(message, { pod: enrollment.name });
+      void this.parts.cluster.event(enrollment.pod, { type: "Warning", reason: "AmbientNotHeeded", message });
+    }
+  }
+
   /** Notes success; an Event only where there was a failure, or a capture that came late. */
-  async enrolled(enrollment: Enrollment): Promise<void> {
+  enrolled(enrollment: Enrollment): void {
     const failure = enrollment.failure;
     enrollment.failure = undefined;
     if (enrollment.late) {
       enrollment.late = false;
       this.parts.metrics.count("ambient_cni_late_captures_total");
-      await this.parts.cluster.event(enrollment.pod, {
+      void this.parts.cluster.event(enrollment.pod, {
         type: "Warning",
         reason: "AmbientCapturedLate",
         message: "the pod started while the agent was away; its connections until now were not in the mesh",
       });
     } else if (failure !== undefined) {
-      await this.parts.cluster.event(enrollment.pod, {
+      void this.parts.cluster.event(enrollment.pod, {
         type: "Normal",
         reason: "AmbientEnrolled",
         message: `captured by ${enrollment.engine ?? "?"} after ${Math.round((Date.now() - failure.since) / 1000)} s`,

@@ -9,6 +9,7 @@ export interface PodStatus {
   readonly uid: string;
   readonly pod: string;
   readonly ips: readonly string[];
+  readonly phase: string;
   readonly state: "enrolled" | "pending" | "failing" | "draining" | "none" | "sidecar";
   /** Stable word: why it is (not) in the mesh, or the failure's code. */
   readonly reason: string;
@@ -38,6 +39,7 @@ export function census(parts: Parts, roster: Roster): PodStatus[] {
       uid: pod.uid,
       pod: podKey(pod),
       ips: pod.ips,
+      phase: pod.phase,
       state,
       reason: failure?.code ?? reason,
       detail: failure?.message ?? detail,

@@ -45,7 +45,9 @@ export function captureSpec(
     probeIpv4: config.probeIpv4,
     probeIpv6: config.probeIpv6,
   };
-  return { spec, warnings: overrides.warnings };
+  const ipv6 = config.ipv6 ? [] : ips.filter((ip) => ip.includes(":"));
+  const open = ipv6.map((ip) => `traffic of ${ip} is not captured: AMBIENT_IPV6 is false on this node`);
+  return { spec, warnings: [...overrides.warnings, ...open] };
 }
 
 /** Addresses of the spec that this node captures. */

@@ -29,23 +29,31 @@ export class Enroller {
     const observed = this.parts.dataplane.observe(netns, spec);
     if (observed.mode === "captured") {
       enrollment.engine = observed.engine ?? this.parts.dataplane.engine;
-      await this.exempt(enrollment, spec);
-      await this.introduce(enrollment, netns);
-    } else if (observed.mode === "absent") {
+      this.captured(enrollment, netns, spec);
+    } else if (observed.mode === "absent" && !enrollment.wasCaptured) {
       await this.captureAnew(enrollment, netns, spec);
+      this.captured(enrollment, netns, spec);
     } else {
-      if (observed.mode === "differs" && enrollment.state === "enrolled" && sameSpec(enrollment.spec, spec)) {
+      if (enrollment.state === "enrolled" && sameSpec(enrollment.spec, spec)) {
         this.parts.metrics.count("ambient_cni_drift_repairs_total", { what: "capture" });
-        this.parts.logger.warn("capture differs from what it should be; repairing", {
+        this.parts.logger.warn("capture is not what it should be; repairing", {
           pod: enrollment.name,
+          found: observed.mode,
           differences: observed.differences,
         });
       }
-      await this.exempt(enrollment, spec);
+      // Capture before anything that may fail: without a ztunnel the pod's connections are refused.
       enrollment.engine = await this.parts.dataplane.capture(netns, spec);
-      await this.introduce(enrollment, netns);
+      this.captured(enrollment, netns, spec);
     }
+    await this.introduce(enrollment, netns);
+    await this.exempt(enrollment, spec);
+  }
+
+  private captured(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): void {
     enrollment.spec = spec;
+    enrollment.capturedNetns = netns.id;
+    enrollment.drainUntil = undefined;
     enrollment.state = "enrolled";
     enrollment.enrolledAt ??= Date.now();
   }
@@ -64,8 +72,7 @@ export class Enroller {
         name: "add to ztunnel",
         apply: async () => {
           if (enrollment.acked) return;
-          await ztunnel.add(enrollment.workload, netns);
-          enrollment.ackedNetns = netns.id;
+          await this.introduceTo(enrollment, netns);
         },
         undo: async () => {
           // What a snapshot told ztunnel stays told: the retry needs it, and unenrolling sends the del.
@@ -111,8 +118,13 @@ export class Enroller {
   /** Makes sure that a captured pod is known to ztunnel, once one is connected. */
   private async introduce(enrollment: Enrollment, netns: NetnsHandle): Promise<void> {
     if (enrollment.acked || !this.parts.ztunnel.connections().some(({ ready }) => ready)) return;
+    await this.introduceTo(enrollment, netns);
+  }
+
+  private async introduceTo(enrollment: Enrollment, netns: NetnsHandle): Promise<void> {
     await this.parts.ztunnel.add(enrollment.workload, netns);
     enrollment.ackedNetns = netns.id;
+    enrollment.ackedConnection = undefined;
   }
 
   private async exempt(enrollment: Enrollment, spec: CaptureSpec): Promise<void> {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Stop } from "../core/disposable.ts";
 import { type Pod, podKey } from "../core/pod.ts";
 import type { CaptureSpec, EngineName, NetnsHandle, NetnsId, RedirectionState, Workload } from "../core/ports.ts";
 
@@ -28,8 +29,13 @@ export class Enrollment {
   admittedUntil = 0;
   spec: CaptureSpec | undefined;
   engine: EngineName | undefined;
-  /** The netns for which a ztunnel has acked an add. */
+  /** The netns for which a ztunnel has acked an add, and on which connection, where that is known. */
   ackedNetns: NetnsId | undefined;
+  ackedConnection: number | undefined;
+  /** The netns in which this pod has been captured before: there it is only repaired, never let out. */
+  capturedNetns: NetnsId | undefined;
+  /** While draining: when open connections are cut, on the clock of the agent, ms. */
+  drainUntil: number | undefined;
   /** Addresses that the probe exemption holds for this pod. */
   exemptIps: readonly string[] = [];
   /** What the annotation says as far as we wrote or read it. */
@@ -45,6 +51,7 @@ export class Enrollment {
   enrolledAt: number | undefined;
   /** Captured by the watch though its ADD should have done it. */
   late = false;
+  private watched: { readonly netns: NetnsId; readonly stop: Stop } | undefined;
   private handle: NetnsHandle | undefined;
   private offered: NetnsHandle | undefined;
   private cniIps: readonly string[] = [];
@@ -92,7 +99,7 @@ export class Enrollment {
    * throw that sandbox away, so no retry may use its netns or addresses.
    */
   abandonSandbox(): void {
-    if (!this.inCniAdd || this.handle?.id !== this.cniNetns) return;
+    if (!this.servesCniAdd) return;
     this.cniIps = [];
     this.admittedUntil = 0;
     this.dropNetns();
@@ -104,6 +111,23 @@ export class Enrollment {
 
   get acked(): boolean {
     return this.handle !== undefined && this.ackedNetns === this.handle.id;
+  }
+
+  /** True where a failure must leave the pod captured: it was captured in this very netns. */
+  get wasCaptured(): boolean {
+    return this.handle !== undefined && this.capturedNetns === this.handle.id;
+  }
+
+  /** True while the ADD that offered the held netns has not been answered. */
+  get servesCniAdd(): boolean {
+    return this.inCniAdd && this.handle !== undefined && this.handle.id === this.cniNetns;
+  }
+
+  /** Has `watch` called for the held netns, once. */
+  watchNetns(watch: (netns: NetnsHandle) => Stop): void {
+    if (this.handle === undefined || this.watched?.netns === this.handle.id) return;
+    this.watched?.stop();
+    this.watched = { netns: this.handle.id, stop: watch(this.handle) };
   }
 
   /** Leaves a handle for the next pass over this pod to take: a pass under way keeps the one it has. */
@@ -130,16 +154,23 @@ export class Enrollment {
       handle.close();
       return false;
     }
+    this.unwatch();
     this.handle = handle;
     held?.close();
     return held !== undefined;
   }
 
   dropNetns(): void {
+    this.unwatch();
     this.offered?.close();
     this.offered = undefined;
     this.handle?.close();
     this.handle = undefined;
     this.ackedNetns = undefined;
+  }
+
+  private unwatch(): void {
+    this.watched?.stop();
+    this.watched = undefined;
   }
 }

@@ -63,6 +63,10 @@ export class Reconciler {
     }
   }
 
+  private wanted(pod: Pod): boolean {
+    return eligibilityOf(this.parts.config, this.parts.cluster, pod).verdict === "ambient";
+  }
+
   private async pass(uid: string): Promise<void> {
     const pod = this.pod(uid);
     const known = this.roster.get(uid);
@@ -181,6 +185,9 @@ export class Reconciler {
     enrollment.takeOffer();
     const netns = enrollment.netns ?? (await this.lookup.find(enrollment.pod));
     if (netns !== undefined) enrollment.adoptNetns(netns);
+    // Adopted at start, and unlabelled since: its own settings don't matter any more.
+    const plain = { ...enrollment.pod, annotations: {} };
+    enrollment.spec ??= captureSpec(this.parts.config, plain, enrollment.ips, this.parts.nameservers).spec;
     const done = await this.unenroller.unenroll(enrollment, netns, () => this.annotate(enrollment, null));
     if (done) this.roster.remove(enrollment.uid);
     else this.parts.clock.after(DRAIN_POLL_MS, () => this.queue.trigger(enrollment.uid));

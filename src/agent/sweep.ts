@@ -42,6 +42,16 @@ export class Sweep {
 
   /** One sweep, now. */
   async run(): Promise<void> {
+    try {
+      await this.resolve();
+    } finally {
+      for (const { uid } of this.roster.all()) this.reconciler.queue.trigger(uid);
+      this.swept();
+    }
+  }
+
+  /** Compares each mesh pod's netns with the one held. */
+  private async resolve(): Promise<void> {
     const wanted = [...this.parts.cluster.pods()].filter((pod) => this.inMesh(pod));
     const found = await this.parts.finder.find(wanted);
     for (const pod of wanted) {
@@ -62,8 +72,6 @@ export class Sweep {
       }
       this.reconciler.queue.trigger(pod.uid);
     }
-    for (const { uid } of this.roster.all()) this.reconciler.queue.trigger(uid);
-    this.swept();
   }
 
   private inMesh(pod: Pod): boolean {

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import { codeOf, messageOf } from "../core/errors.ts";
 import type { NetnsHandle } from "../core/ports.ts";
 import { netnsNotFound } from "./enroll.ts";
 import type { Enrollment } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";
-
-/** How often open proxied connections are counted while a pod drains, in ms. */
-const DRAIN_POLL_MS = 100;
 
 /** Takes pods out of the mesh again. */
 export class Unenroller {
@@ -14,50 +12,68 @@ export class Unenroller {
   /**
    * A living pod whose label went: stop capturing, tell the cluster, let proxied connections end (up to
    * the drain time), then take it from ztunnel and remove our state. Nothing is left behind.
-   * @param wantedAgain asked while draining; true ends the pass at once, the next one captures again.
-   * @returns false when the pod is wanted again.
+   * @returns false while connections are still open: come back soon. Waiting here would hold a place in
+   * the queue that other pods need.
    */
   async unenroll(
     enrollment: Enrollment,
     netns: NetnsHandle | undefined,
     annotate: () => Promise<void>,
-    wantedAgain: () => boolean,
   ): Promise<boolean> {
-    const { dataplane, ztunnel, probes, config, logger } = this.parts;
-    if (netns === undefined) throw netnsNotFound(enrollment);
-    const began = performance.now();
-    if (dataplane.present(netns)) {
-      enrollment.state = "draining";
-      if (enrollment.spec !== undefined) await dataplane.drain(netns, enrollment.spec);
+    const { dataplane, ztunnel, probes, config, clock, logger } = this.parts;
+    if (netns === undefined) {
+      // Whatever is in its netns, peers must not go on believing that the pod speaks HBONE.
       await annotate();
-      if (!(await this.drained(netns, began + config.drainSeconds * 1000, wantedAgain))) return false;
+      if (enrollment.pod.hostNetwork) return true;
+      throw netnsNotFound(enrollment);
+    }
+    if (dataplane.present(netns)) {
+      if (enrollment.drainUntil === undefined) {
+        enrollment.state = "draining";
+        if (enrollment.spec !== undefined) await dataplane.drain(netns, enrollment.spec);
+        enrollment.drainUntil = clock.now() + config.drainSeconds * 1000;
+      }
+      await annotate();
+      if (dataplane.proxiedConnections(netns) > 0 && clock.now() < enrollment.drainUntil) return false;
     } else {
       await annotate();
     }
-    await ztunnel.del(enrollment.uid);
-    enrollment.ackedNetns = undefined;
+    await this.forgetAtZtunnel(enrollment, ztunnel.del(enrollment.uid));
     await dataplane.release(netns);
+    enrollment.capturedNetns = undefined;
     await probes.revoke(enrollment.uid, enrollment.exemptIps);
     enrollment.exemptIps = [];
-    logger.info("released", { pod: enrollment.name, ms: Math.round(performance.now() - began) });
+    logger.info("released", { pod: enrollment.name });
     return true;
   }
 
-  /** The pod is gone or has ended: nothing of it can be in use, its netns dies with it. */
+  /**
+   * The pod is gone or has ended: nothing of it can be in use, its netns dies with it. Everything is
+   * tried before a failure is thrown, and no snapshot names the pod from here on.
+   */
   async forget(enrollment: Enrollment): Promise<void> {
     const { ztunnel, probes, logger } = this.parts;
-    await probes.revoke(enrollment.uid, enrollment.exemptIps.length > 0 ? enrollment.exemptIps : enrollment.ips);
-    enrollment.exemptIps = [];
-    await ztunnel.del(enrollment.uid);
-    enrollment.ackedNetns = undefined;
+    enrollment.dropNetns();
+    enrollment.annotation = null;
+    const exempt = enrollment.exemptIps.length > 0 ? enrollment.exemptIps : enrollment.ips;
+    const outcomes = await Promise.allSettled([
+      this.forgetAtZtunnel(enrollment, ztunnel.del(enrollment.uid)),
+      probes.revoke(enrollment.uid, exempt).then(() => {
+        enrollment.exemptIps = [];
+      }),
+    ]);
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
     logger.info("forgotten", { pod: enrollment.name, phase: enrollment.pod.phase });
   }
 
-  private async drained(netns: NetnsHandle, deadline: number, wantedAgain: () => boolean): Promise<boolean> {
-    for (;;) {
-      if (wantedAgain()) return false;
-      if (this.parts.dataplane.proxiedConnections(netns) === 0 || performance.now() >= deadline) return true;
-      await new Promise<void>((resolve) => this.parts.clock.after(DRAIN_POLL_MS, resolve));
+  /** A ztunnel that refuses to forget a pod has said its last word: asking for ever helps nobody. */
+  private async forgetAtZtunnel(enrollment: Enrollment, del: Promise<void>): Promise<void> {
+    try {
+      await del;
+    } catch (error) {
+      if (codeOf(error) !== "ZTUNNEL_REFUSED") throw error;
+      this.parts.logger.error("ztunnel refused to forget a pod", { pod: enrollment.name, error: messageOf(error) });
     }
+    enrollment.ackedNetns = undefined;
   }
 }

@@ -75,6 +75,7 @@ export class FakeCluster implements Cluster {
   /** Whether a patch shows up in the cache, as the watch would bring it. */
   echoPatches = true;
   annotateError: Error | undefined;
+  annotateHangs = false;
   private readonly podListeners = new Set<(change: PodChange) => void>();
   private readonly spaceListeners = new Set<(change: NamespaceChange) => void>();
 
@@ -114,6 +115,7 @@ export class FakeCluster implements Cluster {
   }
   async annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone"> {
     if (this.annotateError !== undefined) throw this.annotateError;
+    if (this.annotateHangs) await new Promise(() => undefined);
     this.journal.push(`annotate ${pod.name} ${value}`);
     const stored = this.store.get(pod.uid);
     if (stored === undefined) return "gone";
@@ -199,6 +201,7 @@ export class FakeFinder implements NetnsFinder {
 export class FakeZtunnel implements Ztunnel {
   connected = true;
   addError: Error | undefined;
+  delError: Error | undefined;
   readonly known = new Map<string, string | undefined>();
   listener: ZtunnelListener | undefined;
   snapshot: (() => readonly SnapshotEntry[]) | undefined;
@@ -219,6 +222,7 @@ export class FakeZtunnel implements Ztunnel {
     this.known.set(workload.uid, netns.id);
   }
   async del(uid: string): Promise<void> {
+    if (this.delError !== undefined) throw this.delError;
     this.journal.push(`zds del ${uid}`);
     this.known.delete(uid);
   }
@@ -248,6 +252,7 @@ export class FakeDataplane implements Dataplane {
   /** What is in each netns. */
   readonly kernel = new Map<string, { mode: CaptureMode; prepared: boolean; spec: string | undefined }>();
   captureError: Error | undefined;
+  observeError: Error | undefined;
   proxied = 0;
   readonly watchers = new Map<() => void, string>();
 
@@ -264,6 +269,7 @@ export class FakeDataplane implements Dataplane {
     return state;
   }
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
+    if (this.observeError !== undefined) throw this.observeError;
     const { mode = "absent", spec: applied } = this.kernel.get(netns.id) ?? {};
     const differs = mode === "captured" && applied !== JSON.stringify(spec);
     return { mode: differs ? "differs" : mode, engine: "nftables", differences: differs ? ["rules differ"] : [] };
@@ -305,17 +311,23 @@ export class FakeDataplane implements Dataplane {
 
 export class FakeProbes implements ProbeExemption {
   readonly entries = new Map<string, string>();
+  error: Error | undefined;
+  /** Runs while `reconcile` is under way. */
+  meanwhile: () => void = () => undefined;
   constructor(private readonly journal: string[]) {}
   async start(): Promise<void> {}
   async allow(uid: string, ips: readonly string[]): Promise<void> {
+    if (this.error !== undefined) throw this.error;
     this.journal.push(`exempt ${uid} ${ips.join()}`);
     for (const ip of ips) this.entries.set(ip, uid);
   }
   async revoke(uid: string, ips: readonly string[]): Promise<void> {
+    if (this.error !== undefined) throw this.error;
     this.journal.push(`revoke ${uid} ${ips.join()}`);
     for (const ip of ips) if (this.entries.get(ip) === uid) this.entries.delete(ip);
   }
   async reconcile(owners: ReadonlyMap<string, readonly string[]>): Promise<void> {
+    this.meanwhile();
     this.entries.clear();
     for (const [uid, ips] of owners) for (const ip of ips) this.entries.set(ip, uid);
   }
