@@ -118,8 +118,8 @@ export class Sandbox {
     });
   }
 
-  /** Starts the agent in its jail; resolves when it is ready and its plugin is in the chain. */
-  async startAgent(): Promise<void> {
+  /** Starts the agent in its jail; resolves when it is ready, or with `wait` false when it runs. */
+  async startAgent(wait = true): Promise<void> {
     const { program, plugin } = builtFiles(this.options.program);
     const log = createWriteStream(this.node.path("agent.log"), { flags: "a" });
     this.agentStarts += 1;
@@ -142,8 +142,10 @@ export class Sandbox {
     child.process.stderr?.pipe(log, { end: false });
     void child.exited.finally(() => log.end());
     await firstLine(child, "built");
+    child.pinLeaf();
     await this.openDoorway(agentNetns(child));
     child.process.stdin?.end("go\n");
+    if (!wait) return;
     await until("the agent is ready", () => this.agentReady(child), 30_000).catch((error: unknown) => {
       throw new Error(`${String(error)}\n${this.agentLog().split("\n").slice(-20).join("\n")}`);
     });

@@ -17,6 +17,7 @@ export interface ChildExit {
 export class Child {
   readonly process: ChildProcess;
   readonly exited: Promise<ChildExit>;
+  private leaf: number | undefined;
 
   /** @throws Error at once when the program cannot be started. */
   constructor(argv: readonly string[], options: ChildOptions = {}) {
@@ -45,11 +46,19 @@ export class Child {
     return this.process.pid;
   }
 
+  /** Remembers the program at the end of the chain, before it has children of its own. */
+  pinLeaf(): number {
+    this.leaf = this.leafPid();
+    return this.leaf;
+  }
+
   /**
    * Pid of the program at the end of a chain of wrappers (nsenter, unshare), each with one child:
-   * signals meant for the program must not end its wrapper first.
+   * signals meant for the program must not end its wrapper first. A program that starts others itself
+   * must have been pinned.
    */
   leafPid(): number {
+    if (this.leaf !== undefined) return this.leaf;
     let pid = this.pid;
     for (let depth = 0; depth < 16; depth++) {
       const next = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ")[0];

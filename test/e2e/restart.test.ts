@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
+import { ipOf } from "../../src/sandbox/kubelet.ts";
 import { BRIDGE } from "../../src/sandbox/network.ts";
 import { until } from "../../src/sandbox/sandbox.ts";
 import { Wire } from "../../src/sandbox/wire.ts";
 import { appOf, httpUrl, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 const PODS = 50;
-const KILLS = 3;
+const KILLS = 12;
 const MARKER = "marker-while-killed";
 
 test("kill -9 at random points of 50 enrolments: captured pods lose and leak nothing, the next start converges", async () => {
@@ -46,21 +47,30 @@ test("kill -9 at random points of 50 enrolments: captured pods lose and leak not
       }
     })();
 
+    await appOf(client).open("long", ipOf(server, 4), 9090);
     sandbox.label("many", LABEL, "ambient");
+    const began = Date.now();
+    const enrolledAtKill: number[] = [];
     for (let kill = 0; kill < KILLS; kill++) {
-      await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 300));
+      await new Promise((resolve) => setTimeout(resolve, 250 + Math.random() * 500));
       await sandbox.endAgent("SIGKILL");
-      await sandbox.startAgent();
+      enrolledAtKill.push(many.filter((name) => sandbox.annotation("many", name, REDIRECTION) === "enabled").length);
+      await sandbox.startAgent(false);
     }
     await until(
       "all pods are annotated",
       () => many.every((name) => sandbox.annotation("many", name, REDIRECTION) === "enabled"),
       60_000,
     );
+    expect(await appOf(client).say("long", "still here")).toBe("still here");
     done = true;
     await traffic;
     const bytes = await wire.stop();
     expect(failures).toEqual([]);
+    // Not all of them hit an idle agent.
+    expect(enrolledAtKill[0], `pods enrolled at each kill: ${enrolledAtKill}, ${Date.now() - began} ms`).toBeLessThan(
+      PODS,
+    );
     expect(requests).toBeGreaterThan(50);
     expect(bytes.includes(MARKER)).toBe(false);
     expect(bytes.length).toBeGreaterThan(1000);
