@@ -87,19 +87,17 @@ export class NodeDataplane implements Dataplane {
     // Refuses a bad value before anything is touched.
     this.#chosen.plan(spec);
     const letters = this.#letters(netns);
+    // Before any sysctl: after a kill, the rule is all that tells whose they are.
+    const added = addRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6));
     const { changed, failures } = setSysctls(binding, netns.fd);
-    try {
-      const refused = failures.filter(({ required }) => required);
-      if (refused.length > 0 && this.#chosen.needsSysctls) {
-        throw new AgentError(
-          "SYSCTL_DENIED",
-          `sysctls of ${spec.pod} can't be set, though the self-test could: ${refused.map(({ key, reason }) => `${key}: ${reason}`).join(", ")}`,
-        );
-      }
-      addRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6));
-    } catch (error) {
+    const refused = failures.filter(({ required }) => required);
+    if (refused.length > 0 && this.#chosen.needsSysctls) {
       restoreSysctls(binding, netns.fd, changed);
-      throw error;
+      removeRouting(binding, netns.fd, added);
+      throw new AgentError(
+        "SYSCTL_DENIED",
+        `sysctls of ${spec.pod} can't be set, though the self-test could: ${refused.map(({ key, reason }) => `${key}: ${reason}`).join(", ")}`,
+      );
     }
     this.#prepared.set(netns, merged(letters, changed));
   }
@@ -153,9 +151,9 @@ export class NodeDataplane implements Dataplane {
     const letters = this.#letters(netns);
     for (const engine of this.#engines) await engine.remove(netns);
     this.#prepared.delete(netns);
-    if (upstreamPresent(binding, netns.fd)) return;
-    removeRouting(binding, netns.fd);
     restoreSysctls(binding, netns.fd, letters);
+    // Last: after a kill, the rule tells that the sysctls are still to be restored.
+    if (!upstreamPresent(binding, netns.fd)) removeRouting(binding, netns.fd);
   }
 
   watch(netns: NetnsHandle, changed: () => void): Stop {

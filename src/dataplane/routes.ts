@@ -35,25 +35,29 @@ export function ipv6Enabled(binding: NativeBinding, netns: number): boolean {
   }
 }
 
-/** Adds what is missing, each family by itself. Returns what it added, for `removeRouting`. */
+/**
+ * Adds what is missing, each family by itself. Returns the families whose rule it added, for
+ * `removeRouting`: where the rule was there, somebody before us is still to be cleaned up after.
+ */
 export function addRouting(
   binding: NativeBinding,
   netns: number,
   wanted: readonly AddressFamily[],
 ): readonly AddressFamily[] {
   const added: AddressFamily[] = [];
-  for (const family of wanted) {
-    const missing = missingRouting(binding, netns, [family]);
-    if (missing.length === 0) continue;
-    added.push(family);
-    try {
-      // The route first: a rule that finds an empty table falls through to the main one.
-      binding.routeReplace(netns, route(family));
-      if (!hasRule(binding, netns, family)) ignoring("EEXIST", () => binding.ruleAdd(netns, rule(family)));
-    } catch (error) {
-      removeRouting(binding, netns, added);
-      throw error;
+  try {
+    for (const family of wanted) {
+      // The rule first: until something marks packets it changes nothing, and whoever comes after a
+      // kill knows by it that this netns is ours to clean. A rule alone falls through to the main table.
+      if (!hasRule(binding, netns, family)) {
+        added.push(family);
+        ignoring("EEXIST", () => binding.ruleAdd(netns, rule(family)));
+      }
+      if (!hasRoute(binding, netns, family)) binding.routeReplace(netns, route(family));
     }
+  } catch (error) {
+    removeRouting(binding, netns, added);
+    throw error;
   }
   return added;
 }
@@ -72,16 +76,16 @@ export function missingRouting(binding: NativeBinding, netns: number, wanted: re
   return missing;
 }
 
-/** True when rule or route of any family is there. */
+/** True when the rule of any family is there: it is the first thing we write and the last we remove. */
 export function routingPresent(binding: NativeBinding, netns: number): boolean {
   return ([4, 6] as const).some((family) => hasRule(binding, netns, family));
 }
 
-/** Removes rule and route. What is gone already is no error. */
+/** Removes route and rule, in this order. What is gone already is no error. */
 export function removeRouting(binding: NativeBinding, netns: number, from: readonly AddressFamily[] = [4, 6]): void {
   for (const family of from) {
-    if (hasRule(binding, netns, family)) ignoring("ENOENT", () => binding.ruleDelete(netns, rule(family)));
     if (hasRoute(binding, netns, family)) ignoring("ESRCH", () => binding.routeDelete(netns, route(family)));
+    if (hasRule(binding, netns, family)) ignoring("ENOENT", () => binding.ruleDelete(netns, rule(family)));
   }
 }
 
