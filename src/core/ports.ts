@@ -152,7 +152,10 @@ export interface Ztunnel {
    * Resolves on its ack. @throws AgentError NO_ZTUNNEL | ZTUNNEL_REFUSED | ZTUNNEL_TIMEOUT.
    */
   add(workload: Workload, netns: NetnsHandle, signal?: AbortSignal): Promise<void>;
-  /** Sends `del` to every connection; resolves when all that live have acked or died. */
+  /**
+   * Sends `del` to every connection; resolves when all that live have acked or died. The uid is in no
+   * snapshot from here on, until the next `add`.
+   */
   del(uid: string): Promise<void>;
   connections(): readonly ZtunnelConnection[];
   stop(): Promise<void>;
