@@ -5,6 +5,7 @@ import type { Config } from "../core/config/config.ts";
 import { ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
+import { familyOf } from "../core/ip.ts";
 import type {
   CaptureSpec,
   Dataplane,
@@ -106,14 +107,14 @@ export class NodeDataplane implements Dataplane {
     const engine = this.#chosen;
     const before = this.observe(netns, spec);
     if (before.mode === "captured") return engine.name;
-    const obstacle = engine.ineligible(netns, spec);
+    const obstacle = this.#familyObstacle(netns, spec) ?? engine.ineligible(netns, spec);
     if (obstacle !== undefined) {
       throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
     }
     const fresh = before.mode === "absent";
     // What the caller prepared is the caller's to undo.
     const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
-    await this.prepare(netns, spec);
+    if (prepared === undefined) await this.prepare(netns, spec);
     try {
       const sysctls = this.#letters(netns);
       const steers = engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
@@ -177,9 +178,21 @@ export class NodeDataplane implements Dataplane {
 
   #wrongState(netns: NetnsHandle, spec: CaptureSpec): string[] {
     const { binding } = this.options;
+  /** Why nothing that reaches this pod would be captured: rules of a family it has no address of prove nothing. */
+  #familyObstacle(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
+    const captured = families(this.options.binding, netns.fd, spec.ipv6);
+    if (spec.ips.length === 0 || spec.ips.some((ip) => captured.includes(familyOf(ip)))) return undefined;
+    const why = spec.ipv6
+      ? "net.ipv6.conf.lo.disable_ipv6 is not 0 in its netns, so AMBIENT_IPV6 has no effect there"
+      : "AMBIENT_IPV6 is false on this node";
+    return `all of its addresses (${spec.ips.join(", ")}) are IPv6, which is not captured: ${why}`;
+  }
+
     return [
       ...missingRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6)),
+    const obstacle = this.#familyObstacle(netns, spec);
       ...(this.#chosen.needsSysctls ? wrongSysctls(binding, netns.fd) : []),
+      ...(obstacle === undefined ? [] : [obstacle]),
     ];
   }
 

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Nodes and pods where IPv6 is not captured: nobody is told that a pod is in the mesh when it isn't.
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
+import { native } from "../../../src/native/load.ts";
+import { specOf, startDataplane, stateOf } from "../../support/lab-dataplane.ts";
+import { NetnsLab } from "../../support/netns-lab.ts";
+
+let dataplane: NodeDataplane;
+let lab: NetnsLab;
+
+beforeAll(async () => {
+  dataplane = await startDataplane();
+});
+afterAll(() => dataplane.close());
+beforeEach(() => {
+  lab = NetnsLab.create();
+});
+afterEach(() => lab.close());
+
+const onlyV6 = (ipv6: boolean) => specOf(lab, { ips: [lab.pod.ipv6], ipv6 });
+
+test("a pod with IPv6 addresses only is captured where IPv6 is", async () => {
+  expect(await dataplane.capture(lab.pod.netns, onlyV6(true))).toBe("nftables");
+});
+
+test("AMBIENT_IPV6=false: a pod with IPv6 addresses only is refused, and left as it was", async () => {
+  const before = await stateOf(lab.pod.netns);
+  await expect(dataplane.capture(lab.pod.netns, onlyV6(false))).rejects.toMatchObject({
+    code: "POD_NOT_CAPTURABLE",
+    message: expect.stringMatching(/fd66::2\) are IPv6, which is not captured: AMBIENT_IPV6 is false on this node/),
+  });
+  expect(await stateOf(lab.pod.netns)).toBe(before);
+});
+
+test("IPv6 disabled on the pod's lo: so is one there, and told why", async () => {
+  native().sysctlSet(lab.pod.netns.fd, "net/ipv6/conf/lo/disable_ipv6", "1");
+  const before = await stateOf(lab.pod.netns);
+  await expect(dataplane.capture(lab.pod.netns, onlyV6(true))).rejects.toMatchObject({
+    code: "POD_NOT_CAPTURABLE",
+    message: expect.stringMatching(/disable_ipv6 .* AMBIENT_IPV6/),
+  });
+  expect(await stateOf(lab.pod.netns)).toBe(before);
+});
+
+test("a dual-stack pod goes on being captured for IPv4 alone", async () => {
+  const spec = specOf(lab, { ipv6: false });
+  expect(await dataplane.capture(lab.pod.netns, spec)).toBe("nftables");
+  expect(dataplane.observe(lab.pod.netns, spec).mode).toBe("captured");
+});
+
+test("a pod that another version took for captured is not", async () => {
+  const dual = specOf(lab, { ipv6: false });
+  await dataplane.capture(lab.pod.netns, dual);
+  const seen = dataplane.observe(lab.pod.netns, onlyV6(false));
+  expect(seen.mode).toBe("differs");
+  expect(seen.differences).toEqual([expect.stringContaining("AMBIENT_IPV6 is false on this node")]);
+});
