@@ -114,7 +114,7 @@ export class NodeDataplane implements Dataplane {
     const fresh = before.mode === "absent";
     // What the caller prepared is the caller's to undo.
     const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
-    if (prepared === undefined) await this.prepare(netns, spec);
+    await this.prepare(netns, spec);
     try {
       const sysctls = this.#letters(netns);
       const steers = engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
@@ -176,8 +176,6 @@ export class NodeDataplane implements Dataplane {
     return this.#engines.find((engine) => engine.present(netns));
   }
 
-  #wrongState(netns: NetnsHandle, spec: CaptureSpec): string[] {
-    const { binding } = this.options;
   /** Why nothing that reaches this pod would be captured: rules of a family it has no address of prove nothing. */
   #familyObstacle(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
     const captured = families(this.options.binding, netns.fd, spec.ipv6);
@@ -188,11 +186,13 @@ export class NodeDataplane implements Dataplane {
     return `all of its addresses (${spec.ips.join(", ")}) are IPv6, which is not captured: ${why}`;
   }
 
-    return [
-      ...missingRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6)),
+  #wrongState(netns: NetnsHandle, spec: CaptureSpec): string[] {
+    const { binding } = this.options;
     const obstacle = this.#familyObstacle(netns, spec);
-      ...(this.#chosen.needsSysctls ? wrongSysctls(binding, netns.fd) : []),
+    return [
       ...(obstacle === undefined ? [] : [obstacle]),
+      ...missingRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6)),
+      ...(this.#chosen.needsSysctls ? wrongSysctls(binding, netns.fd) : []),
     ];
   }
 
