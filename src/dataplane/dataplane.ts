@@ -20,7 +20,7 @@ import type { NativeBinding } from "../native/binding.ts";
 import { chooseEngine, testEngines } from "./choose.ts";
 import type { Engine } from "./engine.ts";
 import { NftablesEngine } from "./nftables/engine.ts";
-import { addRouting, families, missingRouting, removeRouting, routingPresent } from "./routes.ts";
+import { addRouting, families, missingRouting, needlessRouting, removeRouting, routingPresent } from "./routes.ts";
 import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
 import { upstreamPresent } from "./upstream.ts";
 import { watchNetns } from "./watch.ts";
@@ -121,6 +121,7 @@ export class NodeDataplane implements Dataplane {
       if (!steers) await engine.apply(netns, spec, { sysctls });
       await engine.verify(netns, spec);
       for (const other of this.#engines) if (other !== engine && other.present(netns)) await other.remove(netns);
+      removeRouting(this.options.binding, netns.fd, this.#needless(netns, spec));
     } catch (error) {
       // A pod that was captured before stays so, whatever its table looks like: it fails closed.
       if (fresh) await this.#undone(undo, spec);
@@ -186,12 +187,20 @@ export class NodeDataplane implements Dataplane {
     return `all of its addresses (${spec.ips.join(", ")}) are IPv6, which is not captured: ${why}`;
   }
 
+  /** Routing of ours in a family that is not captured any more. Upstream's is the same, and not ours. */
+  #needless(netns: NetnsHandle, spec: CaptureSpec): ReturnType<typeof needlessRouting> {
+    const { binding } = this.options;
+    const needless = needlessRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6));
+    return needless.length > 0 && upstreamPresent(binding, netns.fd) ? [] : needless;
+  }
+
   #wrongState(netns: NetnsHandle, spec: CaptureSpec): string[] {
     const { binding } = this.options;
     const obstacle = this.#familyObstacle(netns, spec);
     return [
       ...(obstacle === undefined ? [] : [obstacle]),
       ...missingRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6)),
+      ...this.#needless(netns, spec).map((family) => `IPv${family} is not captured, but its policy rule is there`),
       ...(this.#chosen.needsSysctls ? wrongSysctls(binding, netns.fd) : []),
     ];
   }

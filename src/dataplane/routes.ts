@@ -76,6 +76,15 @@ export function missingRouting(binding: NativeBinding, netns: number, wanted: re
   return missing;
 }
 
+/** Families whose rule is there though nothing of them is captured: left from other settings of the node. */
+export function needlessRouting(
+  binding: NativeBinding,
+  netns: number,
+  wanted: readonly AddressFamily[],
+): readonly AddressFamily[] {
+  return ([4, 6] as const).filter((family) => !wanted.includes(family) && hasRule(binding, netns, family));
+}
+
 /** True when the rule of any family is there: it is the first thing we write and the last we remove. */
 export function routingPresent(binding: NativeBinding, netns: number): boolean {
   return ([4, 6] as const).some((family) => hasRule(binding, netns, family));

@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { native } from "../../../src/native/load.ts";
 import { specOf, startDataplane, stateOf } from "../../support/lab-dataplane.ts";
-import { NetnsLab } from "../../support/netns-lab.ts";
+import { inNetns, NetnsLab } from "../../support/netns-lab.ts";
 
 let dataplane: NodeDataplane;
 let lab: NetnsLab;
@@ -55,4 +55,49 @@ test("a pod that another version took for captured is not", async () => {
   const seen = dataplane.observe(lab.pod.netns, onlyV6(false));
   expect(seen.mode).toBe("differs");
   expect(seen.differences).toEqual([expect.stringContaining("AMBIENT_IPV6 is false on this node")]);
+});
+
+const routing6 = async () =>
+  `${await inNetns(lab.pod.netns, "ip", "-6", "rule")}${await inNetns(lab.pod.netns, "ip", "-6", "route", "show", "table", "all")}`;
+const ours6 = /fwmark 0x111|table 100/;
+
+test("AMBIENT_IPV6 turned off: IPv6 routing of before is seen, named and removed, and comes back with it", async () => {
+  await dataplane.capture(lab.pod.netns, specOf(lab));
+  expect(await routing6()).toMatch(ours6);
+  const off = specOf(lab, { ipv6: false });
+  const seen = dataplane.observe(lab.pod.netns, off);
+  expect(seen.mode).toBe("differs");
+  expect(seen.differences).toContain("IPv6 is not captured, but its policy rule is there");
+  await dataplane.capture(lab.pod.netns, off);
+  expect(await routing6()).not.toMatch(ours6);
+  expect(dataplane.observe(lab.pod.netns, off).mode).toBe("captured");
+  await dataplane.capture(lab.pod.netns, specOf(lab));
+  expect(await routing6()).toMatch(ours6);
+  expect(dataplane.observe(lab.pod.netns, specOf(lab)).mode).toBe("captured");
+});
+
+test("the rule alone, left by an agent that was killed, is enough to be seen and removed", async () => {
+  const off = specOf(lab, { ipv6: false });
+  await dataplane.capture(lab.pod.netns, off);
+  await inNetns(lab.pod.netns, "ip", "-6", "rule", "add", "fwmark", "0x111/0xfff", "lookup", "100", "pref", "32764");
+  expect(dataplane.observe(lab.pod.netns, off).mode).toBe("differs");
+  await dataplane.capture(lab.pod.netns, off);
+  expect(await routing6()).not.toMatch(ours6);
+});
+
+test("IPv6 routing of upstream's istio-cni is neither reported nor removed", async () => {
+  await dataplane.capture(lab.pod.netns, specOf(lab));
+  await inNetns(lab.pod.netns, "nft", "add", "table", "inet", "istio-ambient-nat");
+  const off = specOf(lab, { ipv6: false });
+  await dataplane.capture(lab.pod.netns, off);
+  expect(dataplane.observe(lab.pod.netns, off).mode).toBe("captured");
+  expect(await routing6()).toMatch(ours6);
+});
+
+test("an IPv6 route of the pod's own in table 100 is not taken for ours", async () => {
+  await inNetns(lab.pod.netns, "ip", "-6", "route", "add", "local", "::/0", "dev", "lo", "table", "100");
+  const off = specOf(lab, { ipv6: false });
+  await dataplane.capture(lab.pod.netns, off);
+  expect(await routing6()).toContain("local default dev lo table 100");
+  expect(dataplane.observe(lab.pod.netns, off).mode).toBe("captured");
 });
