@@ -112,12 +112,14 @@ export class NodeDataplane implements Dataplane {
       throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
     }
     const fresh = before.mode === "absent";
-    // What the caller prepared is the caller's to undo.
+    // What the caller prepared is the caller's to undo; what went missing since shows below.
+    const prepared = fresh ? this.#prepared.get(netns) : undefined;
     const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
-    await this.prepare(netns, spec);
+    if (prepared === undefined) await this.prepare(netns, spec);
     try {
-      const sysctls = this.#letters(netns);
-      const steers = engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
+      const sysctls = prepared ?? this.#letters(netns);
+      const steers =
+        !fresh && engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
       if (!steers) await engine.apply(netns, spec, { sysctls });
       await engine.verify(netns, spec);
       for (const other of this.#engines) if (other !== engine && other.present(netns)) await other.remove(netns);

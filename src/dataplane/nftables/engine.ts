@@ -121,8 +121,9 @@ export class NftablesEngine implements Engine {
     const { ruleset, body, hash } = this.#planned(spec, mode);
     const { rules } = await this.#references.of(body);
     const comment = formatState({ mode, plan: hash, rules, sysctls });
-    const write = this.present(netns) ? replaceText : createText;
-    await nft(netns.fd, write(POD_TABLE, comment, bodyText(ruleset, this.#learnt(netns))));
+    const before = this.#table(netns);
+    const write = before === undefined ? createText : replaceText;
+    await nft(netns.fd, write(POD_TABLE, comment, bodyText(ruleset, this.#learnt(netns, before))));
     const after = this.observe(netns, spec);
     if (after.mode !== mode) {
       throw new AgentError(
@@ -134,8 +135,7 @@ export class NftablesEngine implements Engine {
   }
 
   /** Learnt ports survive a replacement: their open connections are told apart by them. */
-  #learnt(netns: NetnsHandle): Map<string, string[]> {
-    const table = this.#table(netns);
+  #learnt(netns: NetnsHandle, table: NftTable | undefined): Map<string, string[]> {
     if (table === undefined || !table.sets.includes(MARKED_LISTENERS)) return new Map();
     const ports = this.binding
       .nftSet(netns.fd, "inet", POD_TABLE, MARKED_LISTENERS)
