@@ -186,7 +186,8 @@ export class HostProbeExemption implements ProbeExemption {
     try {
       const differences = [...this.#table.differences(this.#plan())];
       const present = this.#table.owners();
-      const lost = [...this.#wanted].filter(([ip, uid]) => present.get(ip) !== uid);
+      // What waits for its batch is not there yet; a batch in flight is over, for looks take turns with it.
+      const lost = [...this.#wanted].filter(([ip, uid]) => present.get(ip) !== uid && !this.#changes.has(ip));
       if (differences.length === 0 && lost.length > 0) differences.push(`${lost.length} addresses are missing`);
       if (differences.length === 0) return;
       this.#options.logger.warn("the probe exemption differs from what it should be; repairing", { differences });

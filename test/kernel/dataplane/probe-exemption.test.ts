@@ -5,7 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { type Clock, systemClock } from "../../../src/core/clock.ts";
 import { HOST_TABLE, PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
+import type { Metrics } from "../../../src/core/ports.ts";
 import { HostProbeExemption, type ProbeExemptionOptions } from "../../../src/dataplane/probe-exemption/exemption.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
@@ -28,7 +30,11 @@ afterEach(async () => {
   rmSync(procDir, { recursive: true });
 });
 
-function make(host: HeldNetns, changes: Partial<ProbeExemptionOptions["config"]> = {}): HostProbeExemption {
+function make(
+  host: HeldNetns,
+  changes: Partial<ProbeExemptionOptions["config"]> = {},
+  others: Partial<ProbeExemptionOptions> = {},
+): HostProbeExemption {
   const exemption = new HostProbeExemption({
     binding: native(),
     logger: quiet,
@@ -42,6 +48,7 @@ function make(host: HeldNetns, changes: Partial<ProbeExemptionOptions["config"]>
       procDir,
       ...changes,
     },
+    ...others,
   });
   started.push(exemption);
   return exemption;
@@ -291,5 +298,71 @@ describe("whose sockets", () => {
     const exemption = make(host, { probeSources: "kubelet" });
     await exemption.start();
     expect(await rules()).toContain(`meta ${text} `);
+  });
+});
+
+/** Looks that would be due in 200 ms or later are due at once; batches take as long as ever. */
+const hasty: Clock = {
+  now: systemClock.now,
+  after: (ms, task) => systemClock.after(ms > 100 ? 1 : ms, task),
+};
+
+describe("looks between any two steps of allow and revoke", () => {
+  const repairs: (string | undefined)[] = [];
+  const metrics: Metrics = {
+    ...noMetrics,
+    count: (name, labels) => name === "ambient_cni_drift_repairs_total" && repairs.push(labels?.what),
+  };
+  let looks: number;
+  const counting = { ...native() };
+  let host: HeldNetns;
+  let exemption: HostProbeExemption;
+
+  beforeEach(async () => {
+    repairs.length = 0;
+    looks = 0;
+    counting.nftTable = (...given) => {
+      looks += 1;
+      return native().nftTable(...given);
+    };
+    host = createNetns();
+    exemption = make(host, {}, { clock: hasty, metrics, binding: counting });
+    await exemption.start();
+  });
+  afterEach(() => host.close());
+
+  test("see no drift while pods come and go, and while others commit", async () => {
+    const pods = Array.from({ length: 12 }, (_, i) => ({ uid: `pod-${i}`, ips: [`10.1.0.${i}`, `fd01::${i + 1}`] }));
+    const turns = 15;
+    const before = looks;
+    let done = false;
+    const foreign = (async () => {
+      while (!done) await inNetns(host, "sh", "-c", "nft add table ip other; nft delete table ip other");
+    })();
+    await Promise.all(
+      pods.map(async ({ uid, ips }, i) => {
+        for (let turn = 0; turn < turns; turn++) {
+          await exemption.allow(uid, ips);
+          await sleep((i * 7 + turn) % 5);
+          // The next pod takes the address over before this one gives it back.
+          if (turn % 3 === 0) await Promise.all([exemption.allow(`${uid}-next`, ips), exemption.revoke(uid, ips)]);
+          await Promise.all([exemption.revoke(uid, ips), exemption.revoke(`${uid}-next`, ips)]);
+          await sleep((i + turn) % 4);
+        }
+        await exemption.allow(uid, ips);
+      }),
+    );
+    done = true;
+    await foreign;
+    expect(looks - before).toBeGreaterThan(turns * 4);
+    expect(repairs).toEqual([]);
+    expect(elements(host)).toEqual(pods.flatMap(({ uid, ips }) => ips.map((ip) => `${ip} ${uid}`)).sort());
+  });
+
+  test("still see what is lost of a pod that nobody is changing", async () => {
+    await exemption.allow(UID, ["10.1.0.1"]);
+    await inNetns(host, "nft", "flush", "set", "inet", HOST_TABLE, "pods-v4");
+    await expect.poll(() => elements(host)).toEqual([`10.1.0.1 ${UID}`]);
+    await expect.poll(() => repairs).toEqual(["probes"]);
   });
 });
