@@ -113,9 +113,9 @@ export class Sandbox {
     writeFileSync(this.node.path("ca.pem"), CertificateAuthority.create().toPem(), { mode: 0o600 });
     writePrimaryConf(this.confPath, this.node.path("ipam"));
     // The bridge plugin forwards nothing by itself; the first pod's traffic to the node needs the node's sysctls.
-    await this.node.run(["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], {
-      timeoutMs: 5000,
-    });
+    // Without duplicate address detection: the bridge's IPv6 address would answer nobody for two seconds.
+    const sysctls = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0"];
+    await this.node.run(["sysctl", "-qw", ...sysctls, "net.ipv6.conf.all.accept_dad=0"], { timeoutMs: 5000 });
   }
 
   /** Starts the agent in its jail; resolves when it is ready, or with `wait` false when it runs. */

