@@ -30,12 +30,12 @@ export interface PeerReport {
 export type PeerAnswer = { readonly error: string } | { readonly report: PeerReport };
 
 /** The uid to become, or undefined to stay root. */
-const uid = process.argv[2] === undefined ? undefined : Number(process.argv[2]);
-if (uid !== undefined) {
+const becomes = process.argv[2] === undefined ? undefined : Number(process.argv[2]);
+if (becomes !== undefined) {
   native();
   process.setgroups?.([]);
-  process.setgid?.(uid);
-  process.setuid?.(uid);
+  process.setgid?.(becomes);
+  process.setuid?.(becomes);
 }
 
 const model = new ZtunnelModel();
