@@ -28,6 +28,7 @@ import type {
   Ztunnel,
   ZtunnelListener,
 } from "../../src/core/ports.ts";
+import { podWith } from "../support/pod.ts";
 
 export const silent: Logger = {
   debug: () => undefined,
@@ -42,27 +43,7 @@ export const noMetrics: Metrics = { count: () => undefined, set: () => undefined
 let version = 1;
 
 export function makePod(name: string, changes: Partial<Pod> = {}): Pod {
-  return {
-    uid: `uid-${name}`,
-    namespace: "shop",
-    name,
-    nodeName: "node1",
-    serviceAccount: "default",
-    labels: {},
-    annotations: {},
-    phase: "Running",
-    ips: ["10.0.0.2"],
-    hostNetwork: false,
-    runtimeClass: undefined,
-    containers: ["app"],
-    initContainers: [],
-    containerIds: [],
-    createdAt: undefined,
-    dnsPolicy: "ClusterFirst",
-    dnsNameservers: [],
-    resourceVersion: String(version++),
-    ...changes,
-  };
+  return podWith({ uid: `uid-${name}`, namespace: "shop", name, resourceVersion: String(version++), ...changes });
 }
 
 export class FakeCluster implements Cluster {

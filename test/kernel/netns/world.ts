@@ -10,31 +10,12 @@ import type { Pod } from "../../../src/core/pod.ts";
 import type { Logger } from "../../../src/core/ports.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
+import { podWith as anyPod } from "../../support/pod.ts";
 
 export const quiet: Logger = { debug() {}, info() {}, warn() {}, error() {}, child: () => quiet };
 
 export function podWith(uid: string, ips: readonly string[], over: Partial<Pod> = {}): Pod {
-  return {
-    uid,
-    namespace: "test",
-    name: `p-${uid.slice(0, 8)}`,
-    nodeName: "n",
-    serviceAccount: "default",
-    labels: {},
-    annotations: {},
-    phase: "Running",
-    ips,
-    hostNetwork: false,
-    runtimeClass: undefined,
-    containers: ["app"],
-    initContainers: [],
-    containerIds: [],
-    createdAt: undefined,
-    dnsPolicy: "ClusterFirst",
-    dnsNameservers: [],
-    resourceVersion: "1",
-    ...over,
-  };
+  return anyPod({ uid, name: `p-${uid.slice(0, 8)}`, ips, ...over });
 }
 
 function cgroup2(): string {

@@ -4,33 +4,14 @@ import { describe, expect, test } from "vitest";
 import { DEFAULT_ENABLEMENT_SELECTOR, parseEnablementSelectors } from "../../../src/core/config/selectors.ts";
 import { evaluate } from "../../../src/core/eligibility.ts";
 import type { Pod } from "../../../src/core/pod.ts";
+import { podWith } from "../../support/pod.ts";
 
 const MODE = "istio.io/dataplane-mode";
 const rules = {
   enablementSelectors: parseEnablementSelectors(DEFAULT_ENABLEMENT_SELECTOR),
   excludedNamespaces: ["kube-system"],
 };
-const pod = (over: Partial<Pod> = {}): Pod => ({
-  uid: "u",
-  namespace: "shop",
-  name: "p",
-  nodeName: "n",
-  serviceAccount: "default",
-  labels: {},
-  annotations: {},
-  phase: "Running",
-  ips: ["10.0.0.1"],
-  hostNetwork: false,
-  runtimeClass: undefined,
-  containers: ["app"],
-  initContainers: [],
-  containerIds: [],
-  createdAt: undefined,
-  dnsPolicy: "ClusterFirst",
-  dnsNameservers: [],
-  resourceVersion: "1",
-  ...over,
-});
+const pod = (over: Partial<Pod> = {}): Pod => podWith({ namespace: "shop", ...over });
 const ambient = { [MODE]: "ambient" };
 const none = { [MODE]: "none" };
 const sidecar = { "sidecar.istio.io/status": "{}" };
