@@ -131,20 +131,11 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
 
 const HEAP_CAP_MIB = 96;
 
-/**
- * The flags that the image's launcher gives V8: half of the memory limit, at most 96 MiB. The agent is
- * small and seldom busy, so V8 prefers memory to speed, and collects without helper threads.
- */
+/** The flags that the image's launcher gives V8: half of the memory limit, at most 96 MiB. */
 function heapFlags(memoryLimit: string | undefined): string[] {
   const half = Math.floor(Number(memoryLimit ?? Number.NaN) / 2 / 2 ** 20);
   const cap = half > 0 ? Math.min(half, HEAP_CAP_MIB) : HEAP_CAP_MIB;
-  return [
-    "--max-semi-space-size=2",
-    `--max-old-space-size=${cap}`,
-    "--optimize-for-size",
-    "--single-threaded-gc",
-    "--v8-pool-size=1",
-  ];
+  return ["--max-semi-space-size=2", `--max-old-space-size=${cap}`];
 }
 
 /** Where the bundle and the plugin are when the program runs from `dist/`. */
