@@ -3,6 +3,7 @@
 // reads the kernel's state afresh, so that lost messages (ENOBUFS) can do no harm.
 #include "watch.h"
 
+#include <array>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/rtnetlink.h>
@@ -66,7 +67,7 @@ class Watch final : public std::enable_shared_from_this<Watch>,
     Watch(Napi::Env env, UniqueFd fd, Napi::Function changed, Classify classify, Kinds all)
         : env_(env), loop_(*EnvState::of(env).loop), fd_(std::move(fd)),
           changed_(std::make_shared<Callback>(changed, "ambient.watch")), classify_(classify),
-          all_(std::move(all)), buffer_(kBufferSize) {}
+          all_(std::move(all)) {}
 
     void start() {
         poller_.emplace(loop_, fd_.get(), *this);
@@ -101,8 +102,10 @@ class Watch final : public std::enable_shared_from_this<Watch>,
     /** The kinds of all changes that are queued, each once. */
     Kinds receive() {
         Kinds kinds;
+        // On the stack: a node watches two sockets per pod, and most of them never say anything.
+        alignas(nlmsghdr) std::array<uint8_t, kBufferSize> buffer;
         for (int i = 0; i < kBatch; i++) {
-            ssize_t size = ::recv(fd_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
+            ssize_t size = ::recv(fd_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
             if (size < 0 && errno == EINTR) continue;
             if (size < 0 && errno == ENOBUFS) {
                 kinds = all_;
@@ -110,7 +113,7 @@ class Watch final : public std::enable_shared_from_this<Watch>,
             }
             if (size < 0) break;
             size_t left = static_cast<size_t>(size);
-            for (const uint8_t* at = buffer_.data(); left >= sizeof(nlmsghdr);) {
+            for (const uint8_t* at = buffer.data(); left >= sizeof(nlmsghdr);) {
                 const auto& header = *reinterpret_cast<const nlmsghdr*>(at);
                 if (header.nlmsg_len < sizeof(nlmsghdr) || header.nlmsg_len > left) break;
                 if (const char* kind = classify_(header.nlmsg_type)) kinds.insert(kind);
@@ -130,7 +133,6 @@ class Watch final : public std::enable_shared_from_this<Watch>,
     std::shared_ptr<Callback> changed_;
     Classify classify_;
     Kinds all_;
-    std::vector<uint8_t> buffer_;
 };
 
 Napi::Value watch(const Napi::CallbackInfo& info, int protocol, const std::vector<int>& groups,

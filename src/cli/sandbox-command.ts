@@ -56,14 +56,13 @@ async function tell(chart: string, options: DemoOptions): Promise<DemoRun> {
   try {
     const with_ = options.ztunnel === undefined ? "the stand-in ztunnel" : options.ztunnel;
     say(`\n${paint("bold", `Sandbox: one node, chart ${chart}, ${with_}`)}\n`);
-    sandbox = await Sandbox.create({
-      // Beside this file in dist/, whichever part of the bundle this is.
-      program: fileURLToPath(new URL("agent.mjs", import.meta.url)),
-      chart,
-      ztunnel: options.ztunnel,
+    // Beside this file in dist/, whichever part of the bundle this is.
+    const bundle = fileURLToPath(new URL("agent.mjs", import.meta.url));
+    const running = await Sandbox.create({ program: bundle, chart, ztunnel: options.ztunnel }, (made) => {
+      sandbox = made;
     });
-    await new Demo(sandbox, checks, (title) => say(`\n${paint("bold", title)}\n`)).run(options.keep);
-    if (options.keep) await linger(sandbox, say);
+    await new Demo(running, checks, (title) => say(`\n${paint("bold", title)}\n`)).run(options.keep);
+    if (options.keep) await linger(running, say);
   } catch (error) {
     if (interrupted !== undefined) await new Promise(() => undefined);
     failure = error instanceof Error ? error.message : String(error);

@@ -14,6 +14,7 @@ function cgroup2Root(): string {
 /** A part of the cgroup v2 tree, laid out below as kubelet lays out its pods. */
 export class CgroupTree {
   private readonly root: string;
+  private removed = false;
 
   constructor(name: string) {
     this.root = join(cgroup2Root(), name);
@@ -25,21 +26,19 @@ export class CgroupTree {
   }
 
   create(): void {
-    mkdirSync(this.root, { recursive: true });
+    this.make(this.root);
   }
 
   /** Makes a container's cgroup, `kubepods/<qos>/pod<uid>/<container id>`, and returns its path. */
   container(podUid: string, containerId: string): string {
     const path = join(this.root, "kubepods", "besteffort", `pod${podUid}`, containerId);
-    mkdirSync(path, { recursive: true });
-    return path;
+    return this.make(path);
   }
 
   /** Makes a cgroup for a program of the node itself (kubelet, ztunnel). */
   system(name: string): string {
     const path = join(this.root, "system", name);
-    mkdirSync(path, { recursive: true });
-    return path;
+    return this.make(path);
   }
 
   /** Moves a process; it must be seen by our pid namespace. */
@@ -54,7 +53,15 @@ export class CgroupTree {
 
   /** Removes the whole tree. Processes must be gone or going: an occupied cgroup is retried for a second. */
   async remove(): Promise<void> {
+    this.removed = true;
     await removeTree(this.root);
+  }
+
+  /** Whoever still works while the sandbox is taken down must not bring it back. */
+  private make(path: string): string {
+    if (this.removed) throw new Error("the sandbox is being removed");
+    mkdirSync(path, { recursive: true });
+    return path;
   }
 }
 

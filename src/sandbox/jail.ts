@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdirSync, realpathSync, writeFileSync } from "node:fs";
+import { realpathSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Child } from "../sys/child.ts";
 import type { Chart } from "./charts.ts";
@@ -85,7 +85,6 @@ export function writeServiceAccount(node: SandboxNode, account: ServiceAccount):
  */
 export function startJailed(node: SandboxNode, options: JailOptions): Child {
   const root = node.path("root");
-  mkdirSync(root, { recursive: true });
   const program = realpathSync(options.program);
   const nodeBinary = realpathSync(process.execPath);
   const caps = ["-all", ...CAPABILITIES.map((name) => `+${name}`)].join(",");

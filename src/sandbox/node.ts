@@ -85,11 +85,15 @@ export class SandboxNode {
     return new Child(this.enter(argv), options);
   }
 
-  /** Ends everything in the node and removes its files. Safe to call at any time, more than once. */
-  async stop(): Promise<void> {
+  /** Ends every process and network namespace of the node. Safe to call at any time, more than once. */
+  async kill(): Promise<void> {
     this.init?.process.stdin?.end();
     this.init?.process.kill("SIGKILL");
     await this.init?.exited.catch(() => undefined);
+  }
+
+  /** Removes the node's cgroups and files, once it is killed. */
+  async remove(): Promise<void> {
     await this.cgroups.remove();
     rmSync(this.dir, { recursive: true, force: true });
   }

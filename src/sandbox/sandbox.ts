@@ -87,10 +87,14 @@ export class Sandbox {
     return this.node.path("kubeconfig");
   }
 
-  /** Brings up node and API; no agent, no ztunnel, no pods yet. On failure nothing is left. */
-  static async create(options: SandboxOptions): Promise<Sandbox> {
+  /**
+   * Brings up node and API; no agent, no ztunnel, no pods yet. On failure nothing is left. `made` gets the
+   * sandbox before anything of it exists that `stop` would have to remove.
+   */
+  static async create(options: SandboxOptions, made: (sandbox: Sandbox) => void = () => undefined): Promise<Sandbox> {
     await removeStaleSandboxes();
     const sandbox = new Sandbox(options);
+    made(sandbox);
     try {
       await sandbox.begin();
       return sandbox;
@@ -122,6 +126,8 @@ export class Sandbox {
   async startAgent(wait = true): Promise<void> {
     const { program, plugin } = builtFiles(this.options.program);
     const log = createWriteStream(this.node.path("agent.log"), { flags: "a" });
+    // Removed under us when the sandbox is interrupted.
+    log.on("error", () => undefined);
     this.agentStarts += 1;
     const child = startJailed(this.node, {
       chart: this.chart,
@@ -240,7 +246,9 @@ export class Sandbox {
 
   private async end(): Promise<void> {
     for (const doorway of this.doorways.splice(0)) doorway.close();
-    await this.node.stop();
+    await this.node.kill();
     await this.api.close();
+    // Last: whoever still works beside this must not make files again.
+    await this.node.remove();
   }
 }

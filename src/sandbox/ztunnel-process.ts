@@ -43,6 +43,8 @@ export class ZtunnelProcess {
     });
     const log = node.path(`${name}.log`);
     const stream = createWriteStream(log, { flags: "a" });
+    // Removed under us when the sandbox is interrupted.
+    stream.on("error", () => undefined);
     child.process.stdout?.pipe(stream, { end: false });
     child.process.stderr?.pipe(stream, { end: false });
     void child.exited.finally(() => stream.end());
