@@ -3,40 +3,16 @@ import { DATAPLANE_MODE_LABEL, REDIRECTION_ANNOTATION } from "../core/constants.
 import type { Exchange } from "./app/protocol.ts";
 import { AppError } from "./app/remote.ts";
 import { type Checks, expectEqual, expectThat } from "./checks.ts";
+import { demoMesh, NAMESPACE, OUTSIDE, VIP4, VIP6 } from "./demo-mesh.ts";
 import { ipOf, type RunningPod } from "./kubelet.ts";
-import type { MeshService, MeshWorkload } from "./mesh-config.ts";
 import { addressesOf, BRIDGE } from "./network.ts";
 import { httpGet } from "./probe.ts";
 import { type Sandbox, until } from "./sandbox.ts";
-import { Wire } from "./wire.ts";
+import { hasPort, Wire } from "./wire.ts";
 
-const NAMESPACE = "demo";
-const OUTSIDE = "legacy";
-const VIP4 = "10.96.0.20";
-const VIP6 = "fd96::20";
 const DNS_SERVER = "10.96.0.10";
 const PROBE4 = "169.254.7.127";
 const PROBE6 = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff";
-
-/** What a real ztunnel must know at its start, the later pod included. */
-function mesh(): { workloads: MeshWorkload[]; services: MeshService[] } {
-  const workload = (namespace: string, name: string, index: number, protocol: "HBONE" | "TCP"): MeshWorkload => ({
-    namespace,
-    name,
-    serviceAccount: name,
-    ips: addressesOf(index),
-    protocol,
-  });
-  return {
-    workloads: [
-      workload(NAMESPACE, "client", 0, "HBONE"),
-      workload(NAMESPACE, "server", 1, "HBONE"),
-      workload(OUTSIDE, "outsider", 2, "TCP"),
-      workload(NAMESPACE, "latecomer", 3, "HBONE"),
-    ],
-    services: [{ namespace: NAMESPACE, name: "server", vips: [VIP4, VIP6], ports: { 80: 8080 }, pods: ["server"] }],
-  };
-}
 
 const url = (ip: string, port = 8080): string => `http://${ip.includes(":") ? `[${ip}]` : ip}:${port}/`;
 const endpoint = (ip: string, port: number): string => `${ip}:${port}`;
@@ -101,7 +77,7 @@ export class Demo {
     const { sandbox, checks } = this;
     this.chapter("Before the label: three pods, no mesh");
     for (const name of [NAMESPACE, OUTSIDE]) sandbox.api.put({ kind: "Namespace", metadata: { name } });
-    const { workloads, services } = mesh();
+    const { workloads, services } = demoMesh();
     sandbox.describeMesh(workloads, services);
     await sandbox.startAgent();
     await checks.check("plugin-installed", "the agent has chained its CNI plugin", async () => {
@@ -371,21 +347,4 @@ async function refusal(attempt: Promise<Exchange>): Promise<AppError> {
   if (outcome instanceof AppError) return outcome;
   if (outcome instanceof Error) throw outcome;
   throw new Error(`it was answered: ${JSON.stringify(outcome)}`);
-}
-
-/** Whether a TCP packet to this port is in the capture: IPv4 or IPv6 header, then the ports. */
-function hasPort(pcap: Buffer, port: number): boolean {
-  const GLOBAL_HEADER = 24;
-  const RECORD_HEADER = 16;
-  const ETHERNET_HEADER = 14;
-  for (let at = GLOBAL_HEADER; at + RECORD_HEADER <= pcap.length; ) {
-    const length = pcap.readUInt32LE(at + 8);
-    const packet = pcap.subarray(at + RECORD_HEADER, at + RECORD_HEADER + length);
-    at += RECORD_HEADER + length;
-    if (packet.length < ETHERNET_HEADER + 24) continue;
-    const ip = packet.subarray(ETHERNET_HEADER);
-    const tcp = (ip[0] ?? 0) >> 4 === 6 ? 40 : ((ip[0] ?? 0) & 15) * 4;
-    if (ip.length >= tcp + 4 && ip.readUInt16BE(tcp + 2) === port) return true;
-  }
-  return false;
 }

@@ -45,3 +45,20 @@ export class Wire {
     return Buffer.concat(this.chunks);
   }
 }
+
+/** Whether a TCP packet to this port is in the capture: IPv4 or IPv6 header, then the ports. */
+export function hasPort(pcap: Buffer, port: number): boolean {
+  const GLOBAL_HEADER = 24;
+  const RECORD_HEADER = 16;
+  const ETHERNET_HEADER = 14;
+  for (let at = GLOBAL_HEADER; at + RECORD_HEADER <= pcap.length; ) {
+    const length = pcap.readUInt32LE(at + 8);
+    const packet = pcap.subarray(at + RECORD_HEADER, at + RECORD_HEADER + length);
+    at += RECORD_HEADER + length;
+    if (packet.length < ETHERNET_HEADER + 24) continue;
+    const ip = packet.subarray(ETHERNET_HEADER);
+    const tcp = (ip[0] ?? 0) >> 4 === 6 ? 40 : ((ip[0] ?? 0) & 15) * 4;
+    if (ip.length >= tcp + 4 && ip.readUInt16BE(tcp + 2) === port) return true;
+  }
+  return false;
+}
