@@ -78,14 +78,18 @@ export class Admission implements CniHandler {
     const enrollment = this.roster.ensure(pod);
     enrollment.admittedUntil = Date.now() + ADMITTED_MS;
     enrollment.offerSandbox(handle, request.ips);
+    let captured = false;
     try {
       await this.reconciler.queue.run(pod.uid);
+      captured =
+        this.roster.get(pod.uid) === enrollment &&
+        enrollment.capturedNetns === handle.id &&
+        enrollment.state === "enrolled";
     } finally {
-      enrollment.inCniAdd = false;
+      enrollment.endCniAdd(handle.id, captured);
     }
     // The pass may have found that the pod has been deleted or is no longer wanted: that is no capture.
-    const captured = this.roster.get(pod.uid) === enrollment && enrollment.capturedNetns === handle.id;
-    if (!captured || enrollment.state !== "enrolled") {
+    if (!captured) {
       throw retry("POD_CHANGED", `pod ${enrollment.name} was changed or deleted while it was being captured`);
     }
   }

@@ -132,7 +132,7 @@ export class Agent {
       enrollment.annotation = annotationOf(pod);
       enrollment.adoptNetns(handle);
       // Announced as captured: then it is captured before anything else, with or without a ztunnel.
-      if (ours || enrollment.annotation === "enabled") enrollment.capturedNetns = handle.id;
+      if (enrollment.annotation === "enabled") enrollment.capturedNetns = handle.id;
       if (!ours) {
         const unannounced = enrollment.annotation === null && pod.phase === "Running";
         enrollment.late = ambient && unannounced && this.startedUnseen(pod);
@@ -156,6 +156,8 @@ export class Agent {
       enrollment.spec = spec;
       const { mode, engine } = this.parts.dataplane.observe(enrollment.netns, spec);
       enrollment.engine = engine;
+      // Routes alone, left by an agent that died before it captured, are no capture.
+      if (mode !== "absent") enrollment.capturedNetns = enrollment.netns.id;
       if (mode === "captured") {
         enrollment.state = "enrolled";
         enrollment.enrolledAt = Date.now();

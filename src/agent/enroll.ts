@@ -35,15 +35,15 @@ export class Enroller {
       this.captured(enrollment, netns, spec);
     } else {
       if (enrollment.state === "enrolled" && sameSpec(enrollment.spec, spec)) {
+        enrollment.repairs.repaired(this.parts.clock.now());
         this.parts.metrics.count("ambient_cni_drift_repairs_total", { what: "capture" });
-        this.parts.logger.warn("capture is not what it should be; repairing", {
-          pod: enrollment.name,
-          found: observed.mode,
-          differences: observed.differences,
-        });
+        const fields = { pod: enrollment.name, found: observed.mode, differences: observed.differences };
+        const message = "capture is not what it should be; repairing";
+        if (enrollment.repairs.isNews) this.parts.logger.warn(message, fields);
+        else this.parts.logger.debug(message, fields);
       }
       // Capture before anything that may fail: without a ztunnel the pod's connections are refused.
-      enrollment.engine = await this.parts.dataplane.capture(netns, spec);
+      enrollment.engine = await this.parts.dataplane.capture(netns, spec, enrollment.wasCaptured);
       this.captured(enrollment, netns, spec);
     }
     await this.introduce(enrollment, netns);
@@ -53,6 +53,7 @@ export class Enroller {
   private captured(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): void {
     enrollment.spec = spec;
     enrollment.capturedNetns = netns.id;
+    enrollment.touched = true;
     enrollment.drainUntil = undefined;
     enrollment.state = "enrolled";
     enrollment.enrolledAt ??= Date.now();
@@ -62,6 +63,14 @@ export class Enroller {
     const { dataplane, ztunnel, probes, metrics, logger } = this.parts;
     const began = performance.now();
     const ackedBefore = enrollment.acked;
+    if (!ackedBefore && !ztunnel.connections().some(({ ready }) => ready)) {
+      // Told before anything is touched: a pod that waits for a ztunnel is looked at many times.
+      throw new AgentError(
+        "NO_ZTUNNEL",
+        `no ztunnel takes ${enrollment.name}: none is connected`,
+        "check that the ztunnel pod of this node runs and mounts the directory of the ZDS socket",
+      );
+    }
     const steps: Step[] = [
       {
         name: "prepare routes",

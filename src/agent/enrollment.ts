@@ -2,12 +2,13 @@
 import type { Stop } from "../core/disposable.ts";
 import { type Pod, podKey } from "../core/pod.ts";
 import type { CaptureSpec, EngineName, NetnsHandle, NetnsId, RedirectionState, Workload } from "../core/ports.ts";
+import { RepairPace } from "./repair-pace.ts";
 
 /** Where a pod that belongs to the mesh (or still carries our state) stands. */
 export type EnrollmentState =
   /** Not captured yet: waiting for its first pass, for its netns or for a ztunnel. */
   | "pending"
-  /** Captured, known to a ztunnel, annotated. */
+  /** Captured. */
   | "enrolled"
   /** On its way out: new connections are no longer captured. */
   | "draining";
@@ -34,6 +35,11 @@ export class Enrollment {
   ackedConnection: number | undefined;
   /** The netns in which this pod has been captured before: there it is only repaired, never let out. */
   capturedNetns: NetnsId | undefined;
+  /** It may carry state of ours: it was captured, or announced as captured, since we know it. */
+  touched = false;
+  /** Told to be gone: no snapshot names it any more. */
+  forgotten = false;
+  readonly repairs = new RepairPace();
   /** While draining: when open connections are cut, on the clock of the agent, ms. */
   drainUntil: number | undefined;
   /** Addresses that the probe exemption holds for this pod. */
@@ -51,6 +57,7 @@ export class Enrollment {
   enrolledAt: number | undefined;
   /** Captured by the watch though its ADD should have done it. */
   late = false;
+  private drainTimer: Stop | undefined;
   private watched: { readonly netns: NetnsId; readonly stop: Stop } | undefined;
   private handle: NetnsHandle | undefined;
   private offered: NetnsHandle | undefined;
@@ -99,7 +106,18 @@ export class Enrollment {
    * throw that sandbox away, so no retry may use its netns or addresses.
    */
   abandonSandbox(): void {
-    if (!this.servesCniAdd) return;
+    if (this.servesCniAdd) this.discardSandbox();
+  }
+
+  /** The ADD that offered this netns has been answered; unless it succeeded, its sandbox is discarded. */
+  endCniAdd(netns: NetnsId, success: boolean): void {
+    // Another ADD may have begun meanwhile: what it brought stays.
+    if (this.cniNetns !== netns) return;
+    this.inCniAdd = false;
+    if (!success && (this.handle?.id === netns || this.offered?.id === netns)) this.discardSandbox();
+  }
+
+  private discardSandbox(): void {
     this.cniIps = [];
     this.admittedUntil = 0;
     this.dropNetns();
@@ -156,6 +174,8 @@ export class Enrollment {
     }
     this.unwatch();
     this.handle = handle;
+    // Inode numbers are used again: what was true of the old netns must not be believed of a later one.
+    if (held !== undefined) this.forgetNetns();
     held?.close();
     return held !== undefined;
   }
@@ -166,7 +186,21 @@ export class Enrollment {
     this.offered = undefined;
     this.handle?.close();
     this.handle = undefined;
+    this.drainTimer?.();
+    this.forgetNetns();
+  }
+
+  private forgetNetns(): void {
     this.ackedNetns = undefined;
+    this.ackedConnection = undefined;
+    this.capturedNetns = undefined;
+    this.enrolledAt = undefined;
+  }
+
+  /** Has `soon` arranged for the next look while this pod drains, in place of the one arranged before. */
+  lookAgain(soon: () => Stop): void {
+    this.drainTimer?.();
+    this.drainTimer = soon();
   }
 
   private unwatch(): void {

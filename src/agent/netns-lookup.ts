@@ -76,9 +76,9 @@ export class NetnsLookup {
 
   private async answer(batch: readonly Request[]): Promise<void> {
     const pods = new Map(batch.map(({ pod }) => [pod.uid, pod]));
-    for (const pod of this.soon()) if (!this.kept.has(pod.uid)) pods.set(pod.uid, pods.get(pod.uid) ?? pod);
     let found: Map<string, NetnsHandle>;
     try {
+      for (const pod of this.soon()) if (!this.kept.has(pod.uid)) pods.set(pod.uid, pods.get(pod.uid) ?? pod);
       found = await this.finder.find([...pods.values()]);
     } catch (error) {
       for (const request of batch) request.reject(error);

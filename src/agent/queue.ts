@@ -20,6 +20,8 @@ interface Waiter {
 
 interface Entry {
   dirty: boolean;
+  /** Asked for another pass by what the running one itself may have caused. */
+  nudged: boolean;
   running: boolean;
   queued: boolean;
   attempts: number;
@@ -70,6 +72,17 @@ export class KeyedQueue {
   }
 
   /**
+   * As trigger, for causes that a failing pass may make itself: it neither brings a sleeping retry
+   * forward nor, when the running pass fails, leads to another one before its backoff.
+   */
+  nudge(key: string): void {
+    const entry = this.entries.get(key);
+    if (entry?.cancelRetry !== undefined) return;
+    if (entry?.running === true) entry.nudged = true;
+    else this.trigger(key);
+  }
+
+  /**
    * As trigger, ahead of the others; settles with the first pass that begins after this call. A
    * rejection does not end the retries.
    */
@@ -100,7 +113,15 @@ export class KeyedQueue {
   private entry(key: string): Entry {
     let entry = this.entries.get(key);
     if (entry === undefined) {
-      entry = { dirty: false, running: false, queued: false, attempts: 0, cancelRetry: undefined, waiting: [] };
+      entry = {
+        dirty: false,
+        nudged: false,
+        running: false,
+        queued: false,
+        attempts: 0,
+        cancelRetry: undefined,
+        waiting: [],
+      };
       this.entries.set(key, entry);
     }
     return entry;
@@ -137,10 +158,12 @@ export class KeyedQueue {
     entry.queued = false;
     entry.running = true;
     entry.dirty = false;
+    entry.nudged = false;
     const waiting = entry.waiting.splice(0);
     try {
       await this.options.work(key);
       entry.attempts = 0;
+      entry.dirty ||= entry.nudged;
       for (const waiter of waiting) waiter.resolve();
     } catch (error) {
       const retryMs = backoffMs(this.options.backoff, entry.attempts);

@@ -17,6 +17,8 @@ const CONCURRENCY = 16;
 const DRAIN_POLL_MS = 100;
 /** How long a pass waits for the API server to take an annotation, in ms. */
 const ANNOTATE_MS = 3000;
+/** Failed passes before a pod that was captured is announced as pending. */
+const PATIENCE = 3;
 const BACKOFF = { initialMs: 50, maxMs: 15_000, jitter: 0.2 };
 
 /**
@@ -97,11 +99,7 @@ export class Reconciler {
     const { spec, problem } = this.specOf(enrollment);
     await this.enroller.enroll(enrollment, netns, spec);
     enrollment.lost = false;
-    enrollment.watchNetns((held) =>
-      this.parts.dataplane.watch(held, () => {
-        this.queue.trigger(enrollment.uid);
-      }),
-    );
+    this.watch(enrollment);
     if (problem !== undefined) throw problem;
     if (enrollment.servesCniAdd) {
       // The runtime waits for the capture, not for the API server: the annotation has a pass of its own.
@@ -111,6 +109,22 @@ export class Reconciler {
     }
     await this.annotate(enrollment, "enabled");
     this.announcer.enrolled(enrollment);
+  }
+
+  /** Any change in the pod's netns leads to a look, the first one at once. The sweep looks anyway. */
+  private watch(enrollment: Enrollment): void {
+    const { dataplane, clock, logger } = this.parts;
+    try {
+      enrollment.watchNetns((held) =>
+        dataplane.watch(held, () => {
+          const delay = enrollment.repairs.delay(clock.now());
+          if (delay === 0) this.queue.nudge(enrollment.uid);
+          else enrollment.lookAgain(() => clock.after(delay, () => this.queue.nudge(enrollment.uid)));
+        }),
+      );
+    } catch (error) {
+      logger.warn("a pod's netns is not watched, only swept", { pod: enrollment.name, error: messageOf(error) });
+    }
   }
 
   /**
@@ -161,14 +175,17 @@ export class Reconciler {
 
   /** After a failed pass: a pod that is not captured must not be announced as captured. */
   private async notCaptured(enrollment: Enrollment, error: unknown): Promise<void> {
-    if (!this.isCaptured(enrollment)) {
-      enrollment.state = "pending";
-      enrollment.abandonSandbox();
-      await this.annotate(enrollment, "pending").catch((reason: unknown) => {
-        this.parts.logger.warn("annotating a pending pod", { pod: enrollment.name, reason: messageOf(reason) });
-      });
-    }
     this.announcer.failed(enrollment, error);
+    if (this.isCaptured(enrollment)) return;
+    // A captured pod that somebody disturbs is announced anew only when mending it fails again and again:
+    // each change of the annotation is news to every peer.
+    const disturbed = enrollment.wasCaptured && !enrollment.lost && this.queue.attempts(enrollment.uid) < PATIENCE;
+    enrollment.abandonSandbox();
+    if (disturbed) return;
+    enrollment.state = "pending";
+    await this.annotate(enrollment, "pending").catch((reason: unknown) => {
+      this.parts.logger.warn("annotating a pending pod", { pod: enrollment.name, reason: messageOf(reason) });
+    });
   }
 
   private isCaptured({ lost, netns, spec }: Enrollment): boolean {
@@ -183,6 +200,7 @@ export class Reconciler {
 
   private async leave(enrollment: Enrollment): Promise<void> {
     enrollment.takeOffer();
+    enrollment.touched ||= annotationOf(enrollment.pod) === "enabled";
     const netns = enrollment.netns ?? (await this.lookup.find(enrollment.pod));
     if (netns !== undefined) enrollment.adoptNetns(netns);
     // Adopted at start, and unlabelled since: its own settings don't matter any more.
@@ -190,7 +208,7 @@ export class Reconciler {
     enrollment.spec ??= captureSpec(this.parts.config, plain, enrollment.ips, this.parts.nameservers).spec;
     const done = await this.unenroller.unenroll(enrollment, netns, () => this.annotate(enrollment, null));
     if (done) this.roster.remove(enrollment.uid);
-    else this.parts.clock.after(DRAIN_POLL_MS, () => this.queue.trigger(enrollment.uid));
+    else enrollment.lookAgain(() => this.parts.clock.after(DRAIN_POLL_MS, () => this.queue.trigger(enrollment.uid)));
     this.changed();
   }
 

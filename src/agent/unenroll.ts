@@ -24,7 +24,7 @@ export class Unenroller {
     if (netns === undefined) {
       // Whatever is in its netns, peers must not go on believing that the pod speaks HBONE.
       await annotate();
-      if (enrollment.pod.hostNetwork) return true;
+      if (enrollment.pod.hostNetwork || !enrollment.touched) return true;
       throw netnsNotFound(enrollment);
     }
     if (dataplane.present(netns)) {
@@ -54,7 +54,7 @@ export class Unenroller {
   async forget(enrollment: Enrollment): Promise<void> {
     const { ztunnel, probes, logger } = this.parts;
     enrollment.dropNetns();
-    enrollment.annotation = null;
+    enrollment.forgotten = true;
     const exempt = enrollment.exemptIps.length > 0 ? enrollment.exemptIps : enrollment.ips;
     const outcomes = await Promise.allSettled([
       this.forgetAtZtunnel(enrollment, ztunnel.del(enrollment.uid)),

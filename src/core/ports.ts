@@ -223,7 +223,7 @@ export interface Dataplane {
   /** Sysctls, route and rule: harmless without capture. Idempotent; undone when a step fails. */
   prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
   /** Capture on and verified from inside the netns; an unchanged netns costs no fork. Undone on failure. */
-  capture(netns: NetnsHandle, spec: CaptureSpec): Promise<EngineName>;
+  capture(netns: NetnsHandle, spec: CaptureSpec, keep?: boolean): Promise<EngineName>;
   /** New connections are no longer captured, proxied ones go on. */
   drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
   /** Open connections that run through ztunnel in this netns. */

@@ -103,7 +103,7 @@ export class NodeDataplane implements Dataplane {
     this.#prepared.set(netns, merged(letters, changed));
   }
 
-  async capture(netns: NetnsHandle, spec: CaptureSpec): Promise<EngineName> {
+  async capture(netns: NetnsHandle, spec: CaptureSpec, keep = false): Promise<EngineName> {
     const engine = this.#chosen;
     const before = this.observe(netns, spec);
     if (before.mode === "captured") return engine.name;
@@ -111,16 +111,29 @@ export class NodeDataplane implements Dataplane {
     if (obstacle !== undefined) {
       throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
     }
-    const fresh = before.mode === "absent";
+    // A pod that has been captured before is only ever repaired: it fails closed.
+    const fresh = before.mode === "absent" && !keep;
     // What the caller prepared is the caller's to undo; what went missing since shows below.
     const prepared = fresh ? this.#prepared.get(netns) : undefined;
     const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
-    if (prepared === undefined) await this.prepare(netns, spec);
+    let unprepared: unknown;
+    if (prepared === undefined) {
+      try {
+        await this.prepare(netns, spec);
+      } catch (error) {
+        // Steering without its routes refuses connections; without steering they would leave in the clear.
+        if (!keep) throw error;
+        unprepared = error;
+      }
+    }
     try {
       const sysctls = prepared ?? this.#letters(netns);
       const steers =
-        !fresh && engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
+        before.mode !== "absent" &&
+        engine.observe(netns, spec).mode === "captured" &&
+        engine.state(netns)?.sysctls === sysctls;
       if (!steers) await engine.apply(netns, spec, { sysctls });
+      if (unprepared !== undefined) throw unprepared;
       await engine.verify(netns, spec);
       for (const other of this.#engines) if (other !== engine && other.present(netns)) await other.remove(netns);
       removeRouting(this.options.binding, netns.fd, this.#needless(netns, spec));

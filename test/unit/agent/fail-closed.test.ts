@@ -229,3 +229,63 @@ test("what the new ztunnel has acked is not asked again when the old one goes", 
   parts.ztunnel.listener?.changed();
   expect(agent?.roster.get("uid-web")?.acked).toBe(true);
 });
+
+test("a number that a later netns happens to have again proves nothing", async () => {
+  const parts = new FakeParts();
+  parts.finder.proc.set("uid-web", "/ns-web");
+  const pod = makePod("web");
+  parts.cluster.putPod(pod);
+  agent = new Agent(parts, 1e9);
+  await agent.start();
+  await eventually("enrolled", () => agent?.pods()[0]?.state === "enrolled");
+  parts.ztunnel.disconnect();
+  const request = (netns: string) => ({
+    containerId: "c",
+    netns,
+    ifName: "eth0",
+    podNamespace: "shop",
+    podName: "web",
+    podUid: "uid-web",
+    ips: ["10.0.0.7"],
+  });
+  const add = (netns: string) => agent?.admission.add(request(netns), new AbortController().signal);
+  await expect(add("/run/netns/other")).rejects.toMatchObject({ code: "NO_ZTUNNEL" });
+  parts.dataplane.kernel.clear();
+  await expect(add("/ns-web")).rejects.toMatchObject({ code: "NO_ZTUNNEL" });
+});
+
+test("a pod that keeps undoing its capture costs a repair now and then, and no flapping annotation", async () => {
+  const parts = new FakeParts();
+  await enrolled(parts);
+  const began = Date.now();
+  while (Date.now() - began < 900) {
+    flush(parts);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  const repairs = parts.journal.filter((line) => line === "capture shop/web").length;
+  expect(repairs).toBeGreaterThan(1);
+  expect(repairs).toBeLessThan(8);
+  expect(parts.journal.some((line) => line.startsWith("annotate"))).toBe(false);
+  await eventually("captured", () => mode(parts) === "captured");
+});
+
+test("a draining pod is looked at ten times a second, however often it is triggered", async () => {
+  const parts = new FakeParts({ drainSeconds: 20 });
+  await enrolled(parts);
+  parts.dataplane.proxied = 1;
+  let looks = 0;
+  parts.dataplane.proxiedConnections = () => {
+    looks += 1;
+    return 1;
+  };
+  parts.cluster.putNamespace("shop", {});
+  await eventually("draining", () => mode(parts) === "draining");
+  for (let i = 0; i < 20; i++) {
+    agent?.reconciler.queue.trigger("uid-web");
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  await eventually("quiet", () => agent?.reconciler.queue.depth === 0);
+  looks = 0;
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  expect(looks).toBeLessThan(9);
+});

@@ -136,4 +136,30 @@ describe("KeyedQueue", () => {
     expect(finished).toBe(true);
     await expect(queue.run("c")).rejects.toThrow("stopped");
   });
+
+  test("a nudge neither wakes a sleeping retry nor repeats a pass that fails; after a success it is one more pass", async () => {
+    let passes = 0;
+    let fail = true;
+    const queue = new KeyedQueue({
+      concurrency: 1,
+      backoff: { initialMs: 60_000, maxMs: 60_000, jitter: 0 },
+      clock: systemClock,
+      work: async () => {
+        passes += 1;
+        if (passes < 10) queue.nudge("a");
+        if (fail) throw new Error("no");
+      },
+      failed: () => undefined,
+    });
+    queue.start();
+    queue.trigger("a");
+    await tick(10);
+    queue.nudge("a");
+    await tick(10);
+    expect(passes).toBe(1);
+    fail = false;
+    queue.trigger("a");
+    await tick(20);
+    expect(passes).toBe(10);
+  });
 });
