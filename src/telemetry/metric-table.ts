@@ -46,7 +46,7 @@ export const UPSTREAM_METRICS: readonly MetricRow[] = [
   counter(
     "istio_cni_repair_pods_repaired_total",
     ["type", "result"],
-    "Sidecar pods repaired, by kind of repair and result",
+    "Sidecar pods repaired, by kind of repair and result; stays empty until sidecar pods are supported",
   ),
 ];
 

@@ -145,7 +145,14 @@ export const DATAPLANE = {
     "Heeds the pod annotation ambient-cni.io/engine.",
     { status: "later" },
   ),
-  nativeNftables: envOnly("Dataplane", "NATIVE_NFTABLES", bool, "false", "With engine auto: prefers nftables."),
+  nativeNftables: envOnly(
+    "Dataplane",
+    "NATIVE_NFTABLES",
+    bool,
+    "false",
+    "Puts nftables before iptables as fallback; nftables is the only engine of this version anyway.",
+    { status: "later" },
+  ),
   forceIptablesBinary: plainEnv(
     "Dataplane",
     "FORCE_IPTABLES_BINARY",
@@ -399,8 +406,8 @@ export const TELEMETRY = {
     "GOMEMLIMIT",
     goMemory,
     "",
-    "Memory limit of the container; the heap is capped at the smaller of half of it and 96 MiB.",
-    { fallbackText: "none" },
+    "Memory limit of the container. Whoever starts node caps its heap at the smaller of half of it and 96 MiB (--max-old-space-size), as the sandbox does; the image's launcher will.",
+    { fallbackText: "none", status: "later" },
   ),
 };
 
