@@ -315,3 +315,15 @@ test("fifty pods at once", async () => {
     for (const one of labs) one.close();
   }
 });
+
+test("a repair that cannot be completed leaves the pod steered, a first capture leaves it alone", async () => {
+  const tables = () => native().nftTables(lab.pod.netns.fd);
+  // Without lo there is no local route, and so no way to the listeners.
+  await inNetns(lab.pod.netns, "ip", "link", "set", "lo", "down");
+  await expect(dataplane.capture(lab.pod.netns, specOf(lab))).rejects.toThrow();
+  expect(tables()).toEqual([]);
+  await expect(dataplane.capture(lab.pod.netns, specOf(lab), true)).rejects.toThrow();
+  expect(tables()).toEqual([`inet ${POD_TABLE}`]);
+  await inNetns(lab.pod.netns, "ip", "link", "set", "lo", "up");
+  expect(await dataplane.capture(lab.pod.netns, specOf(lab), true)).toBe("nftables");
+});
