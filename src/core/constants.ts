@@ -40,8 +40,6 @@ export const CONFIG_HASH_ANNOTATION = "kubernetes.io/config.hash";
 
 /** Name of the CNI plugin, of its binary and of its `type` in a configuration. */
 export const PLUGIN_NAME = "istio-cni";
-/** The DaemonSet's name is fixed upstream: own pods are recognised by it. */
-export const DAEMONSET_NAME = "istio-cni-node";
 
 /** Files inside CNI_AGENT_RUN_DIR. */
 export const RUN_FILE = {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { realpathSync, writeFileSync } from "node:fs";
+import { realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Child } from "../sys/child.ts";
 import type { Chart } from "./charts.ts";
@@ -61,20 +61,6 @@ export interface JailOptions {
   readonly plugin: string;
   readonly env: Readonly<Record<string, string>>;
   readonly args: readonly string[];
-}
-
-/** What the pod's service account mount holds. */
-export interface ServiceAccount {
-  readonly token: string;
-  readonly ca: string;
-  readonly namespace: string;
-}
-
-/** Writes the service account that the jailed agent finds where Kubernetes puts it. */
-export function writeServiceAccount(node: SandboxNode, account: ServiceAccount): void {
-  writeFileSync(node.path("secrets", "token"), account.token, { mode: 0o600 });
-  writeFileSync(node.path("secrets", "ca.crt"), account.ca);
-  writeFileSync(node.path("secrets", "namespace"), account.namespace);
 }
 
 /**

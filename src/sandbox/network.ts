@@ -33,6 +33,3 @@ export function addressesOf(index: number): readonly string[] {
   const host = index + 2;
   return [`${PREFIX4}.${host}`, `${PREFIX6}::${host.toString(16)}`];
 }
-
-export const GATEWAY4 = `${PREFIX4}.1`;
-export const GATEWAY6 = `${PREFIX6}::1`;
