@@ -58,3 +58,12 @@ export const ZDS_ACK_TIMEOUT_MS = 5000;
 /** nftables objects of ours: one table in each pod, one on the host. */
 export const POD_TABLE = "ambient-cni";
 export const HOST_TABLE = "ambient-cni-probes";
+
+/**
+ * Addresses of the eBPF engine, local to a pod's netns and on no wire. 240.0.0.0/4 is reserved and never
+ * routed (RFC 1112); the IPv6 ones are unique local addresses (RFC 4193) below the probe address' prefix.
+ * A pod has one shadow per family: what ztunnel's inbound sockets are bound to. Outbound connections go
+ * to a spread address, one out of many, chosen by their destination.
+ */
+export const SHADOW_RANGE = { 4: "255.0.0.0/9", 6: "fd16:9254:7127:1::/64" } as const;
+export const SPREAD_RANGE = { 4: "255.128.0.0/16", 6: "fd16:9254:7127:2::/112" } as const;

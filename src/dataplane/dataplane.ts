@@ -2,7 +2,6 @@
 
 import { type Clock, systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
-import { ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
 import { familyOf } from "../core/ip.ts";
@@ -20,6 +19,7 @@ import type { NativeBinding } from "../native/binding.ts";
 import { chooseEngine, testEngines } from "./choose.ts";
 import type { Engine } from "./engine.ts";
 import { NftablesEngine } from "./nftables/engine.ts";
+import { proxiedSockets } from "./proxied.ts";
 import { addRouting, families, missingRouting, needlessRouting, removeRouting, routingPresent } from "./routes.ts";
 import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
 import { upstreamPresent } from "./upstream.ts";
@@ -34,14 +34,6 @@ export interface DataplaneOptions {
   readonly engines?: readonly Engine[];
   readonly clock?: Clock;
 }
-
-/** TCP states in which bytes may still flow: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT. */
-const OPEN_STATES = [1, 4, 5, 8] as const;
-const PROXY_PORTS: readonly number[] = [
-  ZTUNNEL_PORT.outbound,
-  ZTUNNEL_PORT.inboundPlaintext,
-  ZTUNNEL_PORT.inboundHbone,
-];
 
 /** Steers pods' traffic with the best engine that works on this node. */
 export class NodeDataplane implements Dataplane {
@@ -156,11 +148,7 @@ export class NodeDataplane implements Dataplane {
   }
 
   proxiedConnections(netns: NetnsHandle): number {
-    // Without an inode a socket belongs to no process any more: the kernel only ends it.
-    return this.options.binding
-      .sockets(netns.fd, { protocol: "tcp", states: OPEN_STATES })
-      .filter(({ srcPort, mark, inode }) => PROXY_PORTS.includes(srcPort) && mark === ZTUNNEL_MARK && inode !== 0)
-      .length;
+    return proxiedSockets(this.options.binding, netns.fd).length;
   }
 
   async release(netns: NetnsHandle): Promise<void> {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { CaptureSpec, EngineName, EngineTest, NetnsHandle, Observation } from "../core/ports.ts";
+import type { SocketInfo } from "../native/binding.ts";
 
 /**
  * One way to steer a pod's traffic into ztunnel. Policy route, rule and sysctls are common to all
@@ -25,6 +26,13 @@ export interface Engine {
   verify(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
   /** Steers no new connection; what keeps open ones alive stays. */
   drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
+  /**
+   * Another engine steers this netns from now on: as `drain`, and nothing is refused either. Seen by
+   * `observe` as draining. It stays until `keepsAlive` is 0, then `remove` is called.
+   */
+  retire(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
+  /** Of these open sockets of ztunnel's in the netns, how many live through this engine's steering. Pure. */
+  keepsAlive(sockets: readonly SocketInfo[]): number;
   /** Removes the steering. Idempotent. */
   remove(netns: NetnsHandle): Promise<void>;
   /** What `apply` kept, or undefined without steering. */

@@ -2,8 +2,9 @@
 import { POD_TABLE } from "../../core/constants.ts";
 import { AgentError, codeOf } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
-import type { NativeBinding, NftTable } from "../../native/binding.ts";
+import type { NativeBinding, NftTable, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
+import { isBehindNetfilter } from "../proxied.ts";
 import { families } from "../routes.ts";
 import { nft } from "./nft.ts";
 import { namedDifferences, rulesDigest, textHash } from "./observe.ts";
@@ -27,7 +28,7 @@ export class NftablesEngine implements Engine {
   /** Until the self-test has said otherwise. */
   #features: Features = { sysctls: true, socketMark: true };
   readonly #references: References;
-  readonly #plans = new WeakMap<CaptureSpec, { captured?: Planned; draining?: Planned }>();
+  readonly #plans = new WeakMap<CaptureSpec, Partial<Record<PlanMode, Planned>>>();
 
   constructor(
     private readonly binding: NativeBinding,
@@ -93,7 +94,7 @@ export class NftablesEngine implements Engine {
       differences.push("a rule was changed in place");
     }
     if (differences.length > 0) return this.#differs(differences);
-    return { mode: state.mode, engine: this.name, differences: [] };
+    return { mode: state.mode === "captured" ? "captured" : "draining", engine: this.name, differences: [] };
   }
 
   async apply(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): Promise<void> {
@@ -107,6 +108,15 @@ export class NftablesEngine implements Engine {
   async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
     const state = this.state(netns);
     if (state !== undefined) await this.#replace(netns, spec, "draining", state);
+  }
+
+  async retire(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const state = this.state(netns);
+    if (state !== undefined) await this.#replace(netns, spec, "retiring", state);
+  }
+
+  keepsAlive(sockets: readonly SocketInfo[]): number {
+    return sockets.filter(isBehindNetfilter).length;
   }
 
   async remove(netns: NetnsHandle): Promise<void> {
@@ -125,7 +135,7 @@ export class NftablesEngine implements Engine {
     const write = before === undefined ? createText : replaceText;
     await nft(netns.fd, write(POD_TABLE, comment, bodyText(ruleset, this.#learnt(netns, before))));
     const after = this.observe(netns, spec);
-    if (after.mode !== mode) {
+    if (after.mode !== (mode === "captured" ? "captured" : "draining")) {
       throw new AgentError(
         "CAPTURE_DIFFERS",
         `the table is not what was just written: ${after.differences.join("; ")}`,

@@ -13,7 +13,8 @@ export interface Features {
   readonly socketMark: boolean;
 }
 
-export type PlanMode = "captured" | "draining";
+/** draining: nothing new is captured. retiring: nor is anything refused, because another engine steers. */
+export type PlanMode = "captured" | "draining" | "retiring";
 
 /**
  * Mark of our own verification connection. It matches LOCAL_MARK/MARK_MASK, so the policy rule leads
@@ -78,12 +79,7 @@ export function planCapture(spec: CaptureSpec, features: Features, mode: PlanMod
     {
       name: "refuse-input",
       hook: { type: "filter", hook: "input", priority: PRIORITY.filter },
-      rules: [
-        {
-          name: "ztunnel-ports",
-          text: `tcp dport { ${ZTUNNEL_PORT.outbound}, ${ZTUNNEL_PORT.inboundPlaintext} } ${SYN} jump direct-call`,
-        },
-      ],
+      rules: mode === "retiring" ? [] : [refuseDirectCalls()],
     },
     {
       // A call to 15001 or 15006 themselves, by anybody including ztunnel, would be answered as if it
@@ -201,6 +197,11 @@ function markOutput(): Rule[] {
       text: `meta l4proto tcp ct direction reply ct mark and ${hex(MARK_MASK)} == ${hex(LOCAL_MARK)} meta mark set ${hex(LOCAL_MARK)}`,
     },
   ];
+}
+
+function refuseDirectCalls(): Rule {
+  const ports = `${ZTUNNEL_PORT.outbound}, ${ZTUNNEL_PORT.inboundPlaintext}`;
+  return { name: "ztunnel-ports", text: `tcp dport { ${ports} } ${SYN} jump direct-call` };
 }
 
 /** Our own connection from inside the netns to itself (verify.ts): proves hook, conntrack, rule and route. */

@@ -15,17 +15,21 @@ export interface TableState extends EngineState {
 }
 
 const COMMENT =
-  /^ambient-cni v(\d{1,4}) (captured|draining) plan=([0-9a-f]{16}) rules=([0-9a-f]{16}) sysctls=([a-z]*)$/;
+  /^ambient-cni v(\d{1,4}) (captured|draining|retiring) plan=([0-9a-f]{16}) rules=([0-9a-f]{16}) sysctls=([a-z]*)$/;
 
 /** At most 128 bytes fit (NFTNL_UDATA_COMMENT_MAXLEN); this is about 80. */
 export function formatState(state: TableState): string {
   return `ambient-cni v${SCHEMA} ${state.mode} plan=${state.plan} rules=${state.rules} sysctls=${state.sysctls}`;
 }
 
+function isMode(mode: string | undefined): mode is PlanMode {
+  return mode === "captured" || mode === "draining" || mode === "retiring";
+}
+
 /** undefined for a comment that this version did not write. */
 export function parseState(comment: string): TableState | undefined {
   const [, schema, mode, plan, rules, sysctls] = COMMENT.exec(comment) ?? [];
-  if (Number(schema) !== SCHEMA || (mode !== "captured" && mode !== "draining")) return undefined;
+  if (Number(schema) !== SCHEMA || !isMode(mode)) return undefined;
   if (plan === undefined || rules === undefined || sysctls === undefined) return undefined;
   return { mode, plan, rules, sysctls };
 }
