@@ -26,6 +26,8 @@ function engine(name: EngineName, works: boolean): Engine {
     apply: never,
     verify: never,
     drain: never,
+    retire: never,
+    keepsAlive: never,
     remove: never,
     state: never,
     close: never,
