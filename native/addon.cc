@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include "accept.h"
+#include "bpf.h"
 #include "connect.h"
 #include "env.h"
 #include "fault.h"
@@ -23,7 +24,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 1;
+constexpr int kAbiVersion = 2;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -76,6 +77,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<nftWatch>(exports, "nftWatch");
 
     add<spawn>(exports, "spawn");
+
+    add<bpfOpen>(exports, "bpfOpen");
+    add<bpfVerify>(exports, "bpfVerify");
+    add<bpfRemove>(exports, "bpfRemove");
 
     add<seqpacketListen>(exports, "seqpacketListen");
     add<seqpacketConnect>(exports, "seqpacketConnect");

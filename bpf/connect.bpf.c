@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Outbound, at connect() and sendmsg(): the destination of a pod's socket becomes ztunnel's listener in
+ * the same netns, so that no packet ever has to be rewritten. Attached to the cgroup of all pods; acts on
+ * sockets of captured pods only.
+ */
+#include "address.h"
+#include "verdict.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* An answer that comes later than this belongs to no question. */
+#define ASKED_NANOSECONDS (10ULL * 1000 * 1000 * 1000)
+
+enum action { PASS, REFUSE, CAPTURE, CAPTURE_DNS, VERIFY };
+
+struct request {
+	__u64 cookie;
+	const struct ambient_pod *pod;
+	struct ambient_address to;
+	/* Network order. */
+	__u16 port;
+	__u8 protocol;
+	bool ztunnel;
+	bool verify;
+};
+
+/* By the cgroup of the caller too, where ztunnel has one of its own: SO_MARK takes only CAP_NET_RAW. */
+static __always_inline bool is_ztunnel(__u32 mark)
+{
+	struct ambient_state *node;
+
+	if (!is_marked_ztunnel(mark))
+		return false;
+	node = node_state();
+	if (!node || !node->ztunnel_by_cgroup)
+		return true;
+	for (__u32 i = 0; i < AMBIENT_MAX_ZTUNNELS; i++) {
+		__u32 key = i;
+		struct ambient_ztunnel *ztunnel = bpf_map_lookup_elem(&ztunnels, &key);
+
+		if (ztunnel && ztunnel->cgroup_id &&
+		    bpf_get_current_ancestor_cgroup_id(ztunnel->level) == ztunnel->cgroup_id)
+			return true;
+	}
+	return false;
+}
+
+static __always_inline bool is_own(const struct request *r)
+{
+	return is_same(&r->to, &r->pod->ip4) || is_same(&r->to, &r->pod->ip6) ||
+	       (pod_address_flags(r->cookie, &r->to) & AMBIENT_ADDRESS_LOCAL);
+}
+
+static __always_inline void told(const struct request *r, enum ambient_verdict verdict)
+{
+	struct flow flow = {
+		.source = is_ipv4(&r->to) ? r->pod->ip4 : r->pod->ip6,
+		.destination = r->to,
+		.destination_port = r->port,
+		.protocol = r->protocol,
+	};
+
+	decided(r->cookie, verdict, &flow);
+}
+
+static __always_inline enum action choose(const struct request *r)
+{
+	const struct ambient_pod *pod = r->pod;
+	bool own_port = r->port == bpf_htons(knobs.port_outbound) || r->port == bpf_htons(knobs.port_inbound);
+	bool is_dns = r->port == bpf_htons(53);
+	bool tcp = r->protocol == IPPROTO_TCP;
+
+	if (!tcp && !is_dns)
+		return PASS;
+	if (r->verify)
+		return VERIFY;
+	if (is_shadow(&r->to) || is_spread(&r->to)) {
+		/* Another generation of these programs may have captured it already. */
+		if (is_spread(&r->to) && r->port == bpf_htons(knobs.port_outbound) && !r->ztunnel)
+			return PASS;
+		told(r, r->ztunnel ? AMBIENT_LOOP_REFUSED : AMBIENT_OUT_REFUSED_SELF);
+		return REFUSE;
+	}
+	if (pod->flags & AMBIENT_POD_RETIRING)
+		return PASS;
+	if (is_loopback(&r->to) || is_own(r)) {
+		/* ztunnel would take a direct call for a captured one, at 15001 without end. */
+		if (tcp && own_port) {
+			told(r, r->ztunnel ? AMBIENT_LOOP_REFUSED : AMBIENT_OUT_REFUSED_SELF);
+			return REFUSE;
+		}
+		if (tcp && !r->ztunnel)
+			told(r, AMBIENT_OUT_LOCAL);
+		return PASS;
+	}
+	if (r->ztunnel || (pod->flags & AMBIENT_POD_DRAINING))
+		return PASS;
+	if (is_ipv4(&r->to) ? is_zero(&pod->ip4) : !(pod->flags & AMBIENT_POD_IPV6) || is_zero(&pod->ip6))
+		return PASS;
+	if (tcp && (is_same(&r->to, &pod->probe4) || is_same(&r->to, &pod->probe6)))
+		return PASS;
+	if ((pod->flags & AMBIENT_POD_EXCLUDES) && is_excluded(r->cookie, &r->to)) {
+		told(r, AMBIENT_OUT_EXCLUDED);
+		return PASS;
+	}
+	if (is_dns && (pod->flags & AMBIENT_POD_DNS) &&
+	    (!(pod->flags & AMBIENT_POD_DNS_LISTED) ||
+	     (pod_address_flags(r->cookie, &r->to) & AMBIENT_ADDRESS_NAMESERVER))) {
+		told(r, AMBIENT_OUT_DNS);
+		return CAPTURE_DNS;
+	}
+	return tcp ? CAPTURE : PASS;
+}
+
+/* Everything of a socket that the decision needs; false when it is nobody's of ours. */
+static __always_inline bool is_captured_pod(struct bpf_sock_addr *ctx, struct request *r)
+{
+	r->cookie = bpf_get_netns_cookie(ctx);
+	r->pod = bpf_map_lookup_elem(&pods, &r->cookie);
+	return r->pod != NULL;
+}
+
+static __always_inline int refused(void)
+{
+	/* 5.18. Without it the caller reads EPERM. */
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_set_retval))
+		bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
+/*
+ * Decides about a connect(). On CAPTURE, CAPTURE_DNS and VERIFY the caller writes `r->to` and `r->port`
+ * into the context: the verifier wants each context field written in one place only.
+ */
+static __always_inline enum action connecting(struct bpf_sock_addr *ctx, struct request *r)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct ambient_destination *kept;
+	enum action action;
+	__u32 mark, device;
+
+	if (!sk || !is_captured_pod(ctx, r))
+		return PASS;
+	r->protocol = ctx->protocol;
+	if (r->protocol != IPPROTO_TCP && r->protocol != IPPROTO_UDP)
+		return PASS;
+	/* A socket may be connected again, to somewhere else: getpeername() must not tell the old. */
+	bpf_sk_storage_delete(&destinations, sk);
+	mark = sk->mark;
+	device = sk->bound_dev_if;
+	r->ztunnel = is_ztunnel(mark);
+	r->verify = mark == knobs.verify_mark;
+	action = choose(r);
+	if (action == PASS || action == REFUSE)
+		return action;
+	if (action == VERIFY) {
+		r->to = is_ipv4(&r->to) ? mapped(bpf_htonl(0x7f000001)) :
+					  (struct ambient_address){ .word = { 0, 0, 0, bpf_htonl(1) } };
+		return action;
+	}
+	kept = bpf_sk_storage_get(&destinations, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!kept) {
+		/* Not remembered is not found again: refused rather than sent to a wrong place. */
+		told(r, AMBIENT_OUT_REFUSED_FULL);
+		return REFUSE;
+	}
+	kept->address = r->to;
+	kept->port = r->port;
+	if (is_marked_ztunnel(mark)) {
+		/* An application that wears ztunnel's mark: `lo` would take it for ztunnel. */
+		__u32 none = 0;
+
+		bpf_setsockopt(ctx, SOL_SOCKET, 36 /* SO_MARK */, &none, sizeof(none));
+	}
+	if (device) {
+		/* Bound to eth0, it would never reach an address of lo. */
+		char nothing[4] = "";
+
+		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, nothing, sizeof(nothing));
+	}
+	if (action == CAPTURE) {
+		told(r, AMBIENT_OUT_CAPTURED);
+		r->to = spread_of(&r->to, r->port);
+		r->port = bpf_htons(knobs.port_outbound);
+	} else {
+		r->to = is_ipv4(&r->to) ? mapped(bpf_htonl(0x7f000001)) :
+					  (struct ambient_address){ .word = { 0, 0, 0, bpf_htonl(1) } };
+		r->port = bpf_htons(knobs.port_dns);
+	}
+	return action;
+}
+
+SEC("cgroup/connect4")
+int ambient_connect4(struct bpf_sock_addr *ctx)
+{
+	struct request r = { .to = mapped(ctx->user_ip4), .port = ctx->user_port };
+	enum action action = connecting(ctx, &r);
+
+	if (action == PASS)
+		return 1;
+	if (action == REFUSE)
+		return refused();
+	ctx->user_ip4 = r.to.word[3];
+	ctx->user_port = r.port;
+	return 1;
+}
+
+static __always_inline struct ambient_address user_ip6(struct bpf_sock_addr *ctx)
+{
+	struct ambient_address a;
+
+	a.word[0] = ctx->user_ip6[0];
+	barrier();
+	a.word[1] = ctx->user_ip6[1];
+	barrier();
+	a.word[2] = ctx->user_ip6[2];
+	barrier();
+	a.word[3] = ctx->user_ip6[3];
+	barrier();
+	/* The unspecified address stands for loopback, mapped too; both are told by is_loopback(). */
+	return a;
+}
+
+static __always_inline void set_user_ip6(struct bpf_sock_addr *ctx, const struct ambient_address *a)
+{
+	ctx->user_ip6[0] = a->word[0];
+	barrier();
+	ctx->user_ip6[1] = a->word[1];
+	barrier();
+	ctx->user_ip6[2] = a->word[2];
+	barrier();
+	ctx->user_ip6[3] = a->word[3];
+	barrier();
+}
+
+SEC("cgroup/connect6")
+int ambient_connect6(struct bpf_sock_addr *ctx)
+{
+	struct request r = { .to = user_ip6(ctx), .port = ctx->user_port };
+	enum action action = connecting(ctx, &r);
+
+	if (action == PASS)
+		return 1;
+	if (action == REFUSE)
+		return refused();
+	set_user_ip6(ctx, &r.to);
+	ctx->user_port = r.port;
+	return 1;
+}
+
+static __always_inline void remember_asked(struct bpf_sock *sk, const struct request *r)
+{
+	struct ambient_asked *queue = bpf_sk_storage_get(&asked, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	__u32 at;
+
+	if (!queue)
+		return;
+	if (queue->count >= AMBIENT_MAX_ASKED) {
+		queue->first++;
+		queue->count = AMBIENT_MAX_ASKED - 1;
+	}
+	at = (queue->first + queue->count) % AMBIENT_MAX_ASKED;
+	queue->server[at].address = r->to;
+	queue->server[at].port = r->port;
+	queue->nanoseconds[at] = bpf_ktime_get_ns();
+	queue->count++;
+}
+
+/* An unconnected question. True: the caller writes loopback and ztunnel's DNS port. */
+static __always_inline bool asking(struct bpf_sock_addr *ctx, struct request *r)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (r->port != bpf_htons(53) || !sk || !is_captured_pod(ctx, r))
+		return false;
+	r->protocol = IPPROTO_UDP;
+	r->ztunnel = is_ztunnel(sk->mark);
+	/* Its device can't be changed here, and from another one loopback can't be reached. */
+	if (sk->bound_dev_if || choose(r) != CAPTURE_DNS)
+		return false;
+	remember_asked(sk, r);
+	return true;
+}
+
+SEC("cgroup/sendmsg4")
+int ambient_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct request r = { .to = mapped(ctx->user_ip4), .port = ctx->user_port };
+
+	if (asking(ctx, &r)) {
+		ctx->user_ip4 = bpf_htonl(0x7f000001);
+		ctx->user_port = bpf_htons(knobs.port_dns);
+	}
+	return 1;
+}
+
+SEC("cgroup/sendmsg6")
+int ambient_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct request r = { .to = user_ip6(ctx), .port = ctx->user_port };
+
+	if (asking(ctx, &r)) {
+		struct ambient_address loopback = is_ipv4(&r.to) ?
+							  mapped(bpf_htonl(0x7f000001)) :
+							  (struct ambient_address){ .word = { 0, 0, 0, bpf_htonl(1) } };
+
+		set_user_ip6(ctx, &loopback);
+		ctx->user_port = bpf_htons(knobs.port_dns);
+	}
+	return 1;
+}
+
+/* Who was asked, when the answer comes from ztunnel's DNS port. */
+static __always_inline bool answered(struct bpf_sock_addr *ctx, const struct ambient_address *from, __u16 port,
+				     struct ambient_destination *server)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct ambient_destination *kept;
+	struct ambient_asked *queue;
+
+	if (port != bpf_htons(knobs.port_dns) || !is_loopback(from) || !sk)
+		return false;
+	queue = bpf_sk_storage_get(&asked, sk, 0, 0);
+	if (queue && queue->count) {
+		__u64 now = bpf_ktime_get_ns();
+		__u32 at = queue->first % AMBIENT_MAX_ASKED;
+
+		for (int i = 0; i < AMBIENT_MAX_ASKED - 1; i++) {
+			if (queue->count <= 1 || now - queue->nanoseconds[at] < ASKED_NANOSECONDS)
+				break;
+			queue->first++;
+			queue->count--;
+			at = queue->first % AMBIENT_MAX_ASKED;
+		}
+		*server = queue->server[at];
+		/* The last one stays: an answer that is looked at first and then read needs it twice. */
+		if (queue->count > 1) {
+			queue->first++;
+			queue->count--;
+		}
+		return true;
+	}
+	kept = bpf_sk_storage_get(&destinations, sk, 0, 0);
+	if (!kept)
+		return false;
+	*server = *kept;
+	return true;
+}
+
+SEC("cgroup/recvmsg4")
+int ambient_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	struct ambient_address from = mapped(ctx->user_ip4);
+	struct ambient_destination server;
+
+	if (answered(ctx, &from, ctx->user_port, &server)) {
+		ctx->user_ip4 = server.address.word[3];
+		ctx->user_port = server.port;
+	}
+	return 1;
+}
+
+SEC("cgroup/recvmsg6")
+int ambient_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	struct ambient_address from = user_ip6(ctx);
+	struct ambient_destination server;
+
+	if (answered(ctx, &from, ctx->user_port, &server)) {
+		set_user_ip6(ctx, &server.address);
+		ctx->user_port = server.port;
+	}
+	return 1;
+}
+
+SEC("cgroup/getpeername4")
+int ambient_getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct ambient_destination *kept = sk ? bpf_sk_storage_get(&destinations, sk, 0, 0) : NULL;
+
+	if (kept) {
+		ctx->user_ip4 = kept->address.word[3];
+		ctx->user_port = kept->port;
+	}
+	return 1;
+}
+
+SEC("cgroup/getpeername6")
+int ambient_getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct ambient_destination *kept = sk ? bpf_sk_storage_get(&destinations, sk, 0, 0) : NULL;
+
+	if (kept) {
+		set_user_ip6(ctx, &kept->address);
+		ctx->user_port = kept->port;
+	}
+	return 1;
+}
+
+static __always_inline bool handshake_of(struct bpf_sock_ops *ctx, struct ambient_handshake_key *key)
+{
+	__u32 last;
+
+	key->cookie = bpf_get_netns_cookie(ctx);
+	key->source_port = bpf_htons(ctx->local_port);
+	/* An IPv6 socket may be connected over IPv4: its IPv6 fields then hold mapped addresses. */
+	if (ctx->family == AF_INET6) {
+		key->source.word[0] = ctx->local_ip6[0];
+		barrier();
+		key->source.word[1] = ctx->local_ip6[1];
+		barrier();
+		key->source.word[2] = ctx->local_ip6[2];
+		barrier();
+		key->source.word[3] = ctx->local_ip6[3];
+		barrier();
+		last = ctx->remote_ip6[3];
+	} else if (ctx->family == AF_INET) {
+		key->source = mapped(ctx->local_ip4);
+		last = ctx->remote_ip4;
+	} else {
+		return false;
+	}
+	key->spread = bpf_ntohl(last) & 0xffff;
+	key->family = is_ipv4(&key->source) ? AF_INET : AF_INET6;
+	return true;
+}
+
+/*
+ * The source port is known and no SYN has been sent: from here on ztunnel can be told where the connection
+ * was meant to go.
+ */
+SEC("sockops")
+int ambient_sockops(struct bpf_sock_ops *ctx)
+{
+	struct ambient_handshake_key key = {};
+	struct ambient_destination *kept, destination;
+	struct bpf_sock *sk;
+
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		sk = ctx->sk;
+		if (!sk)
+			return 1;
+		kept = bpf_sk_storage_get(&destinations, sk, 0, 0);
+		if (!kept || !handshake_of(ctx, &key))
+			return 1;
+		destination = *kept;
+		bpf_map_update_elem(&handshakes, &key, &destination, BPF_ANY);
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+		return 1;
+	case BPF_SOCK_OPS_STATE_CB:
+		sk = ctx->sk;
+		if (!sk || ctx->args[0] != BPF_TCP_SYN_SENT || !bpf_sk_storage_get(&destinations, sk, 0, 0))
+			return 1;
+		/* Given up: nobody will ask, and entries of other handshakes need the room. */
+		if (ctx->args[1] == BPF_TCP_CLOSE && handshake_of(ctx, &key))
+			bpf_map_delete_elem(&handshakes, &key);
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
+		return 1;
+	}
+	return 1;
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bpf_maps.h"
+
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "address.h"
+#include "fault.h"
+
+namespace ambient {
+
+namespace {
+
+template <class Key, class Value>
+void put(const BpfNode& node, const char* map, const Key& key, const Value& value, uint64_t flags = BPF_ANY) {
+    if (bpf_map_update_elem(node.map(map), &key, &value, flags) == 0) return;
+    fail(errno, "bpf", std::string("write to BPF map ") + map, errno == E2BIG ? "it is full" : "");
+}
+
+template <class Key, class Value> bool get(const BpfNode& node, const char* map, const Key& key, Value& value) {
+    if (bpf_map_lookup_elem(node.map(map), &key, &value) == 0) return true;
+    if (errno == ENOENT) return false;
+    fail(errno, "bpf", std::string("read BPF map ") + map);
+}
+
+template <class Key> void erase(const BpfNode& node, const char* map, const Key& key) {
+    if (bpf_map_delete_elem(node.map(map), &key) == 0 || errno == ENOENT) return;
+    fail(errno, "bpf", std::string("delete from BPF map ") + map);
+}
+
+/** All keys; entries that come and go meanwhile may be missing or told twice. */
+template <class Key> std::vector<Key> keys(const BpfNode& node, const char* map) {
+    std::vector<Key> found;
+    Key key;
+    int error = bpf_map_get_next_key(node.map(map), nullptr, &key);
+    while (error == 0) {
+        found.push_back(key);
+        error = bpf_map_get_next_key(node.map(map), &found.back(), &key);
+    }
+    return found;
+}
+
+bool isZero(const ambient_address& address) {
+    static const ambient_address zero = {};
+    return std::memcmp(&address, &zero, sizeof(zero)) == 0;
+}
+
+bool isSame(const ambient_address& a, const ambient_address& b) { return std::memcmp(&a, &b, sizeof(a)) == 0; }
+
+struct Owned {
+    const ambient_address* address;
+    uint32_t role;
+};
+
+std::vector<Owned> owned(const ambient_pod& pod) {
+    std::vector<Owned> all;
+    for (const Owned& one : {Owned{&pod.ip4, AMBIENT_ROLE_POD}, Owned{&pod.ip6, AMBIENT_ROLE_POD},
+                             Owned{&pod.shadow4, AMBIENT_ROLE_SHADOW}, Owned{&pod.shadow6, AMBIENT_ROLE_SHADOW}}) {
+        if (!isZero(*one.address)) all.push_back(one);
+    }
+    return all;
+}
+
+/** What pod_addresses should say about each address of the pod. */
+std::vector<std::pair<ambient_pod_address_key, uint32_t>> podAddresses(uint64_t cookie, const BpfPod& pod) {
+    std::vector<std::pair<ambient_pod_address_key, uint32_t>> all;
+    const auto add = [&](const ambient_address& address, uint32_t flag) {
+        for (auto& [key, flags] : all) {
+            if (!isSame(key.address, address)) continue;
+            flags |= flag;
+            return;
+        }
+        all.push_back({{cookie, address}, flag});
+    };
+    for (const ambient_address& local : pod.locals) add(local, AMBIENT_ADDRESS_LOCAL);
+    for (const ambient_address& nameserver : pod.nameservers) add(nameserver, AMBIENT_ADDRESS_NAMESERVER);
+    return all;
+}
+
+bool isOf(const ambient_exclude_key& key, uint64_t cookie) {
+    return key.cookie[0] == static_cast<uint32_t>(cookie) && key.cookie[1] == static_cast<uint32_t>(cookie >> 32);
+}
+
+void eraseOwned(const BpfNode& node, uint64_t cookie, const ambient_pod& pod, const ambient_pod* keep) {
+    for (const Owned& one : owned(pod)) {
+        bool kept = false;
+        if (keep != nullptr)
+            for (const Owned& other : owned(*keep)) kept = kept || isSame(*one.address, *other.address);
+        ambient_owner owner = {};
+        // The address may be another pod's by now.
+        if (kept || !get(node, "addresses", *one.address, owner) || owner.cookie != cookie) continue;
+        erase(node, "addresses", *one.address);
+    }
+}
+
+/** Entries of lists that belong to the pod and are not in `keep`. */
+void eraseLists(const BpfNode& node, uint64_t cookie, const BpfPod* keep) {
+    const auto wanted = keep == nullptr ? podAddresses(cookie, {}) : podAddresses(cookie, *keep);
+    for (const auto& key : keys<ambient_pod_address_key>(node, "pod_addresses")) {
+        bool kept = key.cookie != cookie;
+        for (const auto& [other, flags] : wanted) kept = kept || isSame(other.address, key.address);
+        if (!kept) erase(node, "pod_addresses", key);
+    }
+    for (const auto& key : keys<ambient_exclude_key>(node, "excludes")) {
+        bool kept = !isOf(key, cookie);
+        if (keep != nullptr)
+            for (const auto& other : keep->excludes) kept = kept || std::memcmp(&other, &key, sizeof(key)) == 0;
+        if (!kept) erase(node, "excludes", key);
+    }
+}
+
+} // namespace
+
+ambient_address bpfAddress(const std::string& text) {
+    const int family = familyOfText(text);
+    const IpBytes ip = parseIp(family, text);
+    ambient_address address = {};
+    if (family == AF_INET6) {
+        std::memcpy(&address, ip.bytes, 16);
+    } else {
+        address.word[2] = htonl(0xffff);
+        std::memcpy(&address.word[3], ip.bytes, 4);
+    }
+    return address;
+}
+
+std::string bpfAddressText(const ambient_address& address) {
+    if (isZero(address)) return "";
+    const bool mapped = address.word[0] == 0 && address.word[1] == 0 && address.word[2] == htonl(0xffff);
+    return mapped ? formatIp(AF_INET, &address.word[3], 4) : formatIp(AF_INET6, &address, 16);
+}
+
+ambient_exclude_key excludeKey(uint64_t cookie, const std::string& cidr) {
+    const size_t slash = cidr.find('/');
+    const std::string ip = cidr.substr(0, slash);
+    const uint32_t most = familyOfText(ip) == AF_INET ? 32 : 128;
+    uint32_t bits = most;
+    if (slash != std::string::npos) {
+        const std::string digits = cidr.substr(slash + 1);
+        if (digits.empty() || digits.size() > 3 || digits.find_first_not_of("0123456789") != std::string::npos ||
+            (bits = static_cast<uint32_t>(std::stoul(digits))) > most) {
+            fail(EINVAL, "bpf", "read CIDR " + cidr);
+        }
+    }
+    ambient_exclude_key key = {};
+    key.prefix_bits = 64 + (128 - most) + bits;
+    key.cookie[0] = static_cast<uint32_t>(cookie);
+    key.cookie[1] = static_cast<uint32_t>(cookie >> 32);
+    key.address = bpfAddress(ip);
+    return key;
+}
+
+void writePod(const BpfNode& node, uint64_t cookie, const BpfPod& pod) {
+    const std::optional<ambient_pod> before = readPod(node, cookie);
+    const uint32_t one = 1;
+    for (const auto& [key, flags] : podAddresses(cookie, pod)) put(node, "pod_addresses", key, flags);
+    for (const auto& key : pod.excludes) put(node, "excludes", key, one);
+    for (const Owned& address : owned(pod.pod)) {
+        put(node, "addresses", *address.address, ambient_owner{cookie, address.role, 0});
+    }
+    if (!before) {
+        const std::vector<ambient_counters> none(static_cast<size_t>(libbpf_num_possible_cpus()));
+        if (bpf_map_update_elem(node.map("counters"), &cookie, none.data(), BPF_NOEXIST) != 0 && errno != EEXIST) {
+            fail(errno, "bpf", "write to BPF map counters");
+        }
+    }
+    put(node, "pods", cookie, pod.pod);
+    if (!before) return;
+    eraseOwned(node, cookie, *before, &pod.pod);
+    eraseLists(node, cookie, &pod);
+}
+
+void writePodFlags(const BpfNode& node, uint64_t cookie, uint32_t flags) {
+    ambient_pod pod = {};
+    if (!get(node, "pods", cookie, pod)) fail(ENOENT, "bpf", "change the flags of a pod");
+    pod.flags = flags;
+    put(node, "pods", cookie, pod, BPF_EXIST);
+}
+
+std::optional<ambient_pod> readPod(const BpfNode& node, uint64_t cookie) {
+    ambient_pod pod = {};
+    if (!get(node, "pods", cookie, pod)) return std::nullopt;
+    return pod;
+}
+
+std::vector<std::string> podDifferences(const BpfNode& node, uint64_t cookie, const BpfPod& wanted) {
+    std::vector<std::string> names;
+    const std::optional<ambient_pod> found = readPod(node, cookie);
+    if (!found) return {"entry"};
+    if (std::memcmp(&*found, &wanted.pod, sizeof(ambient_pod)) != 0) names.push_back("settings");
+    for (const Owned& one : owned(wanted.pod)) {
+        ambient_owner owner = {};
+        if (get(node, "addresses", *one.address, owner) && owner.cookie == cookie && owner.role == one.role) continue;
+        names.push_back("address " + bpfAddressText(*one.address));
+    }
+    for (const auto& [key, flags] : podAddresses(cookie, wanted)) {
+        uint32_t is = 0;
+        if (get(node, "pod_addresses", key, is) && is == flags) continue;
+        names.push_back("address " + bpfAddressText(key.address));
+    }
+    for (const auto& key : wanted.excludes) {
+        uint32_t is = 0;
+        // A lookup in a trie finds shorter prefixes too; of a deleted one only that much is noticed.
+        if (!get(node, "excludes", key, is)) names.push_back("exclude " + bpfAddressText(key.address));
+    }
+    return names;
+}
+
+void deletePod(const BpfNode& node, uint64_t cookie) {
+    const std::optional<ambient_pod> pod = readPod(node, cookie);
+    if (!pod) return;
+    erase(node, "pods", cookie);
+    eraseOwned(node, cookie, *pod, nullptr);
+    eraseLists(node, cookie, nullptr);
+    erase(node, "counters", cookie);
+}
+
+std::vector<uint64_t> podCookies(const BpfNode& node) { return keys<uint64_t>(node, "pods"); }
+
+ambient_counters readCounters(const BpfNode& node, uint64_t cookie) {
+    ambient_counters sum = {};
+    std::vector<ambient_counters> each(static_cast<size_t>(libbpf_num_possible_cpus()));
+    if (bpf_map_lookup_elem(node.map("counters"), &cookie, each.data()) != 0) {
+        if (errno == ENOENT) return sum;
+        fail(errno, "bpf", "read BPF map counters");
+    }
+    for (const ambient_counters& cpu : each) {
+        for (size_t i = 0; i < AMBIENT_VERDICTS; i++) sum.verdict[i] += cpu.verdict[i];
+    }
+    return sum;
+}
+
+bool hasListener(const BpfNode& node, uint64_t cookie, uint16_t port) {
+    for (uint16_t slot = 0; slot < AMBIENT_SLOTS; slot++) {
+        uint64_t socket = 0;
+        if (get(node, "listeners", ambient_listener_key{cookie, port, slot, 0}, socket)) return true;
+    }
+    return false;
+}
+
+} // namespace ambient
