@@ -73,8 +73,9 @@ static __always_inline enum action choose(const struct request *r)
 
 	if (!tcp && !is_dns)
 		return PASS;
+	/* Our own: turned to its own listener, or led to where the sk_lookup program has to refuse it. */
 	if (r->verify)
-		return VERIFY;
+		return is_spread(&r->to) ? PASS : VERIFY;
 	if (is_shadow(&r->to) || is_spread(&r->to)) {
 		/* Another generation of these programs may have captured it already. */
 		if (is_spread(&r->to) && r->port == bpf_htons(knobs.port_outbound) && !r->ztunnel)

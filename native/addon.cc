@@ -80,6 +80,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 
     add<bpfOpen>(exports, "bpfOpen");
     add<bpfVerify>(exports, "bpfVerify");
+    add<bpfCgroupFlags>(exports, "bpfCgroupFlags");
     add<bpfRemove>(exports, "bpfRemove");
 
     add<seqpacketListen>(exports, "seqpacketListen");

@@ -221,14 +221,14 @@ Napi::Object describeRefused(Napi::Env env, const BpfNode& node) {
 }
 
 /** Adds a method whose body gets the opened node. */
-template <class Body> void bind(Napi::Object& object, const Node& node, const char* name, Body body) {
+template <class Body> void define(Napi::Object& object, const Node& node, const char* name, Body body) {
     object.Set(name, method(object.Env(), name, [node, body](const Napi::CallbackInfo& info) -> Napi::Value {
                    return body(info, opened(node));
                }));
 }
 
 void bindLinks(Napi::Object& object, const Node& node) {
-    bind(object, node, "linkCgroup", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "linkCgroup", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         Args args(info);
         const std::string program = args.string(0, "program");
         UniqueFd target = openTarget(args.string(1, "cgroup"));
@@ -236,37 +236,43 @@ void bindLinks(Napi::Object& object, const Node& node) {
                    inodeOf(target.get()));
         return info.Env().Undefined();
     });
-    bind(object, node, "holdCgroup", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "holdCgroup", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         Args args(info);
         const std::string program = args.string(0, "program");
         UniqueFd target = openTarget(args.string(1, "cgroup"));
         return Napi::Number::New(info.Env(), makeLink(bpf.program(program), attachType(program), target.get()).release());
     });
-    bind(object, node, "linkNetns", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "linkNetns", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         Args args(info);
         const std::string program = args.string(0, "program");
         const int netns = args.fd(1, "netns");
         ensureLink(bpf.dir(), args.string(2, "pin"), bpf.program(program), attachType(program), netns, inodeOf(netns));
         return info.Env().Undefined();
     });
-    bind(object, node, "link", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "link", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         return linkObject(info.Env(), linkState(bpf.dir() + "/" + Args(info).string(0, "pin")));
     });
-    bind(object, node, "unpin", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "unpin", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         const std::string path = bpf.dir() + "/" + Args(info).string(0, "pin");
         if (::unlink(path.c_str()) == 0 || errno == ENOENT || errno == ENOTDIR) return info.Env().Undefined();
         if (errno != EISDIR && errno != EPERM) fail(errno, "unlink", "remove " + path);
         removeTree(path);
         return info.Env().Undefined();
     });
-    bind(object, node, "tcAttach", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "pins", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+        const auto names = directoryEntries(bpf.dir() + "/" + Args(info).string(0, "directory"));
+        Napi::Array result = Napi::Array::New(info.Env(), names.size());
+        for (size_t i = 0; i < names.size(); i++) result.Set(static_cast<uint32_t>(i), names[i]);
+        return result;
+    });
+    define(object, node, "tcAttach", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         Args args(info);
         const std::string direction = args.string(2, "direction");
         tcAttach(args.fd(0, "netns"), args.number(1, "ifindex"), direction == "ingress",
                  bpf.program(args.string(3, "program")));
         return info.Env().Undefined();
     });
-    bind(object, node, "tcState", [](const Napi::CallbackInfo& info, const BpfNode&) -> Napi::Value {
+    define(object, node, "tcState", [](const Napi::CallbackInfo& info, const BpfNode&) -> Napi::Value {
         Args args(info);
         const TcState state = tcState(args.fd(0, "netns"), args.number(1, "ifindex"));
         Napi::Object result = Napi::Object::New(info.Env());
@@ -274,7 +280,7 @@ void bindLinks(Napi::Object& object, const Node& node) {
         result.Set("egress", state.egress);
         return result;
     });
-    bind(object, node, "tcDetach", [](const Napi::CallbackInfo& info, const BpfNode&) -> Napi::Value {
+    define(object, node, "tcDetach", [](const Napi::CallbackInfo& info, const BpfNode&) -> Napi::Value {
         Args args(info);
         tcDetach(args.fd(0, "netns"), args.number(1, "ifindex"));
         return info.Env().Undefined();
@@ -282,43 +288,43 @@ void bindLinks(Napi::Object& object, const Node& node) {
 }
 
 void bindPods(Napi::Object& object, const Node& node) {
-    bind(object, node, "podWrite", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "podWrite", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         const uint64_t cookie = cookieAt(info, 0);
         writePod(bpf, cookie, podOf(Args(info), 1, cookie));
         return info.Env().Undefined();
     });
-    bind(object, node, "podRead", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "podRead", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         const auto pod = readPod(bpf, cookieAt(info, 0));
         return pod ? Napi::Value(toObject(info.Env(), *pod)) : info.Env().Undefined();
     });
-    bind(object, node, "podDifferences", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "podDifferences", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         const uint64_t cookie = cookieAt(info, 0);
         const auto names = podDifferences(bpf, cookie, podOf(Args(info), 1, cookie));
         Napi::Array result = Napi::Array::New(info.Env(), names.size());
         for (size_t i = 0; i < names.size(); i++) result.Set(static_cast<uint32_t>(i), names[i]);
         return result;
     });
-    bind(object, node, "podDelete", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "podDelete", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         deletePod(bpf, cookieAt(info, 0));
         return info.Env().Undefined();
     });
-    bind(object, node, "podCookies", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "podCookies", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         const auto cookies = podCookies(bpf);
         Napi::Array result = Napi::Array::New(info.Env(), cookies.size());
         for (size_t i = 0; i < cookies.size(); i++) result.Set(static_cast<uint32_t>(i), bigint(info.Env(), cookies[i]));
         return result;
     });
-    bind(object, node, "counters", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "counters", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         const ambient_counters counters = readCounters(bpf, cookieAt(info, 0));
         Napi::Object result = Napi::Object::New(info.Env());
         for (unsigned i = 0; i < AMBIENT_VERDICTS; i++) result.Set(verdictName(i), static_cast<double>(counters.verdict[i]));
         return result;
     });
-    bind(object, node, "hasListener", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "hasListener", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         const uint32_t port = Args(info).number(1, "port", UINT16_MAX);
         return Napi::Boolean::New(info.Env(), hasListener(bpf, cookieAt(info, 0), static_cast<uint16_t>(port)));
     });
-    bind(object, node, "adoptListeners", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "adoptListeners", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
         std::vector<uint64_t> cgroups;
         Napi::Array list = info[1].As<Napi::Array>();
         for (uint32_t i = 0; i < list.Length(); i++) {
@@ -343,15 +349,15 @@ Napi::Value bpfOpen(const Napi::CallbackInfo& info) {
     object.Set("refused", describeRefused(info.Env(), opened(node)));
     bindLinks(object, node);
     bindPods(object, node);
-    bind(object, node, "stateWrite", [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "stateWrite", [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
         writeState(bpf, Args(call).object(0, "state"));
         return call.Env().Undefined();
     });
-    bind(object, node, "ztunnelsWrite", [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "ztunnelsWrite", [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
         writeZtunnels(bpf, call);
         return call.Env().Undefined();
     });
-    bind(object, node, "events", [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
+    define(object, node, "events", [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
         return readEvents(call.Env(), bpf.map("events"), Args(call).function(0, "told"));
     });
     object.Set("close", method(info.Env(), "close", [node](const Napi::CallbackInfo& call) -> Napi::Value {
@@ -368,6 +374,19 @@ Napi::Value bpfVerify(const Napi::CallbackInfo& info) {
     Napi::Object refused = Napi::Object::New(info.Env());
     for (const auto& [name, reason] : loaded.refused) refused.Set(name, reason);
     return refused;
+}
+
+Napi::Value bpfCgroupFlags(const Napi::CallbackInfo& info) {
+    Args args(info);
+    const std::string path = args.string(0, "cgroup");
+    UniqueFd cgroup = openTarget(path);
+    LIBBPF_OPTS(bpf_prog_query_opts, options);
+    const auto type = static_cast<bpf_attach_type>(attachType(args.string(1, "program")));
+    if (bpf_prog_query_opts(cgroup.get(), type, &options) != 0) fail(errno, "bpf", "look at the programs of cgroup " + path);
+    Napi::Object result = Napi::Object::New(info.Env());
+    result.Set("flags", options.attach_flags);
+    result.Set("count", options.prog_cnt);
+    return result;
 }
 
 Napi::Value bpfRemove(const Napi::CallbackInfo& info) {

@@ -7,6 +7,7 @@ namespace ambient {
 
 Napi::Value bpfOpen(const Napi::CallbackInfo& info);
 Napi::Value bpfVerify(const Napi::CallbackInfo& info);
+Napi::Value bpfCgroupFlags(const Napi::CallbackInfo& info);
 Napi::Value bpfRemove(const Napi::CallbackInfo& info);
 
 } // namespace ambient

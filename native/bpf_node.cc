@@ -27,7 +27,14 @@ struct CloseDirectory {
     void operator()(DIR* dir) const { ::closedir(dir); }
 };
 
-std::vector<std::string> entries(const std::string& path) {
+bool exists(const std::string& path) {
+    struct stat status;
+    return ::lstat(path.c_str(), &status) == 0;
+}
+
+} // namespace
+
+std::vector<std::string> directoryEntries(const std::string& path) {
     std::unique_ptr<DIR, CloseDirectory> dir(::opendir(path.c_str()));
     if (dir == nullptr) {
         if (errno == ENOENT) return {};
@@ -41,15 +48,8 @@ std::vector<std::string> entries(const std::string& path) {
     return names;
 }
 
-bool exists(const std::string& path) {
-    struct stat status;
-    return ::lstat(path.c_str(), &status) == 0;
-}
-
-} // namespace
-
 void removeTree(const std::string& path) {
-    for (const std::string& name : entries(path)) {
+    for (const std::string& name : directoryEntries(path)) {
         const std::string child = path + "/" + name;
         struct stat status;
         if (::lstat(child.c_str(), &status) != 0) continue;
@@ -70,6 +70,7 @@ uint32_t programId(int fd) {
 }
 
 BpfNode BpfNode::open(const std::string& dir, const ambient_knobs& knobs) {
+    makeDirectory(dir.substr(0, dir.rfind('/')));
     makeDirectory(dir);
     struct statfs status;
     if (::statfs(dir.c_str(), &status) != 0) fail(errno, "statfs", "look at " + dir);
@@ -115,7 +116,7 @@ void BpfNode::loadAndPin(const std::string& home, const ambient_knobs& knobs) {
 }
 
 void BpfNode::reopen(const std::string& home) {
-    for (const std::string& name : entries(home)) {
+    for (const std::string& name : directoryEntries(home)) {
         const std::string path = home + "/" + name;
         char reason[1024];
         const ssize_t size = ::readlink(path.c_str(), reason, sizeof(reason));
@@ -130,7 +131,7 @@ void BpfNode::reopen(const std::string& home) {
 }
 
 void BpfNode::openMaps() {
-    for (const std::string& name : entries(dir_ + "/maps")) {
+    for (const std::string& name : directoryEntries(dir_ + "/maps")) {
         const int fd = bpf_obj_get((dir_ + "/maps/" + name).c_str());
         if (fd < 0) fail(errno, "bpf", "open BPF map " + name);
         maps_.emplace(name, UniqueFd(fd));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "bpf_loader.h"
 #include "unique_fd.h"
@@ -42,6 +43,9 @@ class BpfNode {
 
 /** Kernel id of a program. */
 uint32_t programId(int fd);
+
+/** Names in a directory; none when it does not exist. */
+std::vector<std::string> directoryEntries(const std::string& path);
 
 /** Removes a directory of a bpffs with all pins in it. What is gone already is no error. */
 void removeTree(const std::string& path);

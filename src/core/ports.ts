@@ -133,6 +133,15 @@ export interface ZtunnelConnection {
   readonly acked: number;
 }
 
+/** A ztunnel that has just connected. */
+export interface ZtunnelPeer {
+  readonly connection: number;
+  /** In our pid namespace; 0 when it lives in another one. */
+  readonly pid: number;
+  /** -1 before kernel 6.5. The callee must not keep it. */
+  readonly pidfd: number;
+}
+
 export interface ZtunnelListener {
   /** This workload's listeners are bound in that netns (unknown for a `keep`): a snapshot's ack, or a later one. */
   acked(uid: string, connection: number, netns: NetnsId | undefined): void;

@@ -4,6 +4,8 @@
 // `netns` arguments are open netns fds; null means the netns of the process. No call keeps or closes
 // an fd it was given; every returned fd is fresh and close-on-exec.
 
+import type { BpfKnobs, BpfNode } from "./bpf.ts";
+
 export type NetnsArg = number | null;
 export type AddressFamily = 4 | 6;
 
@@ -297,6 +299,19 @@ export interface NativeBinding {
    * Rejects with syscall `setns` when the netns can't be entered, `execve` when the program can't run.
    */
   spawn(netns: NetnsArg, options: SpawnOptions): Promise<SpawnResult>;
+
+  // -- BPF
+  /**
+   * Opens what is pinned in `dir` (made if missing), loads what is not: some 150 ms then, 1 ms else.
+   * Throws ENODEV when it is not on a bpffs.
+   */
+  bpfOpen(dir: string, knobs: BpfKnobs): BpfNode;
+  /** Loads an object without keeping it; why programs were refused, by name. */
+  bpfVerify(object: Buffer): Readonly<Record<string, string>>;
+  /** Removes a directory of a bpffs with all pins in it. Idempotent. */
+  bpfRemove(dir: string): void;
+  /** Attach flags (BPF_F_ALLOW_OVERRIDE = 1, BPF_F_ALLOW_MULTI = 2) and count of what is attached to a cgroup itself. */
+  bpfCgroupFlags(cgroup: string, program: string): { readonly flags: number; readonly count: number };
 
   // -- SEQPACKET
   /**

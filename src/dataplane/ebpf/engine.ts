@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+import { AgentError, messageOf } from "../../core/errors.ts";
+import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation, ZtunnelPeer } from "../../core/ports.ts";
+import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
+import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
+import type { Engine, EngineState } from "../engine.ts";
+import { isBehindEbpf } from "../proxied.ts";
+import { families } from "../routes.ts";
+import { podInterface } from "./attachments.ts";
+import type { Cgroups } from "./cgroups.ts";
+import { ineligibility } from "./eligible.ts";
+import { EbpfNode } from "./node.ts";
+import { ipOf, type PodMode, planPod, planText } from "./pod.ts";
+import { selfTest } from "./selftest.ts";
+import { freeShadow, isShadowOf } from "./shadow.ts";
+import { verifyCapture } from "./verify.ts";
+
+export interface EbpfOptions {
+  readonly binding: NativeBinding;
+  readonly logger: Logger;
+  /** Where the node's bpffs is reached, or why it is not. */
+  readonly bpffs: { readonly path: string } | { readonly reason: string };
+  /** The node's cgroup2 hierarchy, or why it is not reached. */
+  readonly cgroups: Cgroups | { readonly reason: string };
+}
+
+/** Capture at connect() and at the pod's interface: no netfilter, no conntrack. */
+export class EbpfEngine implements Engine {
+  readonly name = "ebpf";
+  /** Without them the application's answers would not come back to `lo`. */
+  readonly needsSysctls = true;
+  #node: EbpfNode | undefined;
+  readonly #cookies = new WeakMap<NetnsHandle, bigint>();
+
+  constructor(private readonly options: EbpfOptions) {}
+
+  async selfTest(): Promise<EngineTest> {
+    const { binding, logger, bpffs, cgroups } = this.options;
+    const began = performance.now();
+    const losses: string[] = [];
+    const result = (reason: string | undefined): EngineTest => ({
+      engine: this.name,
+      works: reason === undefined,
+      reason,
+      losses,
+      milliseconds: performance.now() - began,
+    });
+    if ("reason" in bpffs) return result(bpffs.reason);
+    if ("reason" in cgroups) return result(cgroups.reason);
+    try {
+      const node = (this.#node ??= EbpfNode.open({ binding, logger, bpffs: bpffs.path, cgroups }));
+      node.hooks.ensure();
+      node.ztunnels.adopt();
+      losses.push(...(await selfTest(binding, node, cgroups, this)));
+      node.collect();
+      return result(undefined);
+    } catch (error) {
+      return result(messageOf(error));
+    }
+  }
+
+  plan(spec: CaptureSpec): string {
+    return planText(spec);
+  }
+
+  ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
+    return ineligibility(this.options.binding, netns.fd, spec);
+  }
+
+  present(netns: NetnsHandle): boolean {
+    const node = this.#node;
+    if (node === undefined) return false;
+    const cookie = this.#cookie(netns);
+    return node.bpf.podRead(cookie) !== undefined || node.attachments.present(netns.fd, cookie);
+  }
+
+  state(netns: NetnsHandle): EngineState | undefined {
+    const pod = this.#node?.bpf.podRead(this.#cookie(netns));
+    return pod === undefined ? undefined : { sysctls: pod.sysctls };
+  }
+
+  observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
+    if (!this.present(netns)) return { mode: "absent", engine: undefined, differences: [] };
+    const node = this.#opened;
+    const cookie = this.#cookie(netns);
+    const found = node.bpf.podRead(cookie);
+    if (found === undefined) return this.#differs(["the pod's entry is missing: its connections are not captured"]);
+    const mode = modeOf(found);
+    const link = podInterface(this.options.binding, netns.fd);
+    const wanted = this.#planned(netns, spec, mode, found.sysctls);
+    const differences: string[] = [];
+    if (found.plan !== wanted.plan) differences.push("the pod was captured with other settings, or by another version");
+    else differences.push(...node.bpf.podDifferences(cookie, wanted).map((name) => `the pod's ${name} was changed`));
+    if (link === undefined) differences.push("the pod has no single interface any more");
+    else differences.push(...node.attachments.differences(netns.fd, inodeOf(netns), cookie, wanted, link));
+    differences.push(...node.hooks.missing());
+    if (differences.length > 0) return this.#differs(differences);
+    return { mode: mode === "captured" ? "captured" : "draining", engine: this.name, differences: [] };
+  }
+
+  async apply(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): Promise<void> {
+    const node = this.#opened;
+    const cookie = this.#cookie(netns);
+    const link = podInterface(this.options.binding, netns.fd);
+    if (link === undefined) throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} has no single interface`);
+    node.hooks.ensure();
+    const planned = this.#planned(netns, spec, "captured", state.sysctls);
+    node.attachments.attachLookup(netns.fd, cookie, planned);
+    node.ztunnels.ensureListeners(netns.fd, cookie);
+    // From here on new connections are captured: those that leave by the entry, those that come by the filter.
+    node.bpf.podWrite(cookie, planned);
+    node.remember(cookie);
+    node.attachments.attachInterface(netns.fd, link);
+  }
+
+  async verify(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const { binding } = this.options;
+    const own = families(binding, netns.fd, spec.ipv6).filter((family) => ipOf(spec, family) !== "");
+    await verifyCapture(binding, netns.fd, own);
+  }
+
+  async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    this.#setMode(netns, spec, "draining");
+  }
+
+  async retire(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    this.#setMode(netns, spec, "retiring");
+  }
+
+  keepsAlive(sockets: readonly SocketInfo[]): number {
+    return sockets.filter(isBehindEbpf).length;
+  }
+
+  async remove(netns: NetnsHandle): Promise<void> {
+    const node = this.#node;
+    if (node === undefined) return;
+    const cookie = this.#cookie(netns);
+    node.attachments.detachInterfaces(netns.fd);
+    node.bpf.podDelete(cookie);
+    node.attachments.detachLookup(netns.fd, cookie);
+    node.remember(cookie);
+  }
+
+  meet(peer: ZtunnelPeer): void {
+    this.#node?.ztunnels.meet(peer);
+  }
+
+  listenersOpened(netns: NetnsHandle): void {
+    this.#node?.ztunnels.ensureListeners(netns.fd, this.#cookie(netns));
+  }
+
+  /** Removes what belongs to netns that are gone. */
+  collect(): void {
+    this.#node?.collect();
+  }
+
+  /** What the programs counted for this pod, by verdict. */
+  counters(netns: NetnsHandle): Readonly<Record<string, number>> {
+    return this.#node?.bpf.counters(this.#cookie(netns)) ?? {};
+  }
+
+  close(): void {
+    this.#node?.close();
+    this.#node = undefined;
+  }
+
+  /** For the self-test and for tests. @throws AgentError NO_ENGINE before it. */
+  get node(): EbpfNode {
+    return this.#opened;
+  }
+
+  #setMode(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode): void {
+    const { bpf } = this.#opened;
+    const cookie = this.#cookie(netns);
+    const found = bpf.podRead(cookie);
+    if (found !== undefined) bpf.podWrite(cookie, this.#planned(netns, spec, mode, found.sysctls));
+  }
+
+  #planned(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode, sysctls: string): BpfPod & BpfPodLists {
+    const { binding } = this.options;
+    const captured = families(binding, netns.fd, spec.ipv6);
+    const locals = binding
+      .addresses(netns.fd)
+      .map(({ address }) => address)
+      .filter((address) => !spec.ips.includes(address) && address !== "127.0.0.1" && address !== "::1");
+    const shadow = (family: 4 | 6) => {
+      const ip = ipOf(spec, family);
+      return ip === "" || !captured.includes(family) ? "" : this.#shadow(netns, ip);
+    };
+    return planPod(spec, { shadow4: shadow(4), shadow6: shadow(6), locals: locals.sort(), sysctls }, mode);
+  }
+
+  /** The one it has, also when an agent of another version gave it: open connections are bound to it. */
+  #shadow(netns: NetnsHandle, ip: string): string {
+    const node = this.#opened;
+    const cookie = this.#cookie(netns);
+    const pod = node.bpf.podRead(cookie);
+    const had = pod === undefined ? node.attachments.shadows(netns.fd) : [pod.shadow4, pod.shadow6];
+    const usable = (shadow: string) => isShadowOf(shadow, ip) && !node.isTaken(shadow, cookie);
+    const chosen = had.find(usable) ?? freeShadow(ip, (shadow) => node.isTaken(shadow, cookie));
+    if (chosen === undefined) throw new AgentError("NO_SHADOW", `all shadow addresses for ${ip} are taken`);
+    return chosen;
+  }
+
+  #cookie(netns: NetnsHandle): bigint {
+    const known = this.#cookies.get(netns);
+    if (known !== undefined) return known;
+    const cookie = this.options.binding.netnsCookie(netns.fd);
+    this.#cookies.set(netns, cookie);
+    return cookie;
+  }
+
+  get #opened(): EbpfNode {
+    if (this.#node === undefined) throw new AgentError("NO_ENGINE", "the eBPF engine has not been tested yet");
+    return this.#node;
+  }
+
+  #differs(differences: readonly string[]): Observation {
+    return { mode: "differs", engine: this.name, differences };
+  }
+}
+
+function modeOf(pod: BpfPod): PodMode {
+  return pod.retiring ? "retiring" : pod.draining ? "draining" : "captured";
+}
+
+/** The inode part of `dev:ino`. */
+function inodeOf({ id }: NetnsHandle): bigint {
+  return BigInt(id.split(":")[1] ?? 0);
+}

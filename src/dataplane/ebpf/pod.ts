@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// From what must be true of a pod's traffic to what the programs are told about it. Pure.
+import { createHash } from "node:crypto";
+import { familyOf } from "../../core/ip.ts";
+import type { CaptureSpec } from "../../core/ports.ts";
+import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
+import { address, addresses, cidrs } from "../nftables/values.ts";
+
+/** Raised when an agent of an older version can't tell any more what a newer one wrote. */
+const PLAN_VERSION = 1;
+
+/** What only the pod's netns can say. */
+export interface PodFacts {
+  /** Canonical, one per family at most; "" for none. */
+  readonly shadow4: string;
+  readonly shadow6: string;
+  /** Addresses of its interfaces that are not pod IPs: link-local ones. */
+  readonly locals: readonly string[];
+  readonly sysctls: string;
+}
+
+export type PodMode = "captured" | "draining" | "retiring";
+
+/** What the programs are told. @throws AgentError BAD_ADDRESS that names the value. */
+export function planPod(spec: CaptureSpec, facts: PodFacts, mode: PodMode): BpfPod & BpfPodLists {
+  return {
+    ip4: ipOf(spec, 4),
+    ip6: spec.ipv6 ? ipOf(spec, 6) : "",
+    shadow4: facts.shadow4,
+    shadow6: facts.shadow6,
+    probe4: address(spec.probeIpv4, 4),
+    probe6: address(spec.probeIpv6, 6),
+    ipv6: spec.ipv6,
+    inbound: !spec.bypassInbound,
+    dns: spec.dnsCapture,
+    dnsListed: spec.dnsCapture && spec.dnsServers !== undefined,
+    draining: mode === "draining",
+    retiring: mode === "retiring",
+    sysctls: facts.sysctls,
+    plan: planHash(spec),
+    locals: facts.locals,
+    nameservers: spec.dnsServers === undefined ? [] : both((family) => addresses(spec.dnsServers ?? [], family)),
+    excludes: both((family) => cidrs(spec.excludeOutboundCidrs, family)),
+  };
+}
+
+/** The pod's address of one family, "" for none. */
+export function ipOf(spec: CaptureSpec, family: 4 | 6): string {
+  return spec.ips.find((ip) => familyOf(ip) === family) ?? "";
+}
+
+/** The plan as text that can be reviewed and compared. */
+export function planText(spec: CaptureSpec): string {
+  const none: PodFacts = { shadow4: "<shadow>", shadow6: spec.ipv6 ? "<shadow>" : "", locals: [], sysctls: "" };
+  const { plan, sysctls, draining, retiring, ...told } = planPod(spec, none, "captured");
+  return Object.entries(told)
+    .map(([key, value]) => `${key} ${Array.isArray(value) ? value.join(", ") : String(value)}`)
+    .join("\n");
+}
+
+function planHash(spec: CaptureSpec): string {
+  const { uid, pod, ...rest } = spec;
+  return createHash("sha256").update(`${PLAN_VERSION} ${JSON.stringify(rest)}`).digest("hex").slice(0, 16);
+}
+
+function both(of: (family: 4 | 6) => string[]): string[] {
+  return [...of(4), ...of(6)];
+}

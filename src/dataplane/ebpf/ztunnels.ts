@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// The cgroups of ztunnels: where the question for the original destination is answered, and where
+// listen() enters a listener into the map. A ztunnel whose cgroup is not hooked gets no connection.
+import { ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
+import { AgentError, messageOf } from "../../core/errors.ts";
+import type { Logger, ZtunnelPeer } from "../../core/ports.ts";
+import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
+import type { BpfNode } from "../../native/bpf.ts";
+import { type Cgroup, type Cgroups, isWithin } from "./cgroups.ts";
+
+const PINS = "ztunnel";
+/** As many as the programs compare: one, its successor, and two that are on their way out. */
+const MAX_ZTUNNELS = 4;
+const LISTEN_STATE = 10;
+const STEERED: readonly number[] = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext];
+
+export class ZtunnelHooks {
+  /** Hooked cgroups, newest first. */
+  #hooked: Cgroup[] = [];
+  /** Cgroup ids of sockets that are known to lie below a hooked one. */
+  readonly #known = new Set<bigint>();
+  #newestSlot: 0 | 1 = 0;
+  /** The agent's own cgroup while it plays ztunnel in the self-test. */
+  #guest: Cgroup | undefined;
+
+  constructor(
+    private readonly binding: NativeBinding,
+    private readonly bpf: BpfNode,
+    private readonly cgroups: Cgroups,
+    private readonly logger: Logger,
+  ) {}
+
+  /** Takes over what an earlier agent hooked, and forgets cgroups that are gone. */
+  adopt(): void {
+    for (const pin of this.bpf.pins(PINS)) {
+      const link = this.bpf.link(`${PINS}/${pin}/getsockopt`);
+      const cgroup = link === undefined || link.target === 0n ? undefined : this.cgroups.withId(link.target);
+      if (cgroup === undefined) this.bpf.unpin(`${PINS}/${pin}`);
+      else this.#attach(cgroup, this.#slotOf(cgroup) ?? 0);
+    }
+    this.#publish();
+  }
+
+  /** Before anything is sent to a ztunnel: from its first listen() on, its listeners are known. */
+  meet(peer: ZtunnelPeer): void {
+    const found = this.cgroups.ofPeer(peer);
+    if (found === undefined) {
+      this.logger.info("the cgroup of this ztunnel is not known yet; its first listener will tell", { ...peer });
+      return;
+    }
+    this.hook(found);
+  }
+
+  /** Hooks the pod of a cgroup. Idempotent. @throws NativeError. */
+  hook(cgroup: Cgroup): void {
+    const pod = this.cgroups.podOf(cgroup);
+    this.#known.add(cgroup.id);
+    if (this.#hooked[0]?.id === pod.id) return;
+    if (!this.#hooked.some(({ id }) => id === pod.id)) {
+      this.#attach(pod, this.#hooked.length === 0 ? this.#newestSlot : this.#newestSlot === 0 ? 1 : 0);
+      this.logger.info("ztunnel's cgroup is hooked", { cgroup: pod.path });
+    }
+    this.#hooked = [pod, ...this.#hooked.filter(({ id }) => id !== pod.id)];
+    this.collect();
+    this.#newestSlot = this.#slotOf(pod) ?? this.#newestSlot;
+    this.#publish();
+  }
+
+  /** Forgets cgroups that are gone. */
+  collect(): void {
+    const gone = this.#hooked.filter(({ id }) => {
+      const link = this.bpf.link(`${PINS}/${id}/getsockopt`);
+      return link === undefined || link.target !== id;
+    });
+    const many = this.#hooked.filter((cgroup) => !gone.includes(cgroup)).slice(MAX_ZTUNNELS);
+    for (const { id } of [...gone, ...many]) this.bpf.unpin(`${PINS}/${id}`);
+    if (gone.length + many.length === 0) return;
+    this.#hooked = this.#hooked.filter((cgroup) => !gone.includes(cgroup) && !many.includes(cgroup));
+    this.#known.clear();
+    this.#publish();
+  }
+
+  /**
+   * Makes sure that open listeners of ztunnel's in this netns are steered to. Without any there is nothing
+   * to do: connections are refused until one comes. @throws AgentError ZTUNNEL_CGROUP.
+   */
+  ensureListeners(netns: number, cookie: bigint): void {
+    if (STEERED.every((port) => this.bpf.hasListener(cookie, port))) return;
+    const open = this.#listeners(netns);
+    if (open.length === 0) return;
+    const cgroups = [...new Set(open.map(({ cgroupId }) => cgroupId))];
+    for (const id of cgroups) this.#learn(id);
+    this.bpf.adoptListeners(netns, cgroups);
+    for (const { srcPort } of open) {
+      if (this.bpf.hasListener(cookie, srcPort)) continue;
+      throw new AgentError("ZTUNNEL_LISTENER", `ztunnel's listener on port ${srcPort} can't be steered to`);
+    }
+  }
+
+  /** Takes the agent itself for a ztunnel until the returned function is called. */
+  playedBy(own: Cgroup): () => void {
+    const links = ["ambient_getsockopt", "ambient_listen0"].map((program) => this.bpf.holdCgroup(program, own.path));
+    this.#guest = own;
+    this.#publish();
+    return () => {
+      this.#guest = undefined;
+      this.#publish();
+      for (const link of links) this.binding.close(link);
+    };
+  }
+
+  get hooked(): readonly Cgroup[] {
+    return this.#hooked;
+  }
+
+  /** False where ztunnel shares its cgroup with pods: only its mark tells it then. */
+  get toldByCgroup(): boolean {
+    const pods = this.cgroups.pods();
+    return this.#hooked.length > 0 && this.#hooked.every((cgroup) => !isWithin(pods, cgroup));
+  }
+
+  #listeners(netns: number): SocketInfo[] {
+    return this.binding
+      .sockets(netns, { protocol: "tcp", states: [LISTEN_STATE] })
+      .filter(({ srcPort, mark }) => mark === ZTUNNEL_MARK && STEERED.includes(srcPort));
+  }
+
+  #learn(id: bigint): void {
+    if (this.#known.has(id)) return;
+    const cgroup = this.cgroups.withId(id);
+    if (cgroup === undefined) {
+      throw new AgentError("ZTUNNEL_CGROUP", `ztunnel's cgroup (id ${id}) can't be found in the node's hierarchy`);
+    }
+    this.hook(cgroup);
+  }
+
+  #attach(cgroup: Cgroup, slot: 0 | 1): void {
+    // The answer first: a listener that is known gets connections at once.
+    this.bpf.linkCgroup("ambient_getsockopt", cgroup.path, `${PINS}/${cgroup.id}/getsockopt`);
+    this.bpf.linkCgroup(`ambient_listen${slot}`, cgroup.path, `${PINS}/${cgroup.id}/listen${slot}`);
+    if (!this.#hooked.some(({ id }) => id === cgroup.id)) this.#hooked.unshift(cgroup);
+  }
+
+  #slotOf({ id }: Cgroup): 0 | 1 | undefined {
+    return ([0, 1] as const).find((slot) => this.bpf.link(`${PINS}/${id}/listen${slot}`) !== undefined);
+  }
+
+  #publish(): void {
+    try {
+      this.bpf.ztunnelsWrite(
+        (this.#guest === undefined ? this.#hooked : [this.#guest, ...this.#hooked]).slice(0, MAX_ZTUNNELS).map((cgroup) => ({ cgroupId: cgroup.id, level: this.cgroups.level(cgroup) })),
+      );
+      this.bpf.stateWrite({ newestSlot: this.#newestSlot, ztunnelByCgroup: this.toldByCgroup ? 1 : 0 });
+    } catch (error) {
+      this.logger.error("ztunnel's cgroups can't be told to the programs", { reason: messageOf(error) });
+      throw error;
+    }
+  }
+}
