@@ -122,12 +122,12 @@ struct ambient_destination {
 	__u32 zero2;
 };
 
-/* asked: nameservers that an unconnected socket has asked, in this order. */
+/* asked: nameservers that an unconnected socket has asked; the place is told by the source address. */
 struct ambient_asked {
 	struct ambient_destination server[AMBIENT_MAX_ASKED];
-	__u64 nanoseconds[AMBIENT_MAX_ASKED];
-	__u32 first;
-	__u32 count;
+	/* Place of the next new one, and of the last question. */
+	__u32 next;
+	__u32 last;
 };
 
 /* handshakes: a captured connection between its SYN and ztunnel's question for its destination. */

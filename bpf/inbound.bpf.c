@@ -316,6 +316,37 @@ int ambient_leave_l3(struct __sk_buff *skb)
 }
 
 /*
+ * ztunnel's answer to a question that was asked from a spread address: the address says which nameserver
+ * was meant, and the receiver is only shown where an answer comes from.
+ */
+static __always_inline int answer(struct __sk_buff *skb, const struct packet *p)
+{
+	const __u32 checksum = p->transport + 6;
+	__s64 sum;
+
+	if (p->ipv4) {
+		__u32 from = p->source.word[3], to = p->destination.word[3];
+
+		if (bpf_l4_csum_replace(skb, checksum, from, to, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0 | 4) ||
+		    bpf_l3_csum_replace(skb, p->network + 10, from, to, 4))
+			return TC_ACT_SHOT;
+	} else {
+		sum = bpf_csum_diff((__be32 *)&p->source, 16, (__be32 *)&p->destination, 16, 0);
+		if (sum < 0 || bpf_l4_csum_replace(skb, checksum, 0, sum, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0))
+			return TC_ACT_SHOT;
+	}
+	return write_address(skb, p, source_offset(p), &p->destination);
+}
+
+static __always_inline bool is_answer(struct __sk_buff *skb, const struct packet *p)
+{
+	__u16 port;
+
+	return p->protocol == IPPROTO_UDP && is_spread(&p->destination) && is_loopback(&p->source) &&
+	       !bpf_skb_load_bytes(skb, p->transport, &port, sizeof(port)) && port == bpf_htons(knobs.port_dns);
+}
+
+/*
  * `lo`, inward: what ztunnel sends to the application gets our mark, which the application's socket
  * inherits (tcp_fwmark_accept), so that its answers come back to `lo`.
  */
@@ -330,6 +361,8 @@ int ambient_loopback(struct __sk_buff *skb)
 	parsed = parse(skb, true, false, &p);
 	if (parsed == UNPARSED)
 		return TC_ACT_SHOT;
+	if (parsed == NOT_TCP && is_answer(skb, &p))
+		return answer(skb, &p);
 	if (parsed != TCP && parsed != LATER_FRAGMENT)
 		return TC_ACT_UNSPEC;
 	/* ztunnel that calls its own listeners would be captured again, without end. */
@@ -364,6 +397,23 @@ static __always_inline int steer_to(struct bpf_sk_lookup *ctx, __u64 cookie, __u
 	return SK_DROP;
 }
 
+/*
+ * ztunnel's own ports at the pod's address, which captured connections never have: answered, a direct call
+ * would be taken for a captured one. With another engine in charge that is how they are redirected.
+ */
+static __always_inline bool is_direct_call(struct bpf_sk_lookup *ctx, const struct ambient_address *local)
+{
+	struct ambient_owner *owner;
+	struct ambient_pod *pod;
+
+	if (ctx->protocol != IPPROTO_TCP ||
+	    (ctx->local_port != knobs.port_outbound && ctx->local_port != knobs.port_inbound))
+		return false;
+	owner = bpf_map_lookup_elem(&addresses, local);
+	pod = owner && owner->role == AMBIENT_ROLE_POD ? bpf_map_lookup_elem(&pods, &owner->cookie) : NULL;
+	return pod && !(pod->flags & AMBIENT_POD_RETIRING);
+}
+
 /* Which socket a new connection belongs to: shadow and spread addresses are ztunnel's, or nobody's. */
 SEC("sk_lookup")
 int ambient_lookup(struct bpf_sk_lookup *ctx)
@@ -394,6 +444,9 @@ int ambient_lookup(struct bpf_sk_lookup *ctx)
 		barrier();
 	}
 	if (is_spread(&local)) {
+		/* An answer to a question that was asked from here. */
+		if (ctx->protocol == IPPROTO_UDP && ctx->remote_port == bpf_htons(knobs.port_dns))
+			return SK_PASS;
 		if (ctx->protocol != IPPROTO_TCP || ctx->local_port != knobs.port_outbound)
 			return SK_DROP;
 		owner = bpf_map_lookup_elem(&addresses, &remote);
@@ -402,7 +455,7 @@ int ambient_lookup(struct bpf_sk_lookup *ctx)
 		return steer_to(ctx, owner->cookie, knobs.port_outbound);
 	}
 	if (!is_shadow(&local))
-		return SK_PASS;
+		return is_direct_call(ctx, &local) ? SK_DROP : SK_PASS;
 	owner = bpf_map_lookup_elem(&addresses, &local);
 	if (ctx->protocol != IPPROTO_TCP || !owner || owner->role != AMBIENT_ROLE_SHADOW)
 		return SK_DROP;

@@ -48,6 +48,10 @@ const char* routeKind(uint16_t type) {
     case RTM_NEWRULE:
     case RTM_DELRULE:
         return "rule";
+    case RTM_NEWTFILTER:
+    case RTM_DELTFILTER:
+    case RTM_DELQDISC:
+        return "filter";
     default:
         return nullptr;
     }
@@ -165,10 +169,10 @@ Napi::Value watch(const Napi::CallbackInfo& info, int protocol, const std::vecto
 Napi::Value routeWatch(const Napi::CallbackInfo& info) {
     return watch(info, NETLINK_ROUTE,
                  {RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
-                  RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE},
+                  RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, RTNLGRP_TC},
                  routeKind,
                  {routeKind(RTM_NEWLINK), routeKind(RTM_NEWADDR), routeKind(RTM_NEWROUTE),
-                  routeKind(RTM_NEWRULE)});
+                  routeKind(RTM_NEWRULE), routeKind(RTM_NEWTFILTER)});
 }
 
 Napi::Value nftWatch(const Napi::CallbackInfo& info) {

@@ -41,6 +41,7 @@ export function captureSpec(
     dnsServers: config.dnsCaptureServers === "all" ? undefined : nameservers(pod),
     bypassInbound: overrides.bypassInbound,
     rerouteInterfaces: overrides.rerouteInterfaces,
+    ...(overrides.engine === undefined ? {} : { engine: overrides.engine }),
     excludeOutboundCidrs: overrides.excludeOutboundCidrs,
     probeIpv4: config.probeIpv4,
     probeIpv6: config.probeIpv6,

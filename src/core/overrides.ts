@@ -5,6 +5,7 @@ import type { Config } from "./config/config.ts";
 import {
   BYPASS_INBOUND_ANNOTATION,
   DNS_CAPTURE_ANNOTATION,
+  ENGINE_ANNOTATION,
   EXCLUDE_OUTBOUND_ANNOTATION,
   REROUTE_INTERFACES_ANNOTATION,
 } from "./constants.ts";
@@ -12,11 +13,14 @@ import { AgentError } from "./errors.ts";
 import { parseGoBool } from "./go-bool.ts";
 import { canonicalCidr } from "./ip.ts";
 import type { Pod } from "./pod.ts";
+import type { EngineName } from "./ports.ts";
 
 export interface Overrides {
   readonly dnsCapture: boolean;
   readonly bypassInbound: boolean;
   readonly rerouteInterfaces: readonly string[];
+  /** What the pod asks for, where the node allows it. */
+  readonly engine: EngineName | undefined;
   /** The node's and, where the node allows it, the pod's. */
   readonly excludeOutboundCidrs: readonly string[];
   /** Sentences about annotations that are not heeded. */
@@ -28,7 +32,7 @@ const MAX_CIDRS = 256;
 /** Linux dev_valid_name() allows more; these characters are safe in every rule syntax. */
 const INTERFACE_NAME = /^[A-Za-z0-9_.-]{1,15}$/;
 
-type OverrideConfig = Pick<Config, "dnsCapture" | "excludeOutboundCidrs" | "podExcludeOutboundCidrs">;
+type OverrideConfig = Pick<Config, "dnsCapture" | "excludeOutboundCidrs" | "podExcludeOutboundCidrs" | "podEngineAnnotation">;
 
 /**
  * Capture settings of one pod: the node's, overridden by the pod's annotations. A boolean that Go
@@ -58,8 +62,32 @@ export function captureOverrides(pod: Pick<Pod, "annotations">, config: Override
       `annotation ${EXCLUDE_OUTBOUND_ANNOTATION} is not heeded: this node does not allow it (AMBIENT_CNI_POD_EXCLUDE_OUTBOUND_CIDRS)`,
     );
   }
+  const engine = engineOf(pod, config, warnings);
   const excludeOutboundCidrs = [...new Set([...config.excludeOutboundCidrs, ...podCidrs])];
-  return { dnsCapture, bypassInbound, rerouteInterfaces, excludeOutboundCidrs, warnings };
+  return { dnsCapture, bypassInbound, rerouteInterfaces, engine, excludeOutboundCidrs, warnings };
+}
+
+const ENGINES: readonly EngineName[] = ["ebpf", "nftables", "iptables"];
+
+/** A value that is no engine counts as absent, with a warning: it is a wish, and capture comes first. */
+function engineOf(
+  pod: Pick<Pod, "annotations">,
+  config: OverrideConfig,
+  warnings: string[],
+): EngineName | undefined {
+  const text = annotationOf(pod, ENGINE_ANNOTATION);
+  if (text === undefined) return undefined;
+  if (!config.podEngineAnnotation) {
+    warnings.push(
+      `annotation ${ENGINE_ANNOTATION} is not heeded: this node does not allow it (AMBIENT_CNI_POD_ENGINE)`,
+    );
+    return undefined;
+  }
+  const engine = ENGINES.find((name) => name === text);
+  if (engine === undefined) {
+    warnings.push(`annotation ${ENGINE_ANNOTATION}=${shown(text)} is none of ${ENGINES.join(", ")}; it is ignored`);
+  }
+  return engine;
 }
 
 function annotationOf(pod: Pick<Pod, "annotations">, name: string): string | undefined {

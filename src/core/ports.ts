@@ -183,6 +183,8 @@ export interface CaptureSpec {
   /** False: the node says AMBIENT_IPV6=false. A netns without IPv6 is handled by the engine. */
   readonly ipv6: boolean;
   readonly dnsCapture: boolean;
+  /** The engine that the pod's annotation asks for, where the node heeds it. */
+  readonly engine?: EngineName;
   /** Nameservers to capture; undefined = every port-53 destination. */
   readonly dnsServers: readonly string[] | undefined;
   readonly bypassInbound: boolean;
@@ -244,6 +246,12 @@ export interface Dataplane {
    * routes. One or two fds per netns; coalesced. Our own changes may be told too.
    */
   watch(netns: NetnsHandle, changed: () => void): Stop;
+  /** A ztunnel has connected: called before anything is sent to it. */
+  meet(ztunnel: ZtunnelPeer): void;
+  /** ztunnel's listeners in this netns may have come (an ack) or gone (a connection ended). */
+  listenersOpened(netns: NetnsHandle): void;
+  /** Removes what belongs to pods that are gone. */
+  collect(): void;
 }
 
 /** Host side: probes from this node reach enrolled pods directly. Entries are owned by pod uid. */

@@ -14,24 +14,27 @@ export async function testEngines(engines: readonly Engine[]): Promise<readonly 
 }
 
 /**
- * The engine that new pods get: the best that works, or the one that was asked for.
+ * The engines that pods may get, in this order: the best that works, or the one that was asked for, and
+ * behind it those that a pod gets which the ones before can't capture.
  * @throws AgentError NO_ENGINE with every engine's reason.
  */
-export function chooseEngine(
+export function chooseEngines(
   engines: readonly Engine[],
   tests: readonly EngineTest[],
   wanted: "auto" | EngineName,
-): Engine {
+): readonly [Engine, ...Engine[]] {
   const works = (engine: Engine) => tests.some((test) => test.engine === engine.name && test.works);
-  const chosen = inOrder(engines).find((engine) => (wanted === "auto" || engine.name === wanted) && works(engine));
-  if (chosen !== undefined) return chosen;
+  const ordered = inOrder(engines);
+  const from = wanted === "auto" ? 0 : ordered.findIndex(({ name }) => name === wanted);
+  const [first, ...others] = from < 0 ? [] : ordered.slice(from).filter(works);
+  if (first !== undefined && (wanted === "auto" || first.name === wanted)) return [first, ...others];
   const reasons = tests.map(({ engine, works: ok, reason }) => `${engine}: ${ok ? "works" : reason}`).join("; ");
   const asked = wanted === "auto" ? "no engine works on this node" : `engine ${wanted} is not available on this node`;
   throw new AgentError(
     "NO_ENGINE",
     `${asked} (${reasons === "" ? "none was tested" : reasons})`,
     wanted === "auto"
-      ? "the node needs nf_tables with NAT in its kernel, and nft in the agent's image"
+      ? "the node needs cgroup2 and a bpffs, or nf_tables with NAT, or iptables, and their programs in the agent's image"
       : "set AMBIENT_CNI_ENGINE=auto, or one of the engines that work",
   );
 }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-
 import { type Clock, systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
 import type { Stop } from "../core/disposable.ts";
@@ -14,11 +13,12 @@ import type {
   Metrics,
   NetnsHandle,
   Observation,
+  ZtunnelPeer,
 } from "../core/ports.ts";
 import type { NativeBinding } from "../native/binding.ts";
-import { chooseEngine, testEngines } from "./choose.ts";
+import { Assignment, notCapturable } from "./assignment.ts";
+import { chooseEngines, testEngines } from "./choose.ts";
 import type { Engine } from "./engine.ts";
-import { NftablesEngine } from "./nftables/engine.ts";
 import { proxiedSockets } from "./proxied.ts";
 import { addRouting, families, missingRouting, needlessRouting, removeRouting, routingPresent } from "./routes.ts";
 import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
@@ -30,25 +30,25 @@ export interface DataplaneOptions {
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly config: Pick<Config, "engine">;
-  /** In tests; by default every engine there is. */
-  readonly engines?: readonly Engine[];
+  /** Every engine that this version has; see engines.ts. */
+  readonly engines: readonly Engine[];
   readonly clock?: Clock;
 }
 
-/** Steers pods' traffic with the best engine that works on this node. */
+/** Steers pods' traffic with the best engine that works on this node, and that works for the pod. */
 export class NodeDataplane implements Dataplane {
   readonly #engines: readonly Engine[];
   #tests: readonly EngineTest[] = [];
-  #engine: Engine | undefined;
+  #assignment: Assignment | undefined;
   /** Sysctls changed by `prepare`, until `capture` has written them beside the steering. */
   readonly #prepared = new WeakMap<NetnsHandle, string>();
 
   constructor(private readonly options: DataplaneOptions) {
-    this.#engines = options.engines ?? [new NftablesEngine(options.binding, options.logger)];
+    this.#engines = options.engines;
   }
 
   get engine(): EngineName {
-    return this.#chosen.name;
+    return this.#assigned.first.name;
   }
 
   get tests(): readonly EngineTest[] {
@@ -56,35 +56,41 @@ export class NodeDataplane implements Dataplane {
   }
 
   async start(): Promise<readonly EngineTest[]> {
+    const { config, logger, metrics } = this.options;
     this.#tests = await testEngines(this.#engines);
-    this.#engine = chooseEngine(this.#engines, this.#tests, this.options.config.engine);
+    this.#assignment = new Assignment(chooseEngines(this.#engines, this.#tests, config.engine), logger, metrics);
     return this.#tests;
   }
 
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
-    const engine = this.#engineOf(netns);
-    if (engine === undefined) return { mode: "absent", engine: undefined, differences: [] };
-    const observation = engine.observe(netns, spec);
+    const steering = this.#steering(netns, spec);
+    if (steering === undefined) return { mode: "absent", engine: undefined, differences: [] };
+    const { engine, observation } = steering;
     if (observation.mode === "draining" || observation.mode === "absent") return observation;
-    const differences = [...observation.differences, ...this.#wrongState(netns, spec)];
-    if (engine !== this.#chosen) differences.push(`the engine is ${engine.name}, not ${this.#chosen.name}`);
+    const differences = [...observation.differences, ...this.#wrongState(netns, spec, engine)];
+    const { engines, fallbacks } = this.#assigned.candidates(netns, spec);
+    const [best] = engines;
+    if (best === undefined) differences.push(notCapturable(spec, fallbacks).message);
+    else if (engine !== best) differences.push(`the engine is ${engine.name}, not ${best.name}`);
+    for (const retired of this.#idle(netns, engine)) differences.push(`engine ${retired.name} is not needed any more`);
     return differences.length === 0 ? observation : { mode: "differs", engine: engine.name, differences };
   }
 
   present(netns: NetnsHandle): boolean {
-    return this.#engineOf(netns) !== undefined || this.#routingIsOurs(netns);
+    return this.#present(netns).length > 0 || this.#routingIsOurs(netns);
   }
 
   async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
     const { binding } = this.options;
+    const engine = this.#assigned.best(netns, spec);
     // Refuses a bad value before anything is touched.
-    this.#chosen.plan(spec);
+    engine.plan(spec);
     const letters = this.#letters(netns);
     // Before any sysctl: after a kill, the rule is all that tells whose they are.
     const added = addRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6));
     const { changed, failures } = setSysctls(binding, netns.fd);
     const refused = failures.filter(({ required }) => required);
-    if (refused.length > 0 && this.#chosen.needsSysctls) {
+    if (refused.length > 0 && engine.needsSysctls) {
       restoreSysctls(binding, netns.fd, changed);
       removeRouting(binding, netns.fd, added);
       throw new AgentError(
@@ -96,55 +102,33 @@ export class NodeDataplane implements Dataplane {
   }
 
   async capture(netns: NetnsHandle, spec: CaptureSpec, keep = false): Promise<EngineName> {
-    const engine = this.#chosen;
     const before = this.observe(netns, spec);
-    if (before.mode === "captured") return engine.name;
-    const obstacle = this.#familyObstacle(netns, spec) ?? engine.ineligible(netns, spec);
+    if (before.mode === "captured") return before.engine ?? this.engine;
+    const obstacle = this.#familyObstacle(netns, spec);
     if (obstacle !== undefined) {
       throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
     }
-    // A pod that has been captured before is only ever repaired: it fails closed.
-    const fresh = before.mode === "absent" && !keep;
-    // What the caller prepared is the caller's to undo; what went missing since shows below.
-    const prepared = fresh ? this.#prepared.get(netns) : undefined;
-    const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
-    let unprepared: unknown;
-    if (prepared === undefined) {
+    const { engines, fallbacks } = this.#assigned.candidates(netns, spec);
+    const tried = [...fallbacks];
+    let failure: unknown = notCapturable(spec, fallbacks);
+    for (const engine of engines) {
       try {
-        await this.prepare(netns, spec);
+        await this.#captureWith(engine, netns, spec, before.mode === "absent" && !keep, keep);
+        this.#assigned.tell(netns, spec, engine, tried);
+        return engine.name;
       } catch (error) {
-        // Steering without its routes refuses connections; without steering they would leave in the clear.
-        if (!keep) throw error;
-        unprepared = error;
+        failure = error;
+        // The last resort is tried again and again; what failed before it is left alone.
+        if (engine === engines.at(-1)) break;
+        this.#assigned.failed(netns, engine, messageOf(error));
+        tried.push({ engine: engine.name, kind: "failed", reason: messageOf(error) });
       }
     }
-    try {
-      const sysctls = prepared ?? this.#letters(netns);
-      const steers =
-        before.mode !== "absent" &&
-        engine.observe(netns, spec).mode === "captured" &&
-        engine.state(netns)?.sysctls === sysctls;
-      if (!steers) await engine.apply(netns, spec, { sysctls });
-      if (unprepared !== undefined) throw unprepared;
-      await engine.verify(netns, spec);
-      for (const other of this.#engines) if (other !== engine && other.present(netns)) await other.remove(netns);
-      removeRouting(this.options.binding, netns.fd, this.#needless(netns, spec));
-    } catch (error) {
-      // A pod that was captured before stays so, whatever its table looks like: it fails closed.
-      if (fresh) await this.#undone(undo, spec);
-      throw error;
-    }
-    this.#prepared.delete(netns);
-    const after = this.observe(netns, spec);
-    if (after.mode !== "captured") {
-      if (fresh) await this.#undone(undo, spec);
-      throw new AgentError("CAPTURE_DIFFERS", `${spec.pod} is not captured as asked: ${after.differences.join("; ")}`);
-    }
-    return engine.name;
+    throw failure;
   }
 
   async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    await this.#engineOf(netns)?.drain(netns, spec);
+    for (const engine of this.#present(netns)) await engine.drain(netns, spec);
   }
 
   proxiedConnections(netns: NetnsHandle): number {
@@ -166,18 +150,101 @@ export class NodeDataplane implements Dataplane {
     return watchNetns(binding, clock, netns.fd, changed);
   }
 
+  meet(ztunnel: ZtunnelPeer): void {
+    for (const engine of this.#engines) engine.meet?.(ztunnel);
+  }
+
+  listenersOpened(netns: NetnsHandle): void {
+    for (const engine of this.#engines) engine.listenersOpened?.(netns);
+  }
+
+  collect(): void {
+    for (const engine of this.#engines) engine.collect?.();
+  }
+
   /** Gives back what the process holds; pods stay captured. */
   close(): void {
     for (const engine of this.#engines) engine.close();
   }
 
-  get #chosen(): Engine {
-    if (this.#engine === undefined) throw new AgentError("NO_ENGINE", "the dataplane has not been started");
-    return this.#engine;
+  get #assigned(): Assignment {
+    if (this.#assignment === undefined) throw new AgentError("NO_ENGINE", "the dataplane has not been started");
+    return this.#assignment;
   }
 
-  #engineOf(netns: NetnsHandle): Engine | undefined {
-    return this.#engines.find((engine) => engine.present(netns));
+  async #captureWith(
+    engine: Engine,
+    netns: NetnsHandle,
+    spec: CaptureSpec,
+    fresh: boolean,
+    keep: boolean,
+  ): Promise<void> {
+    // What the caller prepared is the caller's to undo; what went missing since shows below.
+    const prepared = fresh ? this.#prepared.get(netns) : undefined;
+    const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
+    const had = engine.present(netns);
+    let unprepared: unknown;
+    if (prepared === undefined) {
+      try {
+        await this.prepare(netns, spec);
+      } catch (error) {
+        // Steering without its routes refuses connections; without steering they would leave in the clear.
+        if (!keep) throw error;
+        unprepared = error;
+      }
+    }
+    try {
+      const sysctls = prepared ?? this.#letters(netns);
+      const steers =
+        had && engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
+      if (!steers) await engine.apply(netns, spec, { sysctls });
+      if (unprepared !== undefined) throw unprepared;
+      await engine.verify(netns, spec);
+      await this.#retireOthers(engine, netns, spec);
+      removeRouting(this.options.binding, netns.fd, this.#needless(netns, spec));
+      const after = engine.observe(netns, spec);
+      const differences = [...after.differences, ...this.#wrongState(netns, spec, engine)];
+      if (after.mode !== "captured" || differences.length > 0) {
+        throw new AgentError("CAPTURE_DIFFERS", `${spec.pod} is not captured as asked: ${differences.join("; ")}`);
+      }
+    } catch (error) {
+      // A pod that was captured before stays so, whatever its state looks like: it fails closed.
+      if (fresh) await this.#undone(undo, spec);
+      else if (!had && this.#present(netns).length > 1) await this.#undone(() => engine.remove(netns), spec);
+      throw error;
+    }
+    this.#prepared.delete(netns);
+  }
+
+  /** One engine steers a pod; what another one steered before goes on until it has ended. */
+  async #retireOthers(engine: Engine, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    for (const other of this.#present(netns)) {
+      if (other === engine) continue;
+      if (this.#isIdle(netns, other)) await other.remove(netns);
+      else if (other.observe(netns, spec).mode !== "draining") await other.retire(netns, spec);
+    }
+  }
+
+  #idle(netns: NetnsHandle, engine: Engine): Engine[] {
+    return this.#present(netns).filter((other) => other !== engine && this.#isIdle(netns, other));
+  }
+
+  #isIdle(netns: NetnsHandle, engine: Engine): boolean {
+    return engine.keepsAlive(proxiedSockets(this.options.binding, netns.fd)) === 0;
+  }
+
+  #present(netns: NetnsHandle): Engine[] {
+    return this.#engines.filter((engine) => engine.present(netns));
+  }
+
+  /** The engine that steers new connections, else one whose connections go on. */
+  #steering(
+    netns: NetnsHandle,
+    spec: CaptureSpec,
+  ): { readonly engine: Engine; readonly observation: Observation } | undefined {
+    const all = this.#present(netns).map((engine) => ({ engine, observation: engine.observe(netns, spec) }));
+    const active = all.filter(({ observation }) => observation.mode !== "draining");
+    return active.find(({ observation }) => observation.mode === "captured") ?? active[0] ?? all[0];
   }
 
   /** Why nothing that reaches this pod would be captured: rules of a family it has no address of prove nothing. */
@@ -197,14 +264,14 @@ export class NodeDataplane implements Dataplane {
     return needless.length > 0 && upstreamPresent(binding, netns.fd) ? [] : needless;
   }
 
-  #wrongState(netns: NetnsHandle, spec: CaptureSpec): string[] {
+  #wrongState(netns: NetnsHandle, spec: CaptureSpec, engine: Engine): string[] {
     const { binding } = this.options;
     const obstacle = this.#familyObstacle(netns, spec);
     return [
       ...(obstacle === undefined ? [] : [obstacle]),
       ...missingRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6)),
       ...this.#needless(netns, spec).map((family) => `IPv${family} is not captured, but its policy rule is there`),
-      ...(this.#chosen.needsSysctls ? wrongSysctls(binding, netns.fd) : []),
+      ...(engine.needsSysctls ? wrongSysctls(binding, netns.fd) : []),
     ];
   }
 
@@ -213,8 +280,10 @@ export class NodeDataplane implements Dataplane {
    * was left by an agent that died between prepare and capture: then all of them are taken for ours.
    */
   #letters(netns: NetnsHandle): string {
-    const kept = this.#engineOf(netns)?.state(netns)?.sysctls ?? this.#prepared.get(netns);
-    return kept ?? (this.#routingIsOurs(netns) ? ALL_LETTERS : "");
+    const kept = this.#present(netns)
+      .map((engine) => engine.state(netns)?.sysctls)
+      .find((letters) => letters !== undefined);
+    return kept ?? this.#prepared.get(netns) ?? (this.#routingIsOurs(netns) ? ALL_LETTERS : "");
   }
 
   #routingIsOurs(netns: NetnsHandle): boolean {

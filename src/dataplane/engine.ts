@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { CaptureSpec, EngineName, EngineTest, NetnsHandle, Observation } from "../core/ports.ts";
+import type { CaptureSpec, EngineName, EngineTest, NetnsHandle, Observation, ZtunnelPeer } from "../core/ports.ts";
 import type { SocketInfo } from "../native/binding.ts";
 
 /**
@@ -37,6 +37,12 @@ export interface Engine {
   remove(netns: NetnsHandle): Promise<void>;
   /** What `apply` kept, or undefined without steering. */
   state(netns: NetnsHandle): EngineState | undefined;
+  /** A ztunnel has connected, and nothing has been sent to it yet. */
+  meet?(ztunnel: ZtunnelPeer): void;
+  /** ztunnel's listeners in this netns may have come or gone. */
+  listenersOpened?(netns: NetnsHandle): void;
+  /** Removes what belongs to netns that are gone. */
+  collect?(): void;
   /** Gives back what the process holds; pods stay captured. */
   close(): void;
 }

@@ -22,6 +22,8 @@ export const SYSCTLS: readonly Sysctl[] = [
   { letter: "s", key: "net/ipv6/fwmark_reflect", required: true },
   // Connections waiting in the queue of a ztunnel that dies move to its successor (5.14+).
   { letter: "m", key: "net/ipv4/tcp_migrate_req", required: false },
+  // ebpf brings answers of listeners with an SO_MARK of their own back to lo, where they have a local source.
+  { letter: "l", key: "net/ipv4/conf/lo/accept_local", required: false },
 ];
 
 /** Letters of every sysctl: assumed for a pod that was prepared by an agent that has died since. */

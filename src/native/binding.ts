@@ -251,10 +251,10 @@ export interface NativeBinding {
   /** Throws ENOENT when there is no such rule. */
   ruleDelete(netns: NetnsArg, rule: RuleSpec): void;
   /**
-   * Calls back on any link, address, route or rule change in the netns, until stopped. Changes that
+   * Calls back on any link, address, route, rule or TC filter change in the netns, until stopped. Changes that
    * come together are told once per kind.
    */
-  routeWatch(netns: NetnsArg, changed: (what: "link" | "address" | "route" | "rule") => void): () => void;
+  routeWatch(netns: NetnsArg, changed: (what: "link" | "address" | "route" | "rule" | "filter") => void): () => void;
 
   // -- sysctl, key as a path below /proc/sys/net: "net/ipv4/tcp_fwmark_accept"
   sysctlGet(netns: NetnsArg, key: string): string;

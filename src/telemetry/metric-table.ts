@@ -68,6 +68,11 @@ export const OWN_METRICS: readonly MetricRow[] = [
     ["engine", "reason"],
     "1 for the engine that new pods get, with the reason of the choice",
   ),
+  counter(
+    "ambient_cni_engine_fallbacks_total",
+    ["from", "to", "kind"],
+    "Pods that got another engine than the node's, by kind of reason: ineligible or failed",
+  ),
   counter("ambient_cni_late_captures_total", [], "Pods that started while the agent was away and were captured later"),
   counter(
     "ambient_cni_drift_repairs_total",

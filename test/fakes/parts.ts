@@ -272,6 +272,9 @@ export class FakeDataplane implements Dataplane {
     this.journal.push(`drain ${spec.pod}`);
     this.state(netns.id).mode = "draining";
   }
+  meet(): void {}
+  listenersOpened(): void {}
+  collect(): void {}
   proxiedConnections(): number {
     return this.proxied;
   }

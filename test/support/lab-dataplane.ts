@@ -3,6 +3,8 @@
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../src/core/constants.ts";
 import type { CaptureSpec, Logger, Metrics } from "../../src/core/ports.ts";
 import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
+import type { Engine } from "../../src/dataplane/engine.ts";
+import { NftablesEngine } from "../../src/dataplane/nftables/engine.ts";
 import type { NativeBinding } from "../../src/native/binding.ts";
 import { NativeError } from "../../src/native/fault.ts";
 import { native } from "../../src/native/load.ts";
@@ -28,8 +30,11 @@ export const withoutSysctls: NativeBinding = {
 };
 
 /** A started dataplane; `binding` may be a native one with something denied. */
-export async function startDataplane(binding: NativeBinding = native()): Promise<NodeDataplane> {
-  const dataplane = new NodeDataplane({ binding, logger: quiet, metrics: noMetrics, config: { engine: "auto" } });
+export async function startDataplane(
+  binding: NativeBinding = native(),
+  engines: readonly Engine[] = [new NftablesEngine(binding, quiet)],
+): Promise<NodeDataplane> {
+  const dataplane = new NodeDataplane({ binding, logger: quiet, metrics: noMetrics, config: { engine: "auto" }, engines });
   await dataplane.start();
   return dataplane;
 }

@@ -135,7 +135,7 @@ export const DATAPLANE = {
     "AMBIENT_CNI_ENGINE",
     oneOf("auto", "ebpf", "nftables", "iptables"),
     "auto",
-    "How traffic is captured; auto takes the first engine that passes its self-test.",
+    "How traffic is captured: the first of ebpf, nftables, iptables that passes its self-test, or the one named here and for pods that it can't capture the ones after it.",
   ),
   podEngineAnnotation: plainEnv(
     "Dataplane",
@@ -143,15 +143,13 @@ export const DATAPLANE = {
     bool,
     "false",
     "Heeds the pod annotation ambient-cni.io/engine.",
-    { status: "later" },
   ),
   nativeNftables: envOnly(
     "Dataplane",
     "NATIVE_NFTABLES",
     bool,
     "false",
-    "Puts nftables before iptables as fallback; nftables is the only engine of this version anyway.",
-    { status: "later" },
+    "Puts nftables before iptables where eBPF can't work; that is the order here anyway.",
   ),
   forceIptablesBinary: plainEnv(
     "Dataplane",

@@ -29,8 +29,7 @@ export function ineligibility(binding: NativeBinding, netns: number, spec: Captu
     );
   }
   const other = own.find(
-    ({ address, scope, ifindex }) =>
-      scope !== "link" && scope !== "host" && ifindex === interfaces[0]?.index && !spec.ips.includes(address),
+    ({ address, scope }) => scope !== "link" && scope !== "host" && !spec.ips.includes(address),
   );
   if (other !== undefined) return `its address ${other.address} is none of status.podIPs (${spec.ips.join(", ")})`;
   return undefined;

@@ -25,7 +25,7 @@ export type PodMode = "captured" | "draining" | "retiring";
 export function planPod(spec: CaptureSpec, facts: PodFacts, mode: PodMode): BpfPod & BpfPodLists {
   return {
     ip4: ipOf(spec, 4),
-    ip6: spec.ipv6 ? ipOf(spec, 6) : "",
+    ip6: ipOf(spec, 6),
     shadow4: facts.shadow4,
     shadow6: facts.shadow6,
     probe4: address(spec.probeIpv4, 4),

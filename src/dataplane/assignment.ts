@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which engine a pod gets, and why not a better one.
+import { AgentError } from "../core/errors.ts";
+import type { CaptureSpec, EngineName, Logger, Metrics, NetnsHandle } from "../core/ports.ts";
+import type { Engine } from "./engine.ts";
+
+export type FallbackKind = "ineligible" | "failed";
+
+export interface Fallback {
+  readonly engine: EngineName;
+  readonly kind: FallbackKind;
+  readonly reason: string;
+}
+
+export class Assignment {
+  /** Engines that could not capture a pod though they should; not tried again while the netns is held. */
+  readonly #failed = new WeakMap<NetnsHandle, Map<EngineName, string>>();
+  /** What was said already. */
+  readonly #told = new WeakMap<NetnsHandle, string>();
+
+  constructor(
+    private readonly engines: readonly [Engine, ...Engine[]],
+    private readonly logger: Logger,
+    private readonly metrics: Metrics,
+  ) {}
+
+  /** The engine that new pods get unless something speaks against it. */
+  get first(): Engine {
+    return this.engines[0];
+  }
+
+  /** Engines to try for this pod, best first, and what spoke against the others. */
+  candidates(
+    netns: NetnsHandle,
+    spec: CaptureSpec,
+  ): { readonly engines: readonly Engine[]; readonly fallbacks: readonly Fallback[] } {
+    const fallbacks: Fallback[] = [];
+    const engines = this.#inOrder(spec).filter((engine) => {
+      const failed = this.#failed.get(netns)?.get(engine.name);
+      const ineligible = failed === undefined ? engine.ineligible(netns, spec) : undefined;
+      const reason = failed ?? ineligible;
+      if (reason === undefined) return true;
+      fallbacks.push({ engine: engine.name, kind: failed === undefined ? "ineligible" : "failed", reason });
+      return false;
+    });
+    return { engines, fallbacks };
+  }
+
+  /** @throws AgentError POD_NOT_CAPTURABLE with every engine's reason. */
+  best(netns: NetnsHandle, spec: CaptureSpec): Engine {
+    const { engines, fallbacks } = this.candidates(netns, spec);
+    const [best] = engines;
+    if (best !== undefined) return best;
+    throw notCapturable(spec, fallbacks);
+  }
+
+  /** Notes that an engine could not capture a pod: the next one is taken from now on. */
+  failed(netns: NetnsHandle, engine: Engine, reason: string): void {
+    const failed = this.#failed.get(netns) ?? new Map<EngineName, string>();
+    failed.set(engine.name, reason);
+    this.#failed.set(netns, failed);
+  }
+
+  /** Says once per pod why it has another engine than the node's. */
+  tell(netns: NetnsHandle, spec: CaptureSpec, engine: Engine, fallbacks: readonly Fallback[]): void {
+    const told = JSON.stringify([engine.name, fallbacks]);
+    if (this.#told.get(netns) === told) return;
+    this.#told.set(netns, told);
+    for (const { engine: from, kind, reason } of fallbacks) {
+      this.metrics.count("ambient_cni_engine_fallbacks_total", { from, to: engine.name, kind });
+      this.logger.info("a pod has another engine than the node's", { pod: spec.pod, engine: engine.name, not: from, reason });
+    }
+  }
+
+  #inOrder(spec: CaptureSpec): readonly Engine[] {
+    if (spec.engine === undefined) return this.engines;
+    const wanted = this.engines.filter(({ name }) => name === spec.engine);
+    return [...wanted, ...this.engines.filter(({ name }) => name !== spec.engine)];
+  }
+}
+
+/** What a pod's owner is told when no engine takes it. */
+export function notCapturable(spec: CaptureSpec, fallbacks: readonly Fallback[]): AgentError {
+  const [only, ...more] = fallbacks;
+  const reasons =
+    only !== undefined && (more.length === 0 || more.every(({ reason }) => reason === only.reason))
+      ? only.reason
+      : fallbacks.map(({ engine, reason }) => `${engine}: ${reason}`).join("; ");
+  return new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${reasons}`);
+}

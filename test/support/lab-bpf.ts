@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// A bpffs and cgroups of a test's own, so that an eBPF engine under test shares nothing with another one.
+import { mkdirSync, mkdtempSync, rmdirSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { ZtunnelPeer } from "../../src/core/ports.ts";
+import type { Cgroup, Cgroups } from "../../src/dataplane/ebpf/cgroups.ts";
+import { EbpfEngine } from "../../src/dataplane/ebpf/engine.ts";
+import type { NativeBinding } from "../../src/native/binding.ts";
+import { native } from "../../src/native/load.ts";
+import { run } from "../../src/sys/exec.ts";
+import { quiet } from "./lab-dataplane.ts";
+
+export class LabBpf {
+  private constructor(readonly bpffs: string) {}
+
+  static async mount(): Promise<LabBpf> {
+    const dir = mkdtempSync(join(tmpdir(), "ambient-cni-bpf-"));
+    await run(["mount", "-t", "bpf", "bpf", dir], { timeoutMs: 5000, maxBytes: 4096 });
+    return new LabBpf(dir);
+  }
+
+  engine(binding: NativeBinding = native(), cgroups: Cgroups = new LabCgroups()): EbpfEngine {
+    return new EbpfEngine({ binding, logger: quiet, bpffs: { path: this.bpffs }, cgroups });
+  }
+
+  /** Takes every link and map away, as a reboot would. */
+  async unmount(): Promise<void> {
+    await run(["umount", this.bpffs], { timeoutMs: 5000, maxBytes: 4096 });
+    rmdirSync(this.bpffs);
+  }
+}
+
+/** All pods in one cgroup, by default the root of the hierarchy, as on a hybrid host. */
+export class LabCgroups implements Cgroups {
+  static readonly root: Cgroup = cgroupAt(rootPath());
+
+  constructor(
+    private readonly podsIn: Cgroup = LabCgroups.root,
+    private readonly ztunnelIn: Cgroup = LabCgroups.root,
+  ) {}
+
+  pods(): Cgroup {
+    return this.podsIn;
+  }
+  withId(id: bigint): Cgroup | undefined {
+    return [LabCgroups.root, this.podsIn, this.ztunnelIn].find((cgroup) => cgroup.id === id);
+  }
+  podOf(cgroup: Cgroup): Cgroup {
+    return cgroup;
+  }
+  ofPeer(_peer: ZtunnelPeer): Cgroup | undefined {
+    return this.ztunnelIn;
+  }
+  ancestors({ path }: Cgroup): Cgroup[] {
+    const above: Cgroup[] = [];
+    for (let at = join(path, ".."); at.startsWith(LabCgroups.root.path); at = join(at, "..")) above.unshift(cgroupAt(at));
+    return above;
+  }
+  level(cgroup: Cgroup): number {
+    return this.ancestors(cgroup).length;
+  }
+}
+
+export function cgroupAt(path: string): Cgroup {
+  return { path, id: statSync(path, { bigint: true }).ino };
+}
+
+/** A new cgroup below the root; remove it with rmdir once it is empty. */
+export function makeCgroup(name: string): Cgroup {
+  const path = join(LabCgroups.root.path, `ambient-cni-test-${process.pid}-${name}`);
+  mkdirSync(path);
+  return cgroupAt(path);
+}
+
+function rootPath(): string {
+  for (const path of ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]) {
+    try {
+      if (statSync(join(path, "cgroup.controllers")).isFile()) return path;
+    } catch {
+      // Not there: the other one.
+    }
+  }
+  throw new Error("no cgroup2 is mounted");
+}
