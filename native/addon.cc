@@ -18,6 +18,7 @@
 #include "spawn.h"
 #include "sysctl.h"
 #include "watch.h"
+#include "xtables.h"
 
 namespace ambient {
 
@@ -75,6 +76,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<nftTable>(exports, "nftTable");
     add<nftSet>(exports, "nftSet");
     add<nftWatch>(exports, "nftWatch");
+
+    add<xtables>(exports, "xtables");
 
     add<spawn>(exports, "spawn");
 

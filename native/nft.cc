@@ -114,6 +114,7 @@ Napi::Object ruleObject(Napi::Env env, const NftRule& rule) {
     object.Set("chain", rule.chain);
     object.Set("handle", bigint(env, rule.handle));
     object.Set("comment", rule.comment);
+    object.Set("jump", rule.jump);
     object.Set("digest", Napi::String::New(env, digest));
     object.Set("packets", bigint(env, rule.packets));
     object.Set("bytes", bigint(env, rule.bytes));

@@ -10,6 +10,7 @@
 
 #include "fault.h"
 #include "nft_digest.h"
+#include "nft_expressions.h"
 
 namespace ambient {
 
@@ -274,6 +275,11 @@ std::vector<NftRule> NftReader::rules(uint8_t family, const std::string& table) 
         digestExpressions(digest, {0, found.expressions.data(), found.expressions.size()}, counter,
                           anonymous);
         found.rule.digest = digest.value();
+        found.rule.jump = jumpOf({0, found.expressions.data(), found.expressions.size()});
+        if (found.rule.comment.empty()) {
+            found.rule.comment =
+                xtablesComment({0, found.expressions.data(), found.expressions.size()});
+        }
         found.rule.packets = counter.packets;
         found.rule.bytes = counter.bytes;
         result.push_back(std::move(found.rule));

@@ -24,7 +24,8 @@ struct NftChain {
 };
 
 struct NftRule {
-    std::string chain, comment;
+    /** `jump`: the chain it jumps or goes to, "" for another verdict or none. */
+    std::string chain, comment, jump;
     uint64_t handle = 0, digest = 0, packets = 0, bytes = 0;
 };
 

@@ -144,7 +144,10 @@ export interface NftChain {
 export interface NftRule {
   readonly chain: string;
   readonly handle: bigint;
+  /** nft's, or that of iptables-nft. */
   readonly comment: string;
+  /** The chain it jumps or goes to, "" for another verdict or none. */
+  readonly jump: string;
   /** Hex digest of the expressions without handles and counter values: equal rules, equal digest. */
   readonly digest: string;
   readonly packets: bigint;
@@ -155,6 +158,30 @@ export interface NftElement {
   /** Canonical address for ipv4_addr/ipv6_addr keys, else hex. In an interval set "first-last" unless they are one. */
   readonly key: string;
   readonly comment: string;
+}
+
+/** A table of legacy iptables. */
+export interface XtTable {
+  /** "raw", "mangle", "nat", "filter", ... */
+  readonly name: string;
+  readonly chains: readonly XtChain[];
+  /** In the order in which the kernel walks each chain, without policies. */
+  readonly rules: readonly XtRule[];
+}
+
+export interface XtChain {
+  readonly name: string;
+  /** "accept" or "drop" of a built-in chain, "" for any other. */
+  readonly policy: string;
+}
+
+export interface XtRule {
+  readonly chain: string;
+  readonly comment: string;
+  /** The chain it jumps or goes to, "" for another target or none. */
+  readonly jump: string;
+  /** Hex digest of the rule without counters: equal rules of equal chains, equal digest. */
+  readonly digest: string;
 }
 
 export interface SpawnOptions {
@@ -291,6 +318,10 @@ export interface NativeBinding {
   nftSet(netns: NetnsArg, family: string, table: string, set: string): NftElement[];
   /** Calls back after committed nf_tables transactions in the netns, until stopped; several may be told as one. */
   nftWatch(netns: NetnsArg, changed: () => void): () => void;
+
+  // -- legacy iptables, read only (getsockopt; no fork)
+  /** Tables that exist in the netns: reading makes none, as asking iptables would. */
+  xtables(netns: NetnsArg, family: AddressFamily): XtTable[];
 
   // -- programs
   /**
