@@ -4,17 +4,19 @@ import { AgentError, codeOf } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
 import type { NativeBinding, NftTable, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
+import { observedMode, type PlanMode } from "../netfilter/mode.ts";
+import { addressObstacle } from "../netfilter/own-address.ts";
+import { verifyCapture } from "../netfilter/verify.ts";
 import { isBehindNetfilter } from "../proxied.ts";
 import { families } from "../routes.ts";
 import { nft } from "./nft.ts";
 import { namedDifferences, rulesDigest, textHash } from "./observe.ts";
-import { type Features, MARKED_LISTENERS, type PlanMode, planCapture } from "./plan.ts";
+import { type Features, MARKED_LISTENERS, planCapture } from "./plan.ts";
 import { References } from "./reference.ts";
 import type { Ruleset } from "./ruleset.ts";
 import { selfTest } from "./selftest.ts";
 import { formatState, parseState } from "./state.ts";
 import { bodyText, createText, removeText, replaceText } from "./text.ts";
-import { verifyCapture } from "./verify.ts";
 
 interface Planned {
   readonly ruleset: Ruleset;
@@ -53,13 +55,7 @@ export class NftablesEngine implements Engine {
   }
 
   ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
-    if (spec.ips.length === 0) return undefined;
-    const own = this.binding.addresses(netns.fd).map(({ address }) => address);
-    if (spec.ips.some((ip) => own.includes(ip))) return undefined;
-    return (
-      `none of the pod's addresses (${spec.ips.join(", ")}) is on an interface of its netns: its runtime class ` +
-      "(gVisor, for one) handles packets itself, and nothing inside the netns can capture them"
-    );
+    return addressObstacle(this.binding, netns.fd, spec);
   }
 
   present(netns: NetnsHandle): boolean {
@@ -94,7 +90,7 @@ export class NftablesEngine implements Engine {
       differences.push("a rule was changed in place");
     }
     if (differences.length > 0) return this.#differs(differences);
-    return { mode: state.mode === "captured" ? "captured" : "draining", engine: this.name, differences: [] };
+    return { mode: observedMode(state.mode), engine: this.name, differences: [] };
   }
 
   async apply(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): Promise<void> {
@@ -135,7 +131,7 @@ export class NftablesEngine implements Engine {
     const write = before === undefined ? createText : replaceText;
     await nft(netns.fd, write(POD_TABLE, comment, bodyText(ruleset, this.#learnt(netns, before))));
     const after = this.observe(netns, spec);
-    if (after.mode !== (mode === "captured" ? "captured" : "draining")) {
+    if (after.mode !== observedMode(mode)) {
       throw new AgentError(
         "CAPTURE_DIFFERS",
         `the table is not what was just written: ${after.differences.join("; ")}`,

@@ -2,8 +2,10 @@
 // From what must be true of a pod's traffic to the table that makes it so. Pure.
 import { LOCAL_MARK, MARK_MASK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
+import type { PlanMode } from "../netfilter/mode.ts";
+import { CONNTRACK_ZONE, hex, VERIFY_MARK } from "../netfilter/numbers.ts";
+import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
 import type { Chain, Rule, Ruleset } from "./ruleset.ts";
-import { address, addresses, cidrs, interfaceName } from "./values.ts";
 
 /** What this node's kernel and privileges allow; found by the self-test. */
 export interface Features {
@@ -12,15 +14,6 @@ export interface Features {
   /** The `socket mark` expression exists (nft_socket). */
   readonly socketMark: boolean;
 }
-
-/** draining: nothing new is captured. retiring: nor is anything refused, because another engine steers. */
-export type PlanMode = "captured" | "draining" | "retiring";
-
-/**
- * Mark of our own verification connection. It matches LOCAL_MARK/MARK_MASK, so the policy rule leads
- * it to lo whatever the pod's routes are, and only the full value meets the verification rule.
- */
-export const VERIFY_MARK = 0xac111;
 
 /** Ports of listeners with an SO_MARK of their own, learnt by the table. */
 export const MARKED_LISTENERS = "marked-listeners";
@@ -34,10 +27,6 @@ const MARKED_LISTENERS_SIZE = 1024;
  */
 const PRIORITY = { raw: -300, mangle: -150, nat: -110, filter: -5 } as const;
 
-/** Conntrack zone of the original direction of ztunnel's connections (see `spoofed` and `dns-upstream`). */
-const ZONE = 1;
-
-const hex = (value: number) => `0x${value.toString(16)}`;
 const masked = (mark: number) => `meta mark and ${hex(MARK_MASK)} == ${hex(mark)}`;
 /**
  * An application with CAP_NET_RAW may wear this mark itself and leaves uncaptured, as with upstream's
@@ -122,7 +111,7 @@ function untrackedLeg(learns: boolean): Chain[] {
     ? [
         {
           name: "spoofed-to-marked-listener",
-          text: `oif "lo" tcp dport @${MARKED_LISTENERS} ${SPOOFED_LEG} ct original zone set ${ZONE} accept`,
+          text: `oif "lo" tcp dport @${MARKED_LISTENERS} ${SPOOFED_LEG} ct original zone set ${CONNTRACK_ZONE} accept`,
         },
       ]
     : [];
@@ -170,7 +159,10 @@ function trackedLeg(): Chain[] {
     {
       name: "raw-output",
       hook: { type: "filter", hook: "output", priority: PRIORITY.raw },
-      rules: [{ name: "spoofed", text: `oif "lo" ${SPOOFED_LEG} ct original zone set ${ZONE} accept` }, dnsUpstream()],
+      rules: [
+        { name: "spoofed", text: `oif "lo" ${SPOOFED_LEG} ct original zone set ${CONNTRACK_ZONE} accept` },
+        dnsUpstream(),
+      ],
     },
   ];
 }
@@ -180,7 +172,10 @@ function trackedLeg(): Chain[] {
  * remembers; in the same zone it would be sent back to ztunnel. Replies are found in zone 0.
  */
 function dnsUpstream(): Rule {
-  return { name: "dns-upstream", text: `oif != "lo" udp dport 53 ${FROM_ZTUNNEL} ct original zone set ${ZONE}` };
+  return {
+    name: "dns-upstream",
+    text: `oif != "lo" udp dport 53 ${FROM_ZTUNNEL} ct original zone set ${CONNTRACK_ZONE}`,
+  };
 }
 
 function markOutput(): Rule[] {

@@ -1,27 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-import { POD_TABLE, PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../core/constants.ts";
+import { POD_TABLE } from "../../core/constants.ts";
 import { AgentError, messageOf } from "../../core/errors.ts";
-import type { CaptureSpec, EngineTest } from "../../core/ports.ts";
+import type { EngineTest } from "../../core/ports.ts";
 import type { NativeBinding } from "../../native/binding.ts";
+import { prepareScratchPod, SCRATCH_SPEC } from "../netfilter/scratch-pod.ts";
+import { verifyCapture } from "../netfilter/verify.ts";
 import { addRouting } from "../routes.ts";
 import { ScratchPair } from "../scratch.ts";
 import { testSteering } from "../steering-test.ts";
-import { setSysctls } from "../sysctls.ts";
 import { nft } from "./nft.ts";
 import { type Features, planCapture } from "./plan.ts";
 import { bodyText, replaceText } from "./text.ts";
-import { verifyCapture } from "./verify.ts";
 
-const LOSS = {
-  noSysctls: (keys: string) =>
-    `sysctls of a pod can't be set (${keys}): ztunnel's connections to applications are tracked by conntrack, ` +
-    "which costs one entry more per inbound connection and some throughput",
-  noMigration: (reason: string) =>
-    `net/ipv4/tcp_migrate_req can't be set (${reason}): connections that wait in the queue of a ztunnel that ends are reset`,
-  noSocketMark:
-    "this kernel's nf_tables has no `socket mark`: an application whose listener has an SO_MARK of its own is not reachable from outside",
-  noIpv6: "new network namespaces have no IPv6: IPv6 capture was not tested",
-} as const;
+const NO_SOCKET_MARK =
+  "this kernel's nf_tables has no `socket mark`: an application whose listener has an SO_MARK of its own is not reachable from outside";
 
 /**
  * Captures a scratch pod and makes real connections both ways, in both families, with the colliding
@@ -41,14 +33,9 @@ export async function selfTest(binding: NativeBinding): Promise<EngineTest & { r
   });
   try {
     using pair = ScratchPair.create(binding);
-    if (!pair.families.includes(6)) losses.push(LOSS.noIpv6);
-    const { failures } = setSysctls(binding, pair.pod.fd);
-    const denied = failures.filter(({ required }) => required);
-    if (denied.length > 0) {
-      features = { ...features, sysctls: false };
-      losses.push(LOSS.noSysctls(denied.map(({ key, reason }) => `${key}: ${reason}`).join(", ")));
-    }
-    for (const { required, reason } of failures) if (!required) losses.push(LOSS.noMigration(reason));
+    const prepared = prepareScratchPod(binding, pair);
+    losses.push(...prepared.losses);
+    features = { ...features, sysctls: prepared.sysctls };
     addRouting(binding, pair.pod.fd, pair.families);
     features = await load(binding, pair, features, losses);
     await verifyCapture(binding, pair.pod.fd, pair.families);
@@ -73,7 +60,7 @@ async function load(
     if (!features.sysctls || !(error instanceof AgentError) || error.code !== "NFT_FAILED") throw error;
     const without = { ...features, socketMark: false };
     await nft(pair.pod.fd, tableText(without));
-    losses.push(LOSS.noSocketMark);
+    losses.push(NO_SOCKET_MARK);
     return withComment(binding, pair, without);
   }
 }
@@ -89,18 +76,5 @@ function withComment(binding: NativeBinding, pair: ScratchPair, features: Featur
 const COMMENT = "self-test";
 
 function tableText(features: Features): string {
-  const spec: CaptureSpec = {
-    uid: "self-test",
-    pod: "self/test",
-    ips: [],
-    ipv6: true,
-    dnsCapture: true,
-    dnsServers: undefined,
-    bypassInbound: false,
-    rerouteInterfaces: [],
-    excludeOutboundCidrs: [],
-    probeIpv4: PROBE_SNAT_IPV4,
-    probeIpv6: PROBE_SNAT_IPV6,
-  };
-  return replaceText(POD_TABLE, COMMENT, bodyText(planCapture(spec, features)));
+  return replaceText(POD_TABLE, COMMENT, bodyText(planCapture(SCRATCH_SPEC, features)));
 }

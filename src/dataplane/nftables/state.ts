@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The comment of a pod's table: what the table is, readable for people and for the next agent.
 import type { EngineState } from "../engine.ts";
-import type { PlanMode } from "./plan.ts";
+import { isPlanMode, type PlanMode } from "../netfilter/mode.ts";
 
 /** Raised when a table of an older agent can't be told right or wrong by its hashes any more. */
 export const SCHEMA = 1;
@@ -22,14 +22,10 @@ export function formatState(state: TableState): string {
   return `ambient-cni v${SCHEMA} ${state.mode} plan=${state.plan} rules=${state.rules} sysctls=${state.sysctls}`;
 }
 
-function isMode(mode: string | undefined): mode is PlanMode {
-  return mode === "captured" || mode === "draining" || mode === "retiring";
-}
-
 /** undefined for a comment that this version did not write. */
 export function parseState(comment: string): TableState | undefined {
   const [, schema, mode, plan, rules, sysctls] = COMMENT.exec(comment) ?? [];
-  if (Number(schema) !== SCHEMA || !isMode(mode)) return undefined;
+  if (Number(schema) !== SCHEMA || !isPlanMode(mode)) return undefined;
   if (plan === undefined || rules === undefined || sysctls === undefined) return undefined;
   return { mode, plan, rules, sysctls };
 }

@@ -4,10 +4,10 @@
 import { HOST_TABLE } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
 import { type Family, familyOf } from "../../core/ip.ts";
+import { address } from "../netfilter/values.ts";
 import { textHash } from "../nftables/observe.ts";
 import type { Ruleset } from "../nftables/ruleset.ts";
 import { bodyText, replaceText } from "../nftables/text.ts";
-import { address } from "../nftables/values.ts";
 
 export interface ProbePlanOptions {
   /** Whose sockets: one uid, or undefined for every socket of the node. */

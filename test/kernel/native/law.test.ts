@@ -171,6 +171,7 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
   nftTable: { works: (a) => a.nftTable(netns.fd, "inet", "none"), fails: (a) => a.nftTable(netns.fd, "no", "none") },
   nftSet: { works: (a) => a.nftTables(netns.fd), fails: (a) => a.nftSet(netns.fd, "inet", "none", "none") },
   nftWatch: { works: (a) => a.nftWatch(netns.fd, () => {})(), fails: (a) => a.nftWatch(0, () => {}) },
+  xtables: { works: (a) => a.xtables(netns.fd, 4), fails: (a) => a.xtables(0, 4) },
   spawn: {
     works: (a) => a.spawn(netns.fd, { ...PROGRAM, argv: ["true"] }),
     fails: (a) => a.spawn(netns.fd, { ...PROGRAM, argv: ["/none"] }),

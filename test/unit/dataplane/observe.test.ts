@@ -35,6 +35,7 @@ function table(
   ].map(([chain = "", comment = ""], i) => ({
     chain,
     comment,
+    jump: "",
     handle: BigInt(i),
     digest: `${chain}-${comment}`,
     packets: 0n,

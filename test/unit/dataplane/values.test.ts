@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from "vitest";
-import { address, addresses, cidrs, interfaceName } from "../../../src/dataplane/nftables/values.ts";
+import { address, addresses, cidrs, interfaceName } from "../../../src/dataplane/netfilter/values.ts";
 
 describe("interface names", () => {
   test.each(["eth0", "k6t-eth0", "a.b_c", "A", "123456789012345", "vnet0.100"])("%s is one", (name) => {
