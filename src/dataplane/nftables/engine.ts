@@ -6,13 +6,15 @@ import type { NativeBinding, NftTable, SocketInfo } from "../../native/binding.t
 import type { Engine, EngineState } from "../engine.ts";
 import { observedMode, type PlanMode } from "../netfilter/mode.ts";
 import { addressObstacle } from "../netfilter/own-address.ts";
+import { References } from "../netfilter/references.ts";
+import { textHash } from "../netfilter/text-hash.ts";
 import { verifyCapture } from "../netfilter/verify.ts";
 import { isBehindNetfilter } from "../proxied.ts";
 import { families } from "../routes.ts";
 import { nft } from "./nft.ts";
-import { namedDifferences, rulesDigest, textHash } from "./observe.ts";
+import { namedDifferences, rulesDigest } from "./observe.ts";
 import { type Features, MARKED_LISTENERS, planCapture } from "./plan.ts";
-import { References } from "./reference.ts";
+import { type Reference, readReference } from "./reference.ts";
 import type { Ruleset } from "./ruleset.ts";
 import { selfTest } from "./selftest.ts";
 import { formatState, parseState } from "./state.ts";
@@ -29,15 +31,13 @@ export class NftablesEngine implements Engine {
   readonly name = "nftables";
   /** Until the self-test has said otherwise. */
   #features: Features = { sysctls: true, socketMark: true };
-  readonly #references: References;
+  readonly #references = new References<Reference>();
   readonly #plans = new WeakMap<CaptureSpec, Partial<Record<PlanMode, Planned>>>();
 
   constructor(
     private readonly binding: NativeBinding,
     private readonly logger: Logger,
-  ) {
-    this.#references = new References(binding);
-  }
+  ) {}
 
   get needsSysctls(): boolean {
     return this.#features.sysctls;
@@ -125,7 +125,7 @@ export class NftablesEngine implements Engine {
 
   async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, { sysctls }: EngineState): Promise<void> {
     const { ruleset, body, hash } = this.#planned(spec, mode);
-    const { rules } = await this.#references.of(body);
+    const { rules } = await this.#references.of(body, ({ fd }) => readReference(this.binding, fd, body));
     const comment = formatState({ mode, plan: hash, rules, sysctls });
     const before = this.#table(netns);
     const write = before === undefined ? createText : replaceText;

@@ -5,11 +5,6 @@ import { createHash } from "node:crypto";
 import type { NftTable } from "../../native/binding.ts";
 import { HOOK_NUMBER, type Ruleset } from "./ruleset.ts";
 
-/** Short hash of a plan's text. */
-export function textHash(text: string): string {
-  return createHash("sha256").update(text).digest("hex").slice(0, 16);
-}
-
 /** One digest over hooks and rules in the order in which the kernel walks them; counters don't count. */
 export function rulesDigest(table: NftTable): string {
   const hash = createHash("sha256");

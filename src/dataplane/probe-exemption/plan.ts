@@ -4,8 +4,8 @@
 import { HOST_TABLE } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
 import { type Family, familyOf } from "../../core/ip.ts";
+import { textHash } from "../netfilter/text-hash.ts";
 import { address } from "../netfilter/values.ts";
-import { textHash } from "../nftables/observe.ts";
 import type { Ruleset } from "../nftables/ruleset.ts";
 import { bodyText, replaceText } from "../nftables/text.ts";
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from "vitest";
-import { namedDifferences, rulesDigest, textHash } from "../../../src/dataplane/nftables/observe.ts";
+import { textHash } from "../../../src/dataplane/netfilter/text-hash.ts";
+import { namedDifferences, rulesDigest } from "../../../src/dataplane/nftables/observe.ts";
 import { HOOK_NUMBER, type Ruleset } from "../../../src/dataplane/nftables/ruleset.ts";
 import { formatState, parseState } from "../../../src/dataplane/nftables/state.ts";
 import type { NftTable } from "../../../src/native/binding.ts";

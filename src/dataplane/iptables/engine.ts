@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+import { AgentError } from "../../core/errors.ts";
+import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
+import type { AddressFamily, NativeBinding, SocketInfo } from "../../native/binding.ts";
+import type { Engine, EngineState } from "../engine.ts";
+import { observedMode, type PlanMode } from "../netfilter/mode.ts";
+import { addressObstacle } from "../netfilter/own-address.ts";
+import { References } from "../netfilter/references.ts";
+import { textHash } from "../netfilter/text-hash.ts";
+import { verifyCapture } from "../netfilter/verify.ts";
+import { isBehindNetfilter } from "../proxied.ts";
+import { families } from "../routes.ts";
+import { hasOurs, type KernelTable, readTables } from "./kernel.ts";
+import { namedDifferences, rulesDigest, stateComment } from "./observe.ts";
+import { type Features, planCapture } from "./plan.ts";
+import { type Reference, readReference } from "./reference.ts";
+import { type Ruleset, VARIANTS, type Variant } from "./ruleset.ts";
+import { formatState, parseState, type RulesState, type TableKey } from "./state.ts";
+import { bodyText } from "./text.ts";
+import { Variants } from "./variants.ts";
+import { removeRules, writeRules } from "./writer.ts";
+
+export interface IptablesOptions {
+  /** Which one new pods get; undefined: what this node's host uses, if it works, else the other one. */
+  readonly variant: Variant | undefined;
+}
+
+interface Planned {
+  readonly ruleset: Ruleset;
+  readonly hash: string;
+  /** Of the reference. */
+  readonly key: string;
+}
+
+/** Chains of our own in the tables of iptables; the kernel's dump is compared with a reference. */
+export class IptablesEngine implements Engine {
+  readonly name = "iptables";
+  readonly #variants: Variants;
+  readonly #references = new References<Reference>();
+  readonly #plans = new WeakMap<CaptureSpec, Map<string, Planned>>();
+
+  constructor(
+    private readonly binding: NativeBinding,
+    private readonly logger: Logger,
+    options: IptablesOptions,
+  ) {
+    this.#variants = new Variants(binding, options.variant);
+  }
+
+  get needsSysctls(): boolean {
+    return this.#variants.features(this.#variants.preferred).sysctls;
+  }
+
+  async selfTest(): Promise<EngineTest> {
+    const test = await this.#variants.test();
+    for (const loss of test.works ? test.losses : [])
+      this.logger.warn("the iptables engine works with a loss", { loss });
+    return test;
+  }
+
+  plan(spec: CaptureSpec): string {
+    const variant = this.#variants.preferred;
+    return bodyText(planCapture(spec, this.#variants.features(variant), "captured", [4, 6]));
+  }
+
+  ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
+    return (
+      addressObstacle(this.binding, netns.fd, spec) ??
+      this.#variants.obstacle(this.#variants.of(netns.fd), families(this.binding, netns.fd, spec.ipv6))
+    );
+  }
+
+  present(netns: NetnsHandle): boolean {
+    return VARIANTS.some((variant) => hasOurs(readTables(this.binding, netns.fd, variant)));
+  }
+
+  state(netns: NetnsHandle): EngineState | undefined {
+    const comment = VARIANTS.map((variant) => stateComment(readTables(this.binding, netns.fd, variant))).find(
+      (found) => found !== undefined,
+    );
+    // Undefined too when rules of ours are there without their memory.
+    return comment === undefined ? undefined : (parseState(comment) ?? { sysctls: "" });
+  }
+
+  observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
+    const found = VARIANTS.map((variant) => ({ variant, tables: readTables(this.binding, netns.fd, variant) })).filter(
+      ({ tables }) => hasOurs(tables),
+    );
+    const [first, second] = found;
+    if (first === undefined) return { mode: "absent", engine: undefined, differences: [] };
+    if (second !== undefined) return this.#differs(["rules of ours are in legacy tables and in those of iptables-nft"]);
+    const { variant, tables } = first;
+    const comment = stateComment(tables);
+    const state = comment === undefined ? undefined : parseState(comment);
+    if (state === undefined) {
+      return this.#differs([
+        comment === undefined
+          ? "the rule that says what our chains are is missing"
+          : `the rule that says what our chains are is not of this version: ${JSON.stringify(comment)}`,
+      ]);
+    }
+    const differences = this.#differences(netns, spec, variant, tables, state);
+    if (differences.length > 0) return this.#differs(differences);
+    return { mode: observedMode(state.mode), engine: this.name, differences: [] };
+  }
+
+  async apply(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): Promise<void> {
+    await this.#replace(netns, spec, "captured", state);
+  }
+
+  async verify(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    await verifyCapture(this.binding, netns.fd, families(this.binding, netns.fd, spec.ipv6));
+  }
+
+  async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    if (this.present(netns)) await this.#replace(netns, spec, "draining", this.state(netns) ?? { sysctls: "" });
+  }
+
+  async retire(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    if (this.present(netns)) await this.#replace(netns, spec, "retiring", this.state(netns) ?? { sysctls: "" });
+  }
+
+  keepsAlive(sockets: readonly SocketInfo[]): number {
+    return sockets.filter(isBehindNetfilter).length;
+  }
+
+  async remove(netns: NetnsHandle): Promise<void> {
+    for (const variant of VARIANTS) await this.#remove(netns, variant);
+  }
+
+  close(): void {
+    this.#references.close();
+  }
+
+  async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, { sysctls }: EngineState): Promise<void> {
+    const variant = this.#variants.of(netns.fd);
+    const { ruleset, hash, key } = this.#planned(netns, spec, mode, variant);
+    const reference = await this.#references.of(key, ({ fd }) => readReference(this.binding, fd, variant, ruleset));
+    const before = readTables(this.binding, netns.fd, variant);
+    const made = madeTables(before, ruleset, variant);
+    const state = formatState({ mode, plan: hash, rules: reference.rules, sysctls, made });
+    await writeRules(this.binding, netns.fd, variant, ruleset, state, reference.tables);
+    for (const other of VARIANTS) if (other !== variant) await this.#remove(netns, other);
+    const after = this.observe(netns, spec);
+    if (after.mode !== observedMode(mode)) {
+      throw new AgentError(
+        "CAPTURE_DIFFERS",
+        `the rules are not what was just written: ${after.differences.join("; ")}`,
+        "look for another program that changes iptables inside the pod",
+      );
+    }
+  }
+
+  async #remove(netns: NetnsHandle, variant: Variant): Promise<void> {
+    const tables = readTables(this.binding, netns.fd, variant);
+    if (!hasOurs(tables)) return;
+    const made = parseState(stateComment(tables) ?? "")?.made ?? [];
+    await removeRules(this.binding, netns.fd, variant, made);
+  }
+
+  #differences(
+    netns: NetnsHandle,
+    spec: CaptureSpec,
+    variant: Variant,
+    tables: readonly KernelTable[],
+    state: RulesState,
+  ): string[] {
+    const { ruleset, hash, key } = this.#planned(netns, spec, state.mode, variant);
+    const reference = this.#references.known(key);
+    if (state.plan !== hash) return ["the rules were made for other settings of the pod, or by another version"];
+    const differences = namedDifferences(ruleset, tables, reference?.tables);
+    if (differences.length === 0 && rulesDigest(tables) !== (reference?.rules ?? state.rules)) {
+      differences.push("a rule was changed in place");
+    }
+    return differences;
+  }
+
+  #planned(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, variant: Variant): Planned {
+    const inNetns: readonly AddressFamily[] = families(this.binding, netns.fd, true);
+    const features: Features = this.#variants.features(variant);
+    const plans = this.#plans.get(spec) ?? new Map<string, Planned>();
+    this.#plans.set(spec, plans);
+    const name = `${variant} ${mode} ${inNetns.join()} ${features.sysctls} ${features.ipv6}`;
+    const known = plans.get(name);
+    if (known !== undefined) return known;
+    const ruleset = planCapture(spec, features, mode, inNetns);
+    const body = bodyText(ruleset);
+    const planned = { ruleset, hash: textHash(body), key: `${variant}\n${body}` };
+    plans.set(name, planned);
+    return planned;
+  }
+
+  #differs(differences: readonly string[]): Observation {
+    return { mode: "differs", engine: this.name, differences };
+  }
+}
+
+/** Tables that this capture makes, and those that an earlier one has made. */
+function madeTables(before: readonly KernelTable[], ruleset: Ruleset, variant: Variant): TableKey[] {
+  if (variant === "legacy") return [];
+  const earlier = parseState(stateComment(before) ?? "")?.made ?? [];
+  const now = ruleset
+    .filter(({ family, name }) => !before.some((table) => table.family === family && table.name === name))
+    .map(({ family, name }) => ({ family, name }));
+  return [...earlier.filter((key) => !now.some((one) => one.family === key.family && one.name === key.name)), ...now];
+}

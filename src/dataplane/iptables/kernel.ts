@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// The iptables tables of a netns as the kernel has them, whichever variant made them. No fork.
+import { codeOf } from "../../core/errors.ts";
+import type { AddressFamily, NativeBinding, NetnsArg } from "../../native/binding.ts";
+import { OUR_CHAIN, TABLE_NAMES, type TableName, UPSTREAM_PREFIX, type Variant } from "./ruleset.ts";
+
+const FAMILIES: readonly AddressFamily[] = [4, 6];
+const NFT_FAMILY = { 4: "ip", 6: "ip6" } as const;
+
+export interface KernelRule {
+  readonly chain: string;
+  readonly comment: string;
+  /** The chain it jumps or goes to, or "". */
+  readonly jump: string;
+  readonly digest: string;
+}
+
+export interface KernelTable {
+  readonly family: AddressFamily;
+  readonly name: TableName;
+  /** nf_tables only: none of its rules is in force. */
+  readonly dormant: boolean;
+  /** Chains that are no built-in ones. */
+  readonly chains: readonly string[];
+  /** Chain by chain, in the order in which the kernel walks them. */
+  readonly rules: readonly KernelRule[];
+  /** It holds nothing and lets everything pass. */
+  readonly empty: boolean;
+}
+
+/** Tables of one variant that exist in the netns. */
+export function readTables(binding: NativeBinding, netns: NetnsArg, variant: Variant): KernelTable[] {
+  return variant === "legacy" ? legacyTables(binding, netns) : nftTables(binding, netns);
+}
+
+export function isOurs(chain: string): boolean {
+  return OUR_CHAIN.test(chain);
+}
+
+export function hasOurs(tables: readonly KernelTable[]): boolean {
+  return tables.some(({ chains }) => chains.some(isOurs));
+}
+
+/** True for chains of upstream's istio-cni, of its ambient mode or of a sidecar's. */
+export function hasUpstream(tables: readonly KernelTable[]): boolean {
+  return tables.some(({ chains }) => chains.some((name) => name.startsWith(UPSTREAM_PREFIX)));
+}
+
+function legacyTables(binding: NativeBinding, netns: NetnsArg): KernelTable[] {
+  return FAMILIES.flatMap((family) =>
+    binding.xtables(netns, family).flatMap(({ name, chains, rules }) => {
+      if (!isTableName(name)) return [];
+      const own = chains.filter(({ policy }) => policy === "").map((chain) => chain.name);
+      const empty = own.length === 0 && rules.length === 0 && chains.every(({ policy }) => policy !== "drop");
+      return [{ family, name, dormant: false, chains: own, rules, empty }];
+    }),
+  );
+}
+
+function nftTables(binding: NativeBinding, netns: NetnsArg): KernelTable[] {
+  const present = namesOf(binding, netns);
+  return FAMILIES.flatMap((family) =>
+    TABLE_NAMES.flatMap((name) => {
+      if (!present.includes(`${NFT_FAMILY[family]} ${name}`)) return [];
+      const table = binding.nftTable(netns, NFT_FAMILY[family], name);
+      if (table === undefined) return [];
+      const own = table.chains.filter(({ hook }) => hook === -1).map((chain) => chain.name);
+      const accepting = table.chains.every(({ policy }) => policy !== "drop");
+      const empty = own.length === 0 && table.rules.length === 0 && table.sets.length === 0 && accepting;
+      return [{ family, name, dormant: table.dormant, chains: own, rules: table.rules, empty }];
+    }),
+  );
+}
+
+function namesOf(binding: NativeBinding, netns: NetnsArg): string[] {
+  try {
+    return binding.nftTables(netns);
+  } catch (error) {
+    // A kernel without nf_tables.
+    if (codeOf(error) === "EOPNOTSUPP") return [];
+    throw error;
+  }
+}
+
+function isTableName(name: string): name is TableName {
+  return TABLE_NAMES.some((known) => known === name);
+}

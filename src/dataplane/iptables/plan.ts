@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// From what must be true of a pod's traffic to the chains that make it so. Pure. The rules are those of
+// the nftables engine (nftables/plan.ts says why each is there), in the words of iptables.
+import { LOCAL_MARK, MARK_MASK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
+import { AgentError } from "../../core/errors.ts";
+import type { CaptureSpec } from "../../core/ports.ts";
+import type { AddressFamily } from "../../native/binding.ts";
+import type { PlanMode } from "../netfilter/mode.ts";
+import { CONNTRACK_ZONE, hex, VERIFY_MARK } from "../netfilter/numbers.ts";
+import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
+import { CHAIN_PREFIX, type Chain, type Rule, type Ruleset, type Table } from "./ruleset.ts";
+
+/** What this node's kernel and privileges allow; found by the self-test. */
+export interface Features {
+  /** tcp_fwmark_accept and fwmark_reflect can be set in a pod's netns. */
+  readonly sysctls: boolean;
+  /** ip6tables has all that is needed. */
+  readonly ipv6: boolean;
+}
+
+const CHAIN = {
+  prerouting: `${CHAIN_PREFIX}PRE`,
+  output: `${CHAIN_PREFIX}OUT`,
+  input: `${CHAIN_PREFIX}IN`,
+  spoofed: `${CHAIN_PREFIX}SPOOFED`,
+  direct: `${CHAIN_PREFIX}DIRECT`,
+} as const;
+
+const marked = (mark: number) => `-m mark --mark ${hex(mark)}/${hex(MARK_MASK)}`;
+const FROM_ZTUNNEL = marked(ZTUNNEL_MARK);
+const OURS_BUT_VERIFY = `-p tcp ${marked(LOCAL_MARK)} -m mark ! --mark ${hex(VERIFY_MARK)}`;
+const SYN = "-p tcp -m tcp --tcp-flags SYN,ACK SYN";
+const NOT_A_SYN = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN";
+/** ztunnel's leg to the application that wears the client's address. */
+const SPOOFED_LEG = `-p tcp ${FROM_ZTUNNEL} -m addrtype ! --src-type LOCAL`;
+const ZONE = `-j CT --zone-orig ${CONNTRACK_ZONE}`;
+const redirect = (port: number) => `-j REDIRECT --to-ports ${port}`;
+
+/**
+ * The chains of one pod, for the families that its netns has. Every decision is RETURN and none is
+ * ACCEPT: rules of the pod's own behind our jumps stay in force.
+ * @throws AgentError BAD_INTERFACE_NAME | BAD_ADDRESS that names the value.
+ */
+export function planCapture(
+  spec: CaptureSpec,
+  features: Features,
+  mode: PlanMode,
+  families: readonly AddressFamily[],
+): Ruleset {
+  const tables = [...familyTables(spec, features, mode, 4)];
+  if (!families.includes(6)) return tables;
+  if (spec.ipv6) return [...tables, ...familyTables(spec, features, mode, 6)];
+  // IPv6 is not captured, but a call to ztunnel's own ports is refused in it all the same.
+  return features.ipv6 ? [...tables, { family: 6, name: "filter", chains: refusal(mode) }] : tables;
+}
+
+function familyTables(spec: CaptureSpec, features: Features, mode: PlanMode, family: AddressFamily): Table[] {
+  const steered = mode === "captured";
+  return [
+    { family, name: "raw", chains: features.sysctls ? untrackedLeg() : trackedLeg() },
+    { family, name: "mangle", chains: [{ name: CHAIN.output, from: "OUTPUT", rules: markOutput() }] },
+    { family, name: "filter", chains: refusal(mode) },
+    {
+      family,
+      name: "nat",
+      chains: [
+        { name: CHAIN.prerouting, from: "PREROUTING", rules: steered ? inbound(spec, family) : [] },
+        // Draining keeps a rule: a netns whose last NAT rule goes forgets the translation of open connections.
+        { name: CHAIN.output, from: "OUTPUT", rules: [verification(), ...(steered ? outbound(spec, family) : [])] },
+      ],
+    },
+  ];
+}
+
+/**
+ * The spoofed leg and the application's replies to it stay out of conntrack, so that the client's own leg
+ * may have the same 4-tuple. A listener with a mark of its own is out of reach: iptables has nothing that
+ * could learn its port from a packet, as the nftables engine does.
+ */
+function untrackedLeg(): Chain[] {
+  return [
+    {
+      name: CHAIN.prerouting,
+      from: "PREROUTING",
+      rules: [
+        { name: "spoofed", text: `-i lo ${SPOOFED_LEG} -j ${CHAIN.spoofed}` },
+        { name: "reply", text: `-i lo ${OURS_BUT_VERIFY} -j CT --notrack` },
+      ],
+    },
+    {
+      name: CHAIN.spoofed,
+      from: undefined,
+      rules: [
+        { name: "mark", text: `-j MARK --set-xmark ${hex(LOCAL_MARK)}/0xffffffff` },
+        { name: "notrack", text: "-j CT --notrack" },
+      ],
+    },
+    {
+      name: CHAIN.output,
+      from: "OUTPUT",
+      rules: [
+        { name: "reply", text: `${OURS_BUT_VERIFY} -j CT --notrack` },
+        { name: "spoofed", text: `-o lo ${SPOOFED_LEG} -j CT --notrack` },
+        dnsUpstream(),
+      ],
+    },
+  ];
+}
+
+/** Upstream's form, with the leg's original direction in a zone of its own: see nftables/plan.ts. */
+function trackedLeg(): Chain[] {
+  return [
+    {
+      name: CHAIN.output,
+      from: "OUTPUT",
+      rules: [{ name: "spoofed", text: `-o lo ${SPOOFED_LEG} ${ZONE}` }, dnsUpstream()],
+    },
+  ];
+}
+
+function dnsUpstream(): Rule {
+  return { name: "dns-upstream", text: `! -o lo -p udp -m udp --dport 53 ${FROM_ZTUNNEL} ${ZONE}` };
+}
+
+function markOutput(): Rule[] {
+  const local = `${hex(LOCAL_MARK)}/${hex(MARK_MASK)}`;
+  return [
+    { name: "untracked", text: "-m conntrack --ctstate UNTRACKED -j RETURN" },
+    {
+      name: "remember",
+      text: `-o lo -m conntrack --ctstate NEW ${SPOOFED_LEG} -j CONNMARK --set-xmark ${local}`,
+    },
+    {
+      name: "restore",
+      text: `-p tcp -m conntrack --ctdir REPLY -m connmark --mark ${local} -j MARK --set-xmark ${hex(LOCAL_MARK)}/0xffffffff`,
+    },
+  ];
+}
+
+/** A call to 15001 or 15006 themselves, which were not what its packets asked for before a redirection. */
+function refusal(mode: PlanMode): Chain[] {
+  const ports = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext];
+  return [
+    {
+      name: CHAIN.input,
+      from: "INPUT",
+      rules:
+        mode === "retiring"
+          ? []
+          : ports.map((port) => ({ name: `port-${port}`, text: `${SYN} --dport ${port} -j ${CHAIN.direct}` })),
+    },
+    {
+      name: CHAIN.direct,
+      from: undefined,
+      rules: [
+        { name: "redirected", text: "-m conntrack --ctstate DNAT -j RETURN" },
+        { name: "refused", text: "-p tcp -j REJECT --reject-with tcp-reset" },
+      ],
+    },
+  ];
+}
+
+/** Our own connection from inside the netns to itself (netfilter/verify.ts). */
+function verification(): Rule {
+  return { name: "verify", text: `-p tcp -m mark --mark ${hex(VERIFY_MARK)} -j REDIRECT` };
+}
+
+function inbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
+  const rules: Rule[] = [
+    { name: "not-tcp", text: "! -p tcp -j RETURN" },
+    { name: "not-syn", text: `${NOT_A_SYN} -j RETURN` },
+  ];
+  for (const name of new Set(spec.rerouteInterfaces.map(ruleInterface))) {
+    rules.push({ name: `reroute-${name}`, text: `-i ${name} -p tcp ${redirect(ZTUNNEL_PORT.outbound)}` });
+  }
+  if (spec.bypassInbound) return rules;
+  rules.push(
+    { name: "loopback", text: "-i lo -j RETURN" },
+    { name: "ztunnel", text: `${FROM_ZTUNNEL} -j RETURN` },
+    { name: "hbone", text: `-p tcp -m tcp --dport ${ZTUNNEL_PORT.inboundHbone} -j RETURN` },
+    { name: "probe", text: `-s ${probe(spec, family)} -j RETURN` },
+    // Any local address, not only the pod IP: a second interface or an alias leads to the same sockets.
+    { name: "inbound", text: `-p tcp -m addrtype --dst-type LOCAL ${redirect(ZTUNNEL_PORT.inboundPlaintext)}` },
+  );
+  return rules;
+}
+
+function outbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
+  return [
+    // 127.0.0.0/8, ::1 and the pod's own addresses all leave by lo.
+    { name: "local", text: "-o lo -j RETURN" },
+    { name: "ztunnel", text: `${FROM_ZTUNNEL} -j RETURN` },
+    { name: "probe", text: `-d ${probe(spec, family)} -p tcp -j RETURN` },
+    ...cidrs(spec.excludeOutboundCidrs, family).map((cidr) => ({
+      name: `exclude-${cidr}`,
+      text: `-d ${cidr} -j RETURN`,
+    })),
+    ...dns(spec, family, "udp"),
+    { name: "not-syn", text: `${NOT_A_SYN} -j RETURN` },
+    ...dns(spec, family, "tcp"),
+    { name: "outbound", text: `-p tcp ${redirect(ZTUNNEL_PORT.outbound)}` },
+  ];
+}
+
+function dns(spec: CaptureSpec, family: AddressFamily, protocol: "udp" | "tcp"): Rule[] {
+  if (!spec.dnsCapture) return [];
+  const text = `-p ${protocol} -m ${protocol} --dport 53 ${redirect(ZTUNNEL_PORT.dns)}`;
+  if (spec.dnsServers === undefined) return [{ name: `dns-${protocol}`, text }];
+  return addresses(spec.dnsServers, family).map((ip) => ({
+    name: `dns-${protocol}-${ip}`,
+    text: `-d ${host(ip, family)} ${text}`,
+  }));
+}
+
+/** Both probe addresses are checked in either family, so that a wrong one never passes unseen. */
+function probe(spec: CaptureSpec, family: AddressFamily): string {
+  const own = { 4: address(spec.probeIpv4, 4), 6: address(spec.probeIpv6, 6) };
+  return host(own[family], family);
+}
+
+function host(ip: string, family: AddressFamily): string {
+  return `${ip}/${family === 4 ? 32 : 128}`;
+}
+
+/** iptables-restore reads a word that begins with a dash as an option of its own. */
+function ruleInterface(name: string): string {
+  if (!name.startsWith("-")) return interfaceName(name);
+  throw new AgentError("BAD_INTERFACE_NAME", `not a name that iptables takes: ${JSON.stringify(name)}`);
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// What iptables-restore is given.
+import { AgentError } from "../../core/errors.ts";
+import type { AddressFamily } from "../../native/binding.ts";
+import { isOurs, type KernelRule, type KernelTable } from "./kernel.ts";
+import {
+  type Chain,
+  JUMP_COMMENT,
+  type Ruleset,
+  STATE_CHAIN,
+  STATE_TABLE,
+  TABLE_NAMES,
+  type Table,
+  tableTitle,
+} from "./ruleset.ts";
+
+/** Is this rule, which jumps into a chain of ours, the very one that we write? */
+export type IsPlain = (table: KernelTable, rule: KernelRule) => boolean;
+
+/** The whole plan as text: deterministic, it is what its hash is made of. */
+export function bodyText(ruleset: Ruleset): string {
+  return ruleset.map((table) => `# ${tableTitle(table)}\n${tableText(table, undefined, undefined, never)}`).join("");
+}
+
+/**
+ * Text that puts the planned chains of one family in the place of what is there; `found` as just read.
+ * A chain that is read again is emptied by its declaration. A table that is not planned loses ours.
+ */
+export function replaceText(
+  ruleset: Ruleset,
+  family: AddressFamily,
+  found: readonly KernelTable[],
+  state: string,
+  isPlain: IsPlain,
+): string {
+  return TABLE_NAMES.map((name) => {
+    const planned = ruleset.find((table) => table.family === family && table.name === name);
+    const there = found.find((table) => table.family === family && table.name === name);
+    if (planned !== undefined) return tableText(planned, there, state, isPlain);
+    return there === undefined ? "" : strippedText(there, isPlain);
+  }).join("");
+}
+
+/** Text that takes everything of ours out of the tables of one family; "" when nothing is there. */
+export function removeText(family: AddressFamily, found: readonly KernelTable[], isPlain: IsPlain): string {
+  // Steering goes first, memory last.
+  return [...TABLE_NAMES]
+    .reverse()
+    .map((name) => {
+      const there = found.find((table) => table.family === family && table.name === name);
+      return there === undefined ? "" : strippedText(there, isPlain);
+    })
+    .join("");
+}
+
+function tableText(table: Table, found: KernelTable | undefined, state: string | undefined, isPlain: IsPlain): string {
+  const keepsState = state !== undefined && table.family === STATE_TABLE.family && table.name === STATE_TABLE.name;
+  const names = [...table.chains.map(({ name }) => name), ...(keepsState ? [STATE_CHAIN] : [])];
+  const stale = (found?.chains ?? []).filter((name) => isOurs(name) && !names.includes(name));
+  return [
+    `*${table.name}`,
+    ...names.map((name) => `:${name} - [0:0]`),
+    ...(keepsState ? [`-A ${STATE_CHAIN} ${comment(state)}`] : []),
+    ...table.chains.flatMap(({ name, rules }) =>
+      rules.map((rule) => `-A ${name} ${withComment(rule.text, rule.name)}`),
+    ),
+    ...jumpLines(table.chains, found, isPlain),
+    ...stale.map((name) => `-F ${name}`),
+    ...stale.map((name) => `-X ${name}`),
+    "COMMIT",
+    "",
+  ].join("\n");
+}
+
+function strippedText(found: KernelTable, isPlain: IsPlain): string {
+  const ours = found.chains.filter(isOurs);
+  if (ours.length === 0) return "";
+  return [
+    `*${found.name}`,
+    ...withdrawals(found, isPlain),
+    ...ours.map((name) => `-F ${name}`),
+    ...ours.map((name) => `-X ${name}`),
+    "COMMIT",
+    "",
+  ].join("\n");
+}
+
+/** Leaves jumps alone where they are right: each once, the first rule of its chain, and no others. */
+function jumpLines(chains: readonly Chain[], found: KernelTable | undefined, isPlain: IsPlain): string[] {
+  const wanted = chains.flatMap(({ name, from }) => (from === undefined ? [] : [{ name, from }]));
+  if (found !== undefined && jumpsAreRight(wanted, found, isPlain)) return [];
+  return [
+    ...(found === undefined ? [] : withdrawals(found, isPlain)),
+    ...wanted.map(({ name, from }) => `-I ${from} 1 ${jumpText(name)}`),
+  ];
+}
+
+function jumpsAreRight(
+  wanted: readonly { readonly name: string; readonly from: string }[],
+  found: KernelTable,
+  isPlain: IsPlain,
+): boolean {
+  const jumps = foreignJumps(found);
+  return (
+    jumps.length === wanted.length &&
+    wanted.every(({ name, from }) =>
+      jumps.some(
+        ({ rule, number }) => rule.chain === from && rule.jump === name && number === 1 && isPlain(found, rule),
+      ),
+    )
+  );
+}
+
+/**
+ * Deletes the rules that lead into ours. By what they say, so that a rule that another program puts in
+ * at this moment can't be hit instead; by number only where somebody has changed one, last ones first.
+ */
+function withdrawals(found: KernelTable, isPlain: IsPlain): string[] {
+  const jumps = foreignJumps(found);
+  const changed = jumps.filter(({ rule }) => !isPlain(found, rule)).reverse();
+  const plain = jumps.filter(({ rule }) => isPlain(found, rule));
+  return [
+    ...changed.map(({ rule, number }) => `-D ${writable(rule.chain)} ${number}`),
+    ...plain.map(({ rule }) => `-D ${writable(rule.chain)} ${jumpText(rule.jump)}`),
+  ];
+}
+
+/** Rules outside our chains that jump into one of them, with their number in their chain, from 1. */
+export function foreignJumps(found: KernelTable): { readonly rule: KernelRule; readonly number: number }[] {
+  const numbers = new Map<string, number>();
+  const jumps: { rule: KernelRule; number: number }[] = [];
+  for (const rule of found.rules) {
+    const number = (numbers.get(rule.chain) ?? 0) + 1;
+    numbers.set(rule.chain, number);
+    if (!isOurs(rule.chain) && isOurs(rule.jump)) jumps.push({ rule, number });
+  }
+  return jumps;
+}
+
+function jumpText(chain: string): string {
+  return `${comment(JUMP_COMMENT)} -j ${chain}`;
+}
+
+/** The comment goes before the target, whose options come last. */
+function withComment(text: string, name: string): string {
+  const at = text.indexOf("-j ");
+  return `${text.slice(0, at)}${comment(name)} ${text.slice(at)}`;
+}
+
+function comment(text: string): string {
+  return `-m comment --comment "${text}"`;
+}
+
+/** The kernel takes any bytes for a chain's name, iptables-restore would take some of them for options. */
+function writable(chain: string): string {
+  if (/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,27}$/.test(chain)) return chain;
+  throw new AgentError(
+    "IPTABLES_FAILED",
+    `a chain of the pod leads into ours and can't be named: ${JSON.stringify(chain)}`,
+  );
+}
+
+function never(): boolean {
+  return false;
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Puts chains into a netns and takes them out again, each table as a whole.
+import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
+import { hasOurs, type KernelRule, type KernelTable, readTables } from "./kernel.ts";
+import { removeTables, restore } from "./restore.ts";
+import { JUMP_COMMENT, type Ruleset, type Variant } from "./ruleset.ts";
+import type { TableKey } from "./state.ts";
+import { type IsPlain, removeText, replaceText } from "./text.ts";
+
+const FAMILIES: readonly AddressFamily[] = [4, 6];
+
+/**
+ * Puts the planned chains in the place of ours, one program per family, IPv4 first: its first table
+ * holds `state`, so that whoever finds a half-written pod knows what to undo.
+ * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING.
+ */
+export async function writeRules(
+  binding: NativeBinding,
+  netns: number,
+  variant: Variant,
+  ruleset: Ruleset,
+  state: string,
+  reference: readonly KernelTable[] | undefined,
+): Promise<void> {
+  const isPlain: IsPlain = (table, rule) => reference !== undefined && isTwin(reference, table, rule);
+  for (const family of FAMILIES) {
+    const text = replaceText(ruleset, family, readTables(binding, netns, variant), state, isPlain);
+    if (text !== "") await restore(variant, family, netns, text);
+  }
+}
+
+/**
+ * Takes everything of ours out, then the tables of iptables-nft that we made, if nothing else is in
+ * them. A legacy table stays in its netns for ever: the kernel has no way to remove one.
+ * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING.
+ */
+export async function removeRules(
+  binding: NativeBinding,
+  netns: number,
+  variant: Variant,
+  made: readonly TableKey[],
+): Promise<void> {
+  // Memory is in IPv4: it goes last.
+  for (const family of [...FAMILIES].reverse()) await removeFamily(binding, netns, variant, family);
+  if (variant === "legacy") return;
+  const tables = readTables(binding, netns, variant);
+  for (const family of FAMILIES) {
+    const emptied = made
+      .filter((key) => key.family === family)
+      .filter((key) => tables.some((table) => table.family === family && table.name === key.name && table.empty))
+      .map(({ name }) => name);
+    if (emptied.length > 0) await removeTables(family, netns, emptied);
+  }
+}
+
+async function removeFamily(
+  binding: NativeBinding,
+  netns: number,
+  variant: Variant,
+  family: AddressFamily,
+): Promise<void> {
+  const read = () => readTables(binding, netns, variant);
+  const text = (isPlain: IsPlain) => removeText(family, read(), isPlain);
+  const first = text((_, { comment }) => comment === JUMP_COMMENT);
+  if (first === "") return;
+  try {
+    await restore(variant, family, netns, first);
+  } catch (error) {
+    // A jump that is not what its comment says is found by its number only.
+    if (!hasOurs(read())) throw error;
+    await restore(
+      variant,
+      family,
+      netns,
+      text(() => false),
+    );
+  }
+}
+
+function isTwin(reference: readonly KernelTable[], { family, name }: KernelTable, rule: KernelRule): boolean {
+  const twin = reference.find((table) => table.family === family && table.name === name);
+  return twin?.rules.some(({ chain, digest }) => chain === rule.chain && digest === rule.digest) === true;
+}
