@@ -25,7 +25,9 @@
 #define AMBIENT_MAX_FRAGMENTS 4096
 #define AMBIENT_MAX_PROBES 4096
 #define AMBIENT_MAX_ASKED 8
-#define AMBIENT_MAX_ZTUNNELS 4
+#define AMBIENT_MAX_ZTUNNELS 16
+/* Deepest cgroup below the root that is looked at. */
+#define AMBIENT_MAX_DEPTH 24
 #define AMBIENT_EVENTS_BYTES (256 * 1024)
 
 struct ambient_address {
@@ -171,14 +173,6 @@ struct ambient_probe_key {
 enum ambient_prober {
 	AMBIENT_PROBER_KUBELET = 1,
 	AMBIENT_PROBER_HOST = 2,
-};
-
-/* ztunnels: its pod's cgroup, or 0. */
-struct ambient_ztunnel {
-	__u64 cgroup_id;
-	/* Depth below the hierarchy's root. */
-	__u32 level;
-	__u32 slot;
 };
 
 struct ambient_state {

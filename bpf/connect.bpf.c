@@ -32,12 +32,13 @@ static __always_inline bool is_ztunnel(__u32 mark)
 	node = node_state();
 	if (!node || !node->ztunnel_by_cgroup)
 		return true;
-	for (__u32 i = 0; i < AMBIENT_MAX_ZTUNNELS; i++) {
-		__u32 key = i;
-		struct ambient_ztunnel *ztunnel = bpf_map_lookup_elem(&ztunnels, &key);
+	/* From the root down: the depth of a node that is a container itself is not ours to know. */
+	for (int level = 0; level < AMBIENT_MAX_DEPTH; level++) {
+		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
 
-		if (ztunnel && ztunnel->cgroup_id &&
-		    bpf_get_current_ancestor_cgroup_id(ztunnel->level) == ztunnel->cgroup_id)
+		if (!id)
+			break;
+		if (bpf_map_lookup_elem(&ztunnels, &id))
 			return true;
 	}
 	return false;

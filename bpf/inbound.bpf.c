@@ -219,12 +219,12 @@ static __always_inline enum ambient_verdict unhooked(struct __sk_buff *skb)
 	node = node_state();
 	if (!node || !node->ztunnel_by_cgroup)
 		return AMBIENT_VERDICTS;
-	for (__u32 i = 0; i < AMBIENT_MAX_ZTUNNELS; i++) {
-		__u32 key = i;
-		struct ambient_ztunnel *ztunnel = bpf_map_lookup_elem(&ztunnels, &key);
+	for (int level = 0; level < AMBIENT_MAX_DEPTH; level++) {
+		__u64 id = bpf_skb_ancestor_cgroup_id(skb, level);
 
-		if (ztunnel && ztunnel->cgroup_id &&
-		    bpf_skb_ancestor_cgroup_id(skb, ztunnel->level) == ztunnel->cgroup_id)
+		if (!id)
+			break;
+		if (bpf_map_lookup_elem(&ztunnels, &id))
 			return AMBIENT_VERDICTS;
 	}
 	return AMBIENT_OUT_FORGED_MARK;

@@ -104,11 +104,13 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } probes SEC(".maps");
 
+/* Ids of the cgroups of ztunnels' pods. */
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, AMBIENT_MAX_ZTUNNELS);
-	__type(key, __u32);
-	__type(value, struct ambient_ztunnel);
+	__type(key, __u64);
+	__type(value, __u32);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } ztunnels SEC(".maps");
 

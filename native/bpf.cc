@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -33,11 +34,22 @@ const BpfNode& opened(const Node& node) {
     return **node;
 }
 
-/** A netns cookie. @throws TypeError. */
-uint64_t cookieAt(const Napi::CallbackInfo& info, size_t index) {
-    if (!info[index].IsBigInt()) throw Napi::TypeError::New(info.Env(), "cookie must be a bigint");
+uint64_t uint64Of(Napi::Value value, const char* name) {
+    if (!value.IsBigInt()) throw Napi::TypeError::New(value.Env(), std::string(name) + " must be a bigint");
     bool lossless = false;
-    return info[index].As<Napi::BigInt>().Uint64Value(&lossless);
+    return value.As<Napi::BigInt>().Uint64Value(&lossless);
+}
+
+/** A netns cookie. @throws TypeError. */
+uint64_t cookieAt(const Napi::CallbackInfo& info, size_t index) { return uint64Of(info[index], "cookie"); }
+
+/** cgroup ids. @throws TypeError. */
+std::vector<uint64_t> idsAt(const Napi::CallbackInfo& info, size_t index, const char* name) {
+    if (!info[index].IsArray()) throw Napi::TypeError::New(info.Env(), std::string(name) + " must be an array");
+    Napi::Array list = info[index].As<Napi::Array>();
+    std::vector<uint64_t> ids;
+    for (uint32_t i = 0; i < list.Length(); i++) ids.push_back(uint64Of(list.Get(i), name));
+    return ids;
 }
 
 std::vector<std::string> strings(Napi::Object object, const char* key) {
@@ -181,8 +193,7 @@ void writeState(const BpfNode& node, const Fields& fields) {
     ambient_state state = {};
     if (bpf_map_lookup_elem(node.map("state"), &zero, &state) != 0) fail(errno, "bpf", "read BPF map state");
     if (fields.has("hostCookie")) {
-        bool lossless = false;
-        state.host_cookie = fields.raw().Get("hostCookie").As<Napi::BigInt>().Uint64Value(&lossless);
+        state.host_cookie = uint64Of(fields.raw().Get("hostCookie"), "hostCookie");
     }
     if (auto slot = fields.optionalNumber("newestSlot", 1)) state.newest_slot = *slot;
     if (auto known = fields.optionalNumber("ztunnelByCgroup", 1)) state.ztunnel_by_cgroup = *known;
@@ -191,20 +202,17 @@ void writeState(const BpfNode& node, const Fields& fields) {
     if (bpf_map_update_elem(node.map("state"), &zero, &state, BPF_ANY) != 0) fail(errno, "bpf", "write to BPF map state");
 }
 
+/** The list replaces what is there; what stays in it is never missing in between. */
 void writeZtunnels(const BpfNode& node, const Napi::CallbackInfo& info) {
-    if (!info[0].IsArray()) throw Napi::TypeError::New(info.Env(), "ztunnels must be an array");
-    Napi::Array list = info[0].As<Napi::Array>();
-    for (uint32_t i = 0; i < AMBIENT_MAX_ZTUNNELS; i++) {
-        ambient_ztunnel ztunnel = {};
-        if (i < list.Length()) {
-            const Fields fields(list.Get(i).As<Napi::Object>(), "ztunnel");
-            bool lossless = false;
-            ztunnel.cgroup_id = fields.raw().Get("cgroupId").As<Napi::BigInt>().Uint64Value(&lossless);
-            ztunnel.level = fields.number("level");
-        }
-        if (bpf_map_update_elem(node.map("ztunnels"), &i, &ztunnel, BPF_ANY) != 0) {
+    const std::vector<uint64_t> wanted = idsAt(info, 0, "cgroups");
+    const uint32_t one = 1;
+    for (const uint64_t id : wanted) {
+        if (bpf_map_update_elem(node.map("ztunnels"), &id, &one, BPF_ANY) != 0) {
             fail(errno, "bpf", "write to BPF map ztunnels");
         }
+    }
+    for (const uint64_t id : ztunnelIds(node)) {
+        if (std::find(wanted.begin(), wanted.end(), id) == wanted.end()) bpf_map_delete_elem(node.map("ztunnels"), &id);
     }
 }
 
@@ -325,13 +333,7 @@ void bindPods(Napi::Object& object, const Node& node) {
         return Napi::Boolean::New(info.Env(), hasListener(bpf, cookieAt(info, 0), static_cast<uint16_t>(port)));
     });
     define(object, node, "adoptListeners", [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
-        std::vector<uint64_t> cgroups;
-        Napi::Array list = info[1].As<Napi::Array>();
-        for (uint32_t i = 0; i < list.Length(); i++) {
-            bool lossless = false;
-            cgroups.push_back(list.Get(i).As<Napi::BigInt>().Uint64Value(&lossless));
-        }
-        adopt(bpf, Args(info).fd(0, "netns"), cgroups);
+        adopt(bpf, Args(info).fd(0, "netns"), idsAt(info, 1, "cgroups"));
         return info.Env().Undefined();
     });
 }

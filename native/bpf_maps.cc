@@ -221,6 +221,8 @@ void deletePod(const BpfNode& node, uint64_t cookie) {
 
 std::vector<uint64_t> podCookies(const BpfNode& node) { return keys<uint64_t>(node, "pods"); }
 
+std::vector<uint64_t> ztunnelIds(const BpfNode& node) { return keys<uint64_t>(node, "ztunnels"); }
+
 ambient_counters readCounters(const BpfNode& node, uint64_t cookie) {
     ambient_counters sum = {};
     std::vector<ambient_counters> each(static_cast<size_t>(libbpf_num_possible_cpus()));

@@ -38,6 +38,9 @@ std::vector<std::string> podDifferences(const BpfNode& node, uint64_t cookie, co
 void deletePod(const BpfNode& node, uint64_t cookie);
 std::vector<uint64_t> podCookies(const BpfNode& node);
 
+/** cgroup ids in `ztunnels`. */
+std::vector<uint64_t> ztunnelIds(const BpfNode& node);
+
 /** Sums over all CPUs. */
 ambient_counters readCounters(const BpfNode& node, uint64_t cookie);
 

@@ -68,7 +68,12 @@ export class Assignment {
     this.#told.set(netns, told);
     for (const { engine: from, kind, reason } of fallbacks) {
       this.metrics.count("ambient_cni_engine_fallbacks_total", { from, to: engine.name, kind });
-      this.logger.info("a pod has another engine than the node's", { pod: spec.pod, engine: engine.name, not: from, reason });
+      this.logger.info("a pod has another engine than the node's", {
+        pod: spec.pod,
+        engine: engine.name,
+        not: from,
+        reason,
+      });
     }
   }
 

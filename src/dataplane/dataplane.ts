@@ -195,8 +195,7 @@ export class NodeDataplane implements Dataplane {
     }
     try {
       const sysctls = prepared ?? this.#letters(netns);
-      const steers =
-        had && engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
+      const steers = had && engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
       if (!steers) await engine.apply(netns, spec, { sysctls });
       if (unprepared !== undefined) throw unprepared;
       await engine.verify(netns, spec);

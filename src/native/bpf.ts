@@ -118,8 +118,8 @@ export interface BpfNode {
     readonly events?: 0 | 1;
     readonly probers?: 0 | 1 | 2;
   }): void;
-  /** At most four; they replace the ones before. `level`: depth below the hierarchy's root. */
-  ztunnelsWrite(ztunnels: readonly { readonly cgroupId: bigint; readonly level: number }[]): void;
+  /** Ids of the cgroups of ztunnels' pods, at most 16; they replace the ones before. */
+  ztunnelsWrite(cgroups: readonly bigint[]): void;
   /** Batches of events while `stateWrite({events: 1})` holds; returns the function that ends it. */
   events(told: (flows: BpfFlow[]) => void): () => void;
   close(): void;

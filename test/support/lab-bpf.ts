@@ -57,9 +57,6 @@ export class LabCgroups implements Cgroups {
     for (let at = join(path, ".."); at.startsWith(LabCgroups.root.path); at = join(at, "..")) above.unshift(cgroupAt(at));
     return above;
   }
-  level(cgroup: Cgroup): number {
-    return this.ancestors(cgroup).length;
-  }
 }
 
 export function cgroupAt(path: string): Cgroup {

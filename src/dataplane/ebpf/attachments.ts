@@ -49,7 +49,12 @@ export class Attachments {
     else if (lookup.program !== programs.ambient_lookup) sentences.push("the sk_lookup program is of another version");
     const { arrive, leave } = programsOf(link);
     const filters = [
-      { name: "lo", direction: "ingress", found: this.bpf.tcState(netns, LO_INDEX).ingress, wanted: "ambient_loopback" },
+      {
+        name: "lo",
+        direction: "ingress",
+        found: this.bpf.tcState(netns, LO_INDEX).ingress,
+        wanted: "ambient_loopback",
+      },
       { name: link.name, direction: "ingress", found: 0, wanted: arrive },
       { name: link.name, direction: "egress", found: 0, wanted: leave },
     ];

@@ -21,8 +21,6 @@ export interface Cgroups {
   ofPeer(peer: ZtunnelPeer): Cgroup | undefined;
   /** From the root down, without the cgroup itself. */
   ancestors(cgroup: Cgroup): Cgroup[];
-  /** Depth below the root, which is 0. */
-  level(cgroup: Cgroup): number;
 }
 
 /** True when `inner` is `outer` or below it. */

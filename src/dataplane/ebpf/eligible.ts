@@ -28,9 +28,7 @@ export function ineligibility(binding: NativeBinding, netns: number, spec: Captu
       "(gVisor, for one) handles packets itself, and nothing inside the netns can capture them"
     );
   }
-  const other = own.find(
-    ({ address, scope }) => scope !== "link" && scope !== "host" && !spec.ips.includes(address),
-  );
+  const other = own.find(({ address, scope }) => scope !== "link" && scope !== "host" && !spec.ips.includes(address));
   if (other !== undefined) return `its address ${other.address} is none of status.podIPs (${spec.ips.join(", ")})`;
   return undefined;
 }

@@ -58,9 +58,10 @@ export class OutboundHooks {
     const pods = this.cgroups.pods();
     return this.#programs
       .filter((program) => {
-      const link = this.bpf.link(`${PINS}/${pods.id}/${program}`);
-      return link === undefined || link.target !== pods.id || link.program !== this.bpf.programs[program];
-    }).map((program) => `program ${program} is not attached to the cgroup of all pods (${pods.path})`);
+        const link = this.bpf.link(`${PINS}/${pods.id}/${program}`);
+        return link === undefined || link.target !== pods.id || link.program !== this.bpf.programs[program];
+      })
+      .map((program) => `program ${program} is not attached to the cgroup of all pods (${pods.path})`);
   }
 
   /** So that the agent's own verification connections meet the programs too, wherever the agent runs. */

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { familyOf } from "../../core/ip.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
-import { address, addresses, cidrs } from "../nftables/values.ts";
+import { address, addresses, cidrs } from "../netfilter/values.ts";
 
 /** Raised when an agent of an older version can't tell any more what a newer one wrote. */
 const PLAN_VERSION = 1;
@@ -60,7 +60,10 @@ export function planText(spec: CaptureSpec): string {
 
 function planHash(spec: CaptureSpec): string {
   const { uid, pod, ...rest } = spec;
-  return createHash("sha256").update(`${PLAN_VERSION} ${JSON.stringify(rest)}`).digest("hex").slice(0, 16);
+  return createHash("sha256")
+    .update(`${PLAN_VERSION} ${JSON.stringify(rest)}`)
+    .digest("hex")
+    .slice(0, 16);
 }
 
 function both(of: (family: 4 | 6) => string[]): string[] {

@@ -9,7 +9,7 @@ import type { BpfNode } from "../../native/bpf.ts";
 import { type Cgroup, type Cgroups, isWithin } from "./cgroups.ts";
 
 const PINS = "ztunnel";
-/** As many as the programs compare: one, its successor, and two that are on their way out. */
+/** One, its successor, and two that are on their way out. */
 const MAX_ZTUNNELS = 4;
 const LISTEN_STATE = 10;
 const STEERED: readonly number[] = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext];
@@ -147,9 +147,8 @@ export class ZtunnelHooks {
 
   #publish(): void {
     try {
-      this.bpf.ztunnelsWrite(
-        (this.#guest === undefined ? this.#hooked : [this.#guest, ...this.#hooked]).slice(0, MAX_ZTUNNELS).map((cgroup) => ({ cgroupId: cgroup.id, level: this.cgroups.level(cgroup) })),
-      );
+      const guest = this.#guest === undefined ? [] : [this.#guest.id];
+      this.bpf.ztunnelsWrite([...guest, ...this.#hooked.map(({ id }) => id)]);
       this.bpf.stateWrite({ newestSlot: this.#newestSlot, ztunnelByCgroup: this.toldByCgroup ? 1 : 0 });
     } catch (error) {
       this.logger.error("ztunnel's cgroups can't be told to the programs", { reason: messageOf(error) });

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what must be true of a pod's traffic to the chains that make it so. Pure. The rules are those of
 // the nftables engine (nftables/plan.ts says why each is there), in the words of iptables.
-import { LOCAL_MARK, MARK_MASK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
+import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { AddressFamily } from "../../native/binding.ts";
 import type { PlanMode } from "../netfilter/mode.ts";
-import { CONNTRACK_ZONE, hex, VERIFY_MARK } from "../netfilter/numbers.ts";
+import { CONNTRACK_ZONE, hex } from "../netfilter/numbers.ts";
 import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
 import { CHAIN_PREFIX, type Chain, type Rule, type Ruleset, type Table } from "./ruleset.ts";
 

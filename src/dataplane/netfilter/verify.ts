@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+
+import { VERIFY_MARK } from "../../core/constants.ts";
 import { AgentError, messageOf } from "../../core/errors.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
-import { VERIFY_MARK } from "./numbers.ts";
 
 /** Documentation addresses (RFC 5737, RFC 3849): nobody's, and never left for, see below. */
 const NOBODY = { 4: "192.0.2.1", 6: "2001:db8::1" } as const;

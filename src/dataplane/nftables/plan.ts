@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what must be true of a pod's traffic to the table that makes it so. Pure.
-import { LOCAL_MARK, MARK_MASK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
+import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { PlanMode } from "../netfilter/mode.ts";
-import { CONNTRACK_ZONE, hex, VERIFY_MARK } from "../netfilter/numbers.ts";
+import { CONNTRACK_ZONE, hex } from "../netfilter/numbers.ts";
 import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
 import type { Chain, Rule, Ruleset } from "./ruleset.ts";
 
