@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A bpffs and cgroups of a test's own, so that an eBPF engine under test shares nothing with another one.
-import { mkdirSync, mkdtempSync, rmdirSync, statSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, openSync, rmdirSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ZtunnelPeer } from "../../src/core/ports.ts";
@@ -8,27 +9,32 @@ import type { Cgroup, Cgroups } from "../../src/dataplane/ebpf/cgroups.ts";
 import { EbpfEngine } from "../../src/dataplane/ebpf/engine.ts";
 import type { NativeBinding } from "../../src/native/binding.ts";
 import { native } from "../../src/native/load.ts";
-import { run } from "../../src/sys/exec.ts";
 import { quiet } from "./lab-dataplane.ts";
 
-export class LabBpf {
-  private constructor(readonly bpffs: string) {}
+let mounted: string | undefined;
 
-  static async mount(): Promise<LabBpf> {
-    const dir = mkdtempSync(join(tmpdir(), "ambient-cni-bpf-"));
-    await run(["mount", "-t", "bpf", "bpf", dir], { timeoutMs: 5000, maxBytes: 4096 });
-    return new LabBpf(dir);
-  }
+/**
+ * A bpffs that only this process holds: its mount point is gone again at once, and it ends with the
+ * process, however that ends. Other processes reach it by the same path while this one lives.
+ */
+export function labBpffs(): string {
+  if (mounted !== undefined) return mounted;
+  const dir = mkdtempSync(join(tmpdir(), "ambient-cni-bpf-"));
+  execFileSync("mount", ["-t", "bpf", "bpf", dir]);
+  const fd = openSync(dir, "r");
+  execFileSync("umount", ["--lazy", dir]);
+  rmdirSync(dir);
+  mounted = `/proc/${process.pid}/fd/${fd}`;
+  return mounted;
+}
 
-  engine(binding: NativeBinding = native(), cgroups: Cgroups = new LabCgroups()): EbpfEngine {
-    return new EbpfEngine({ binding, logger: quiet, bpffs: { path: this.bpffs }, cgroups });
-  }
-
-  /** Takes every link and map away, as a reboot would. */
-  async unmount(): Promise<void> {
-    await run(["umount", this.bpffs], { timeoutMs: 5000, maxBytes: 4096 });
-    rmdirSync(this.bpffs);
-  }
+/** An engine with this process's bpffs; by default every pod and every ztunnel is in the root cgroup. */
+export function labEbpf(
+  binding: NativeBinding = native(),
+  cgroups: Cgroups = new LabCgroups(),
+  bpffs: string = labBpffs(),
+): EbpfEngine {
+  return new EbpfEngine({ binding, logger: quiet, bpffs: { path: bpffs }, cgroups });
 }
 
 /** All pods in one cgroup, by default the root of the hierarchy, as on a hybrid host. */

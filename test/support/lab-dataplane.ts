@@ -3,12 +3,11 @@
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../src/core/constants.ts";
 import type { CaptureSpec, Logger, Metrics } from "../../src/core/ports.ts";
 import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
-import type { Engine } from "../../src/dataplane/engine.ts";
-import { NftablesEngine } from "../../src/dataplane/nftables/engine.ts";
 import type { NativeBinding } from "../../src/native/binding.ts";
 import { NativeError } from "../../src/native/fault.ts";
 import { native } from "../../src/native/load.ts";
 import type { HeldNetns } from "../../src/native/netns.ts";
+import { type LabEngine, NFTABLES } from "./lab-engines.ts";
 import { inNetns, type NetnsLab } from "./netns-lab.ts";
 
 export const quiet: Logger = {
@@ -29,12 +28,17 @@ export const withoutSysctls: NativeBinding = {
   },
 };
 
-/** A started dataplane; `binding` may be a native one with something denied. */
+/**
+ * A started dataplane with one engine, and behind it what a pod gets that it can't capture; `binding` may
+ * be a native one with something denied.
+ */
 export async function startDataplane(
   binding: NativeBinding = native(),
-  engines: readonly Engine[] = [new NftablesEngine(binding, quiet)],
+  engine: LabEngine = NFTABLES,
 ): Promise<NodeDataplane> {
-  const dataplane = new NodeDataplane({ binding, logger: quiet, metrics: noMetrics, config: { engine: "auto" }, engines });
+  const engines = engine.make(binding, quiet);
+  const config = { engine: "auto" } as const;
+  const dataplane = new NodeDataplane({ binding, logger: quiet, metrics: noMetrics, config, engines });
   await dataplane.start();
   return dataplane;
 }
@@ -60,11 +64,14 @@ export function specOf(lab: NetnsLab, changes: Partial<CaptureSpec> = {}): Captu
 /** Everything that a dataplane may touch in a netns, as text. */
 export async function stateOf(netns: HeldNetns): Promise<string> {
   const sysctls = "sysctl -a 2>/dev/null | grep -E 'fwmark|tcp_migrate_req|route_localnet|accept_local|rp_filter'";
+  // A legacy table that has been used stays in its netns for ever: only what is in it counts.
+  const legacy =
+    "for save in iptables-legacy-save ip6tables-legacy-save; do $save | grep -E '^-A|^:.* (-|DROP) '; done";
   const all = await inNetns(
     netns,
     "sh",
     "-c",
-    `nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ${sysctls}`,
+    `${legacy}; nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ${sysctls}`,
   );
   // The kernel adds a link-local address when it has looked for duplicates, a second after link up.
   return all.replaceAll(/^.*\bfe80:.*\n/gm, "");

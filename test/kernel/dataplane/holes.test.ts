@@ -10,6 +10,7 @@ import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { native } from "../../../src/native/load.ts";
 import { run } from "../../../src/sys/exec.ts";
 import { specOf, startDataplane } from "../../support/lab-dataplane.ts";
+import { ENGINES } from "../../support/lab-engines.ts";
 import { Call, EchoServer, outcome } from "../../support/lab-peer.ts";
 import { LabZtunnel } from "../../support/lab-ztunnel.ts";
 import { inNetns, ipOf, NetnsLab } from "../../support/netns-lab.ts";
@@ -25,165 +26,173 @@ let ztunnel: LabZtunnel;
 let folder: string;
 const servers: EchoServer[] = [];
 
-beforeAll(async () => {
-  dataplane = await startDataplane();
-  folder = mkdtempSync(join(tmpdir(), "lab-syn-"));
-  await run(["cc", "-O1", "-o", join(folder, "lab-syn"), join(import.meta.dirname, "../../support/lab-syn.c")], {
-    timeoutMs: 20_000,
+describe.each(ENGINES)("$name", (engine) => {
+  beforeAll(async () => {
+    dataplane = await startDataplane(native(), engine);
+    folder = mkdtempSync(join(tmpdir(), "lab-syn-"));
+    await run(["cc", "-O1", "-o", join(folder, "lab-syn"), join(import.meta.dirname, "../../support/lab-syn.c")], {
+      timeoutMs: 20_000,
+    });
   });
-});
-afterAll(() => {
-  dataplane.close();
-  rmSync(folder, { recursive: true });
-});
-beforeEach(async () => {
-  lab = NetnsLab.create();
-  ztunnel = await LabZtunnel.start(lab.pod.netns);
-  servers.push(
-    await EchoServer.start(lab.pod.netns, "app", { family: 6, bind: { address: "::", port: APP } }),
-    await EchoServer.start(lab.client.netns, "remote", { family: 6, bind: { address: "::", port: SERVICE } }),
-  );
-});
-afterEach(async () => {
-  for (const server of servers.splice(0)) await server.close();
-  await ztunnel.close();
-  lab.close();
-});
-
-const capture = (changes: Partial<CaptureSpec> = {}) => dataplane.capture(lab.pod.netns, specOf(lab, changes));
-
-describe.each([4, 6] as const)("IPv%i", (family) => {
-  const podIp = () => ipOf(lab.pod, family);
-
-  test("one source port, several destinations: ztunnel is told the right one each time", async () => {
-    const destinations = Array.from({ length: 60 }, (_, i) =>
-      lab.remote(family, family === 4 ? `10.66.3.${i + 1}` : `fd66::3:${(i + 1).toString(16)}`),
+  afterAll(() => {
+    dataplane.close();
+    rmSync(folder, { recursive: true });
+  });
+  beforeEach(async () => {
+    lab = NetnsLab.create();
+    ztunnel = await LabZtunnel.start(lab.pod.netns);
+    servers.push(
+      await EchoServer.start(lab.pod.netns, "app", { family: 6, bind: { address: "::", port: APP } }),
+      await EchoServer.start(lab.client.netns, "remote", { family: 6, bind: { address: "::", port: SERVICE } }),
     );
-    await capture();
-    const bind = { address: podIp(), port: 41_000 };
-    const calls = await Promise.all(
-      destinations.map((address) =>
-        Call.open(lab.pod.netns, family, address, SERVICE, { bind, reuseAddress: true, reusePort: true }),
-      ),
-    );
-    for (const [i, call] of calls.entries()) {
-      const address = destinations[i];
-      const { name, local } = await call.greeting();
-      expect({ name, local }).toEqual({ name: "remote", local: { address, port: SERVICE } });
-      expect(call.peer).toEqual({ address, port: SERVICE });
-      expect(call.own.port).toBe(41_000);
-    }
-    expect(new Set(ztunnel.accepted.map(({ original }) => original.address)).size).toBe(60);
-    for (const call of calls) expect(await call.echo("alive")).toBe("alive");
-    for (const call of calls) call.close();
+  });
+  afterEach(async () => {
+    for (const server of servers.splice(0)) await server.close();
+    await ztunnel.close();
+    lab.close();
   });
 
-  test("short connections in and out whose ports recycle all succeed, none past ztunnel", async () => {
-    // Both ends draw from the same few ports, and whoever listens closes first: no caller's port stays
-    // in TIME_WAIT, so that tuples come back while conntrack and the listeners still remember them.
-    for (const { netns } of [lab.pod, lab.client]) {
-      native().sysctlSet(netns.fd, "net/ipv4/ip_local_port_range", "50000 50100");
-    }
-    for (const server of servers) server.server.on("connection", (socket) => socket.end());
-    await capture();
-    const rounds = 300;
-    const width = 16;
-    const ends = new Map<string, number>();
-    for (let round = 0; round < rounds; round++) {
-      const results = await Promise.all(
-        Array.from({ length: width }, (_, i) =>
-          i % 2 === 0
-            ? shortCall(Call.open(lab.client.netns, family, podIp(), APP))
-            : shortCall(Call.open(lab.pod.netns, family, ipOf(lab.client, family), SERVICE)),
+  const capture = (changes: Partial<CaptureSpec> = {}) => dataplane.capture(lab.pod.netns, specOf(lab, changes));
+
+  describe.each([4, 6] as const)("IPv%i", (family) => {
+    const podIp = () => ipOf(lab.pod, family);
+
+    test("one source port, several destinations: ztunnel is told the right one each time", async () => {
+      const destinations = Array.from({ length: 60 }, (_, i) =>
+        lab.remote(family, family === 4 ? `10.66.3.${i + 1}` : `fd66::3:${(i + 1).toString(16)}`),
+      );
+      await capture();
+      const bind = { address: podIp(), port: 41_000 };
+      const calls = await Promise.all(
+        destinations.map((address) =>
+          Call.open(lab.pod.netns, family, address, SERVICE, { bind, reuseAddress: true, reusePort: true }),
         ),
       );
-      for (const end of results) ends.set(end, (ends.get(end) ?? 0) + 1);
-    }
-    const half = (rounds * width) / 2;
-    expect(ends).toEqual(
-      new Map([
-        ["app", half],
-        ["remote", half],
-      ]),
-    );
-    expect(ztunnel.accepted).toHaveLength(2 * half);
-    expect(ztunnel.failures).toEqual([]);
-  });
+      for (const [i, call] of calls.entries()) {
+        const address = destinations[i];
+        const { name, local } = await call.greeting();
+        expect({ name, local }).toEqual({ name: "remote", local: { address, port: SERVICE } });
+        expect(call.peer).toEqual({ address, port: SERVICE });
+        expect(call.own.port).toBe(41_000);
+      }
+      expect(new Set(ztunnel.accepted.map(({ original }) => original.address)).size).toBe(60);
+      for (const call of calls) expect(await call.echo("alive")).toBe("alive");
+      for (const call of calls) call.close();
+    });
 
-  test("connect to the unspecified address means loopback and is direct", async () => {
-    await capture();
-    for (const address of family === 4 ? ["0.0.0.0"] : ["::", "::ffff:0.0.0.0"]) {
-      expect(await outcome(Call.open(lab.pod.netns, family, address, APP))).toBe("app");
-    }
-    expect(ztunnel.accepted).toEqual([]);
-  });
-
-  test.each(["plain", "options", "fragments"])(
-    "an inbound SYN of shape %s is for ztunnel, not the app",
-    async (shape) => {
+    test("short connections in and out whose ports recycle all succeed, none past ztunnel", async () => {
+      // Both ends draw from the same few ports, and whoever listens closes first: no caller's port stays
+      // in TIME_WAIT, so that tuples come back while conntrack and the listeners still remember them.
+      for (const { netns } of [lab.pod, lab.client]) {
+        native().sysctlSet(netns.fd, "net/ipv4/ip_local_port_range", "50000 50100");
+      }
+      for (const server of servers) server.server.on("connection", (socket) => socket.end());
       await capture();
-      // Nobody in the client's netns knows the connection: its resets would end it before we look.
-      await inNetns(
-        lab.client.netns,
-        "sh",
-        "-c",
-        "nft add table inet q; nft add chain inet q o '{ type filter hook output priority 0; }'; nft add rule inet q o 'tcp flags rst drop'",
+      const rounds = 300;
+      const width = 16;
+      const ends = new Map<string, number>();
+      for (let round = 0; round < rounds; round++) {
+        const results = await Promise.all(
+          Array.from({ length: width }, (_, i) =>
+            i % 2 === 0
+              ? shortCall(Call.open(lab.client.netns, family, podIp(), APP))
+              : shortCall(Call.open(lab.pod.netns, family, ipOf(lab.client, family), SERVICE)),
+          ),
+        );
+        for (const end of results) ends.set(end, (ends.get(end) ?? 0) + 1);
+      }
+      const half = (rounds * width) / 2;
+      expect(ends).toEqual(
+        new Map([
+          ["app", half],
+          ["remote", half],
+        ]),
       );
-      const argv = [shape, ipOf(lab.client, family), "42000", podIp(), String(APP)];
-      await inNetns(lab.client.netns, join(folder, "lab-syn"), ...argv);
-      const ports = () =>
-        native()
-          .sockets(lab.pod.netns.fd, { protocol: "tcp", states: [SYN_RECV] })
-          .map(({ srcPort, dstPort }) => `${dstPort} -> ${srcPort}`);
-      await expect.poll(ports).toEqual(["42000 -> 15006"]);
-    },
-  );
+      expect(ztunnel.accepted).toHaveLength(2 * half);
+      expect(ztunnel.failures).toEqual([]);
+    });
 
-  test("a listener with an SO_MARK of its own is reached, at once or after one lost SYN", async () => {
-    const marked = { family: 6, bind: { address: "::", port: 8081 }, mark: 0x77 } as const;
-    servers.push(await EchoServer.start(lab.pod.netns, "marked", marked));
-    await capture();
-    const calls: Call[] = [];
-    for (let i = 0; i < 8; i++) calls.push(await Call.open(lab.client.netns, family, podIp(), 8081));
-    for (const call of calls) {
-      const { name, remote } = await call.greeting();
-      expect({ name, from: remote.address }).toEqual({ name: "marked", from: ipOf(lab.client, family) });
-    }
-    // A change of settings keeps what was learnt, and so the connections.
-    await capture({ dnsCapture: false });
-    for (const call of calls) expect(await call.echo("kept")).toBe("kept");
-    const late = performance.now();
-    expect(await outcome(Call.open(lab.client.netns, family, podIp(), 8081))).toBe("marked");
-    expect(performance.now() - late, "learnt once, never again").toBeLessThan(900);
-    expect(await outcome(Call.open(lab.client.netns, family, podIp(), 8081))).toBe("marked");
-    for (const call of calls) call.close();
-  });
+    test("connect to the unspecified address means loopback and is direct", async () => {
+      await capture();
+      for (const address of family === 4 ? ["0.0.0.0"] : ["::", "::ffff:0.0.0.0"]) {
+        expect(await outcome(Call.open(lab.pod.netns, family, address, APP))).toBe("app");
+      }
+      expect(ztunnel.accepted).toEqual([]);
+    });
 
-  test("a listener with a mark of its own and the client's very port", async () => {
-    await ztunnel.close();
-    ztunnel = await LabZtunnel.start(lab.pod.netns, { legPort: ({ port }) => port });
-    const marked = { family: 6, bind: { address: "::", port: 8081 }, mark: 0x77 } as const;
-    servers.push(await EchoServer.start(lab.pod.netns, "marked", marked));
-    await capture();
-    const calls: Call[] = [];
-    for (let i = 0; i < 8; i++) calls.push(await Call.open(lab.client.netns, family, podIp(), 8081));
-    for (const call of calls) expect((await call.greeting()).name).toBe("marked");
-    for (const call of calls) expect(await call.echo("alive")).toBe("alive");
-    for (const call of calls) call.close();
-  });
-
-  test("connections that wait in the queue of a ztunnel that ends are taken by its successor", async () => {
-    await capture();
-    await ztunnel.close();
-    const options = { family: 6, bind: { address: "::", port: 15001 }, mark: ZTUNNEL_MARK, reusePort: true } as const;
-    const old = native().tcpListen(lab.pod.netns.fd, { ...options, transparent: true });
-    const waiting = await Promise.all(
-      Array.from({ length: 8 }, () => Call.open(lab.pod.netns, family, ipOf(lab.client, family), SERVICE)),
+    test.each(["plain", "options", "fragments"])(
+      "an inbound SYN of shape %s is for ztunnel, not the app",
+      async (shape) => {
+        await capture();
+        // Nobody in the client's netns knows the connection: its resets would end it before we look.
+        await inNetns(
+          lab.client.netns,
+          "sh",
+          "-c",
+          "nft add table inet q; nft add chain inet q o '{ type filter hook output priority 0; }'; nft add rule inet q o 'tcp flags rst drop'",
+        );
+        const argv = [shape, ipOf(lab.client, family), "42000", podIp(), String(APP)];
+        await inNetns(lab.client.netns, join(folder, "lab-syn"), ...argv);
+        const ports = () =>
+          native()
+            .sockets(lab.pod.netns.fd, { protocol: "tcp", states: [SYN_RECV] })
+            .map(({ srcPort, dstPort }) => `${dstPort} -> ${srcPort}`);
+        await expect.poll(ports).toEqual(["42000 -> 15006"]);
+      },
     );
-    ztunnel = await LabZtunnel.start(lab.pod.netns);
-    native().close(old);
-    for (const call of waiting) expect((await call.greeting()).name).toBe("remote");
-    for (const call of waiting) call.close();
+
+    test.runIf(engine.reachesMarkedListeners)(
+      "a listener with an SO_MARK of its own is reached, at once or after one lost SYN",
+      async () => {
+        const marked = { family: 6, bind: { address: "::", port: 8081 }, mark: 0x77 } as const;
+        servers.push(await EchoServer.start(lab.pod.netns, "marked", marked));
+        await capture();
+        const calls: Call[] = [];
+        for (let i = 0; i < 8; i++) calls.push(await Call.open(lab.client.netns, family, podIp(), 8081));
+        for (const call of calls) {
+          const { name, remote } = await call.greeting();
+          expect({ name, from: remote.address }).toEqual({ name: "marked", from: ipOf(lab.client, family) });
+        }
+        // A change of settings keeps what was learnt, and so the connections.
+        await capture({ dnsCapture: false });
+        for (const call of calls) expect(await call.echo("kept")).toBe("kept");
+        const late = performance.now();
+        expect(await outcome(Call.open(lab.client.netns, family, podIp(), 8081))).toBe("marked");
+        expect(performance.now() - late, "learnt once, never again").toBeLessThan(900);
+        expect(await outcome(Call.open(lab.client.netns, family, podIp(), 8081))).toBe("marked");
+        for (const call of calls) call.close();
+      },
+    );
+
+    test.runIf(engine.reachesMarkedListeners)(
+      "a listener with a mark of its own and the client's very port",
+      async () => {
+        await ztunnel.close();
+        ztunnel = await LabZtunnel.start(lab.pod.netns, { legPort: ({ port }) => port });
+        const marked = { family: 6, bind: { address: "::", port: 8081 }, mark: 0x77 } as const;
+        servers.push(await EchoServer.start(lab.pod.netns, "marked", marked));
+        await capture();
+        const calls: Call[] = [];
+        for (let i = 0; i < 8; i++) calls.push(await Call.open(lab.client.netns, family, podIp(), 8081));
+        for (const call of calls) expect((await call.greeting()).name).toBe("marked");
+        for (const call of calls) expect(await call.echo("alive")).toBe("alive");
+        for (const call of calls) call.close();
+      },
+    );
+
+    test("connections that wait in the queue of a ztunnel that ends are taken by its successor", async () => {
+      await capture();
+      await ztunnel.close();
+      const options = { family: 6, bind: { address: "::", port: 15001 }, mark: ZTUNNEL_MARK, reusePort: true } as const;
+      const old = native().tcpListen(lab.pod.netns.fd, { ...options, transparent: true });
+      const waiting = await Promise.all(
+        Array.from({ length: 8 }, () => Call.open(lab.pod.netns, family, ipOf(lab.client, family), SERVICE)),
+      );
+      ztunnel = await LabZtunnel.start(lab.pod.netns);
+      native().close(old);
+      for (const call of waiting) expect((await call.greeting()).name).toBe("remote");
+      for (const call of waiting) call.close();
+    });
   });
 });
 

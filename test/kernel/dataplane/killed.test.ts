@@ -6,6 +6,7 @@ import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import type { NativeBinding } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
 import { specOf, startDataplane, stateOf } from "../../support/lab-dataplane.ts";
+import { ENGINES } from "../../support/lab-engines.ts";
 import { NetnsLab } from "../../support/netns-lab.ts";
 
 /** Writes until the kill: from then on every write fails, so nothing is undone either. */
@@ -33,65 +34,67 @@ let successor: NodeDataplane;
 let lab: NetnsLab;
 let before: string;
 
-beforeAll(async () => {
-  agent = await startDataplane(dying);
-  successor = await startDataplane();
-});
-afterAll(() => {
-  agent.close();
-  successor.close();
-});
-beforeEach(async () => {
-  lab = NetnsLab.create();
-  before = await stateOf(lab.pod.netns);
-});
-afterEach(() => {
-  left = Number.POSITIVE_INFINITY;
-  lab.close();
-});
+describe.each(ENGINES)("$name", (engine) => {
+  beforeAll(async () => {
+    agent = await startDataplane(dying, engine);
+    successor = await startDataplane(native(), engine);
+  });
+  afterAll(() => {
+    agent.close();
+    successor.close();
+  });
+  beforeEach(async () => {
+    lab = NetnsLab.create();
+    before = await stateOf(lab.pod.netns);
+  });
+  afterEach(() => {
+    left = Number.POSITIVE_INFINITY;
+    lab.close();
+  });
 
-/** Rule and route of two families, four sysctls. */
-const WRITES = 8;
-const kills = Array.from({ length: WRITES }, (_, writes) => writes);
+  /** Rule and route of two families, four sysctls. */
+  const WRITES = 8;
+  const kills = Array.from({ length: WRITES }, (_, writes) => writes);
 
-describe.each(kills)("killed after %i writes", (writes) => {
-  test("of prepare, then released", async () => {
-    left = writes;
-    await agent.prepare(lab.pod.netns, specOf(lab)).catch(() => undefined);
+  describe.each(kills)("killed after %i writes", (writes) => {
+    test("of prepare, then released", async () => {
+      left = writes;
+      await agent.prepare(lab.pod.netns, specOf(lab)).catch(() => undefined);
+      expect(left).toBe(0);
+      expect(successor.present(lab.pod.netns)).toBe(writes > 0);
+      await successor.release(lab.pod.netns);
+      expect(await stateOf(lab.pod.netns)).toBe(before);
+    });
+
+    test("of prepare, then captured by the successor, which is restarted, and released", async () => {
+      left = writes;
+      await agent.prepare(lab.pod.netns, specOf(lab)).catch(() => undefined);
+      await successor.capture(lab.pod.netns, specOf(lab));
+      const next = await startDataplane(native(), engine);
+      await next.release(lab.pod.netns);
+      next.close();
+      expect(await stateOf(lab.pod.netns)).toBe(before);
+    });
+
+    test("of release, then released", async () => {
+      await agent.capture(lab.pod.netns, specOf(lab));
+      left = writes;
+      await agent.release(lab.pod.netns).catch(() => undefined);
+      expect(left).toBe(0);
+      expect(successor.present(lab.pod.netns)).toBe(true);
+      await successor.release(lab.pod.netns);
+      expect(await stateOf(lab.pod.netns)).toBe(before);
+      expect(successor.present(lab.pod.netns)).toBe(false);
+    });
+  });
+
+  test("there are no more writes than these", async () => {
+    left = WRITES;
+    await agent.prepare(lab.pod.netns, specOf(lab));
     expect(left).toBe(0);
-    expect(successor.present(lab.pod.netns)).toBe(writes > 0);
-    await successor.release(lab.pod.netns);
-    expect(await stateOf(lab.pod.netns)).toBe(before);
-  });
-
-  test("of prepare, then captured by the successor, which is restarted, and released", async () => {
-    left = writes;
-    await agent.prepare(lab.pod.netns, specOf(lab)).catch(() => undefined);
-    await successor.capture(lab.pod.netns, specOf(lab));
-    const next = await startDataplane();
-    await next.release(lab.pod.netns);
-    next.close();
-    expect(await stateOf(lab.pod.netns)).toBe(before);
-  });
-
-  test("of release, then released", async () => {
-    await agent.capture(lab.pod.netns, specOf(lab));
-    left = writes;
-    await agent.release(lab.pod.netns).catch(() => undefined);
+    left = WRITES;
+    await agent.release(lab.pod.netns);
     expect(left).toBe(0);
-    expect(successor.present(lab.pod.netns)).toBe(true);
-    await successor.release(lab.pod.netns);
     expect(await stateOf(lab.pod.netns)).toBe(before);
-    expect(successor.present(lab.pod.netns)).toBe(false);
   });
-});
-
-test("there are no more writes than these", async () => {
-  left = WRITES;
-  await agent.prepare(lab.pod.netns, specOf(lab));
-  expect(left).toBe(0);
-  left = WRITES;
-  await agent.release(lab.pod.netns);
-  expect(left).toBe(0);
-  expect(await stateOf(lab.pod.netns)).toBe(before);
 });
