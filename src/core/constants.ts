@@ -69,7 +69,8 @@ export const SHADOW_RANGE = { 4: "255.0.0.0/9", 6: "fd16:9254:7127:1::/64" } as 
 export const SPREAD_RANGE = { 4: "255.128.0.0/16", 6: "fd16:9254:7127:2::/112" } as const;
 
 /**
- * Mark of our own verification connections inside a pod. It matches LOCAL_MARK/MARK_MASK, so the policy
- * rule leads it to lo whatever the pod's routes are, and only the full value meets what is verified.
+ * Marks of our own verification connections inside a pod. They match LOCAL_MARK/MARK_MASK, so the policy
+ * rule leads them to lo whatever the pod's routes are, and only the full value meets what is verified. One
+ * for each kind of engine: while one takes over from another, both are in the netns.
  */
-export const VERIFY_MARK = 0xac111;
+export const VERIFY_MARK = { netfilter: 0xac111, ebpf: 0xad111 } as const;

@@ -32,7 +32,10 @@ const MAX_CIDRS = 256;
 /** Linux dev_valid_name() allows more; these characters are safe in every rule syntax. */
 const INTERFACE_NAME = /^[A-Za-z0-9_.-]{1,15}$/;
 
-type OverrideConfig = Pick<Config, "dnsCapture" | "excludeOutboundCidrs" | "podExcludeOutboundCidrs" | "podEngineAnnotation">;
+type OverrideConfig = Pick<
+  Config,
+  "dnsCapture" | "excludeOutboundCidrs" | "podExcludeOutboundCidrs" | "podEngineAnnotation"
+>;
 
 /**
  * Capture settings of one pod: the node's, overridden by the pod's annotations. A boolean that Go
@@ -70,11 +73,7 @@ export function captureOverrides(pod: Pick<Pod, "annotations">, config: Override
 const ENGINES: readonly EngineName[] = ["ebpf", "nftables", "iptables"];
 
 /** A value that is no engine counts as absent, with a warning: it is a wish, and capture comes first. */
-function engineOf(
-  pod: Pick<Pod, "annotations">,
-  config: OverrideConfig,
-  warnings: string[],
-): EngineName | undefined {
+function engineOf(pod: Pick<Pod, "annotations">, config: OverrideConfig, warnings: string[]): EngineName | undefined {
   const text = annotationOf(pod, ENGINE_ANNOTATION);
   if (text === undefined) return undefined;
   if (!config.podEngineAnnotation) {

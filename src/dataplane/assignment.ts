@@ -54,15 +54,13 @@ export class Assignment {
     throw notCapturable(spec, fallbacks);
   }
 
-  /** Notes that an engine could not capture a pod: the next one is taken from now on. */
-  failed(netns: NetnsHandle, engine: Engine, reason: string): void {
-    const failed = this.#failed.get(netns) ?? new Map<EngineName, string>();
-    failed.set(engine.name, reason);
-    this.#failed.set(netns, failed);
-  }
-
-  /** Says once per pod why it has another engine than the node's. */
-  tell(netns: NetnsHandle, spec: CaptureSpec, engine: Engine, fallbacks: readonly Fallback[]): void {
+  /**
+   * A pod got this engine though others were better. What failed is not tried again: only where another
+   * engine did better was it the engine's fault. Said once per pod.
+   */
+  assign(netns: NetnsHandle, spec: CaptureSpec, engine: Engine, fallbacks: readonly Fallback[]): void {
+    const failed = fallbacks.filter(({ kind }) => kind === "failed");
+    this.#failed.set(netns, new Map(failed.map(({ engine: name, reason }) => [name, reason])));
     const told = JSON.stringify([engine.name, fallbacks]);
     if (this.#told.get(netns) === told) return;
     this.#told.set(netns, told);

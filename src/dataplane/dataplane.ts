@@ -114,13 +114,10 @@ export class NodeDataplane implements Dataplane {
     for (const engine of engines) {
       try {
         await this.#captureWith(engine, netns, spec, before.mode === "absent" && !keep, keep);
-        this.#assigned.tell(netns, spec, engine, tried);
+        this.#assigned.assign(netns, spec, engine, tried);
         return engine.name;
       } catch (error) {
         failure = error;
-        // The last resort is tried again and again; what failed before it is left alone.
-        if (engine === engines.at(-1)) break;
-        this.#assigned.failed(netns, engine, messageOf(error));
         tried.push({ engine: engine.name, kind: "failed", reason: messageOf(error) });
       }
     }

@@ -60,7 +60,8 @@ export class LabCgroups implements Cgroups {
   }
   ancestors({ path }: Cgroup): Cgroup[] {
     const above: Cgroup[] = [];
-    for (let at = join(path, ".."); at.startsWith(LabCgroups.root.path); at = join(at, "..")) above.unshift(cgroupAt(at));
+    for (let at = join(path, ".."); at.startsWith(LabCgroups.root.path); at = join(at, ".."))
+      above.unshift(cgroupAt(at));
     return above;
   }
 }

@@ -18,6 +18,10 @@ export interface LabEngine {
   readonly losses: readonly string[];
   /** An application's listener with an SO_MARK of its own is reached where sysctls can be set. */
   readonly reachesMarkedListeners: boolean;
+  /** Inbound SYNs in fragments are put together before they are looked at. */
+  readonly takesFragmentedSyns: boolean;
+  /** Nothing of it works where a pod's sysctls can't be set. */
+  readonly needsSysctls: boolean;
 }
 
 const MARKED_LISTENERS = "whose listener has an SO_MARK of its own is not reachable";
@@ -29,6 +33,8 @@ export const EBPF: LabEngine = {
   make: (binding, logger) => [labEbpf(binding), new NftablesEngine(binding, logger)],
   losses: [],
   reachesMarkedListeners: true,
+  takesFragmentedSyns: false,
+  needsSysctls: true,
 };
 
 export const NFTABLES: LabEngine = {
@@ -37,6 +43,8 @@ export const NFTABLES: LabEngine = {
   make: (binding, logger) => [new NftablesEngine(binding, logger)],
   losses: [],
   reachesMarkedListeners: true,
+  takesFragmentedSyns: true,
+  needsSysctls: false,
 };
 
 export const IPTABLES_NFT: LabEngine = {
@@ -45,6 +53,8 @@ export const IPTABLES_NFT: LabEngine = {
   make: (binding, logger) => [new IptablesEngine(binding, logger, { variant: "nft" })],
   losses: [MARKED_LISTENERS],
   reachesMarkedListeners: false,
+  takesFragmentedSyns: true,
+  needsSysctls: false,
 };
 
 export const IPTABLES_LEGACY: LabEngine = {
@@ -53,6 +63,8 @@ export const IPTABLES_LEGACY: LabEngine = {
   make: (binding, logger) => [new IptablesEngine(binding, logger, { variant: "legacy" })],
   losses: [MARKED_LISTENERS, "legacy iptables rules change"],
   reachesMarkedListeners: false,
+  takesFragmentedSyns: true,
+  needsSysctls: false,
 };
 
 export const ENGINES: readonly LabEngine[] = [EBPF, NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY];

@@ -89,7 +89,8 @@ export class EbpfEngine implements Engine {
     const link = podInterface(this.options.binding, netns.fd);
     const wanted = this.#planned(netns, spec, mode, found.sysctls);
     const differences: string[] = [];
-    if (found.plan !== wanted.plan) differences.push("the pod was captured with other settings, or by another version");
+    if (found.plan !== wanted.plan)
+      differences.push("the pod's entry was made for other settings of the pod, or by another version");
     else differences.push(...node.bpf.podDifferences(cookie, wanted).map((name) => `the pod's ${name} was changed`));
     if (link === undefined) differences.push("the pod has no single interface any more");
     else differences.push(...node.attachments.differences(netns.fd, inodeOf(netns), cookie, wanted, link));

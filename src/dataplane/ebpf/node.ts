@@ -27,7 +27,7 @@ export const KNOBS: BpfKnobs = {
   ztunnelMark: ZTUNNEL_MARK,
   localMark: LOCAL_MARK,
   markMask: MARK_MASK,
-  verifyMark: VERIFY_MARK,
+  verifyMark: VERIFY_MARK.ebpf,
   outboundPort: ZTUNNEL_PORT.outbound,
   inboundPort: ZTUNNEL_PORT.inboundPlaintext,
   hbonePort: ZTUNNEL_PORT.inboundHbone,

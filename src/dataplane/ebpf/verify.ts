@@ -24,7 +24,7 @@ export async function verifyCapture(
     try {
       const { port } = binding.localEndpoint(listener);
       const connect = (address: string) =>
-        binding.tcpConnect(netns, { family, address, port, mark: VERIFY_MARK, timeout: TIMEOUT_MS });
+        binding.tcpConnect(netns, { family, address, port, mark: VERIFY_MARK.ebpf, timeout: TIMEOUT_MS });
       try {
         binding.close(await connect(NOBODY[family]));
       } catch (error) {

@@ -28,7 +28,7 @@ const CHAIN = {
 
 const marked = (mark: number) => `-m mark --mark ${hex(mark)}/${hex(MARK_MASK)}`;
 const FROM_ZTUNNEL = marked(ZTUNNEL_MARK);
-const OURS_BUT_VERIFY = `-p tcp ${marked(LOCAL_MARK)} -m mark ! --mark ${hex(VERIFY_MARK)}`;
+const OURS_BUT_VERIFY = `-p tcp ${marked(LOCAL_MARK)} -m mark ! --mark ${hex(VERIFY_MARK.netfilter)}`;
 const SYN = "-p tcp -m tcp --tcp-flags SYN,ACK SYN";
 const NOT_A_SYN = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN";
 /** ztunnel's leg to the application that wears the client's address. */
@@ -162,7 +162,7 @@ function refusal(mode: PlanMode): Chain[] {
 
 /** Our own connection from inside the netns to itself (netfilter/verify.ts). */
 function verification(): Rule {
-  return { name: "verify", text: `-p tcp -m mark --mark ${hex(VERIFY_MARK)} -j REDIRECT` };
+  return { name: "verify", text: `-p tcp -m mark --mark ${hex(VERIFY_MARK.netfilter)} -j REDIRECT` };
 }
 
 function inbound(spec: CaptureSpec, family: AddressFamily): Rule[] {

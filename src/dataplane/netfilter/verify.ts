@@ -32,7 +32,7 @@ export async function verifyCapture(
         bind: { address: LOOPBACK[family], port: 0 },
         address: NOBODY[family],
         port,
-        mark: VERIFY_MARK,
+        mark: VERIFY_MARK.netfilter,
         timeout: TIMEOUT_MS,
       });
       binding.close(connection);

@@ -123,7 +123,7 @@ function untrackedLeg(learns: boolean): Chain[] {
         { name: "spoofed", text: `iif "lo" ${SPOOFED_LEG} jump spoofed-arrives` },
         {
           name: "reply",
-          text: `iif "lo" meta l4proto tcp ${masked(LOCAL_MARK)} meta mark != ${hex(VERIFY_MARK)} notrack`,
+          text: `iif "lo" meta l4proto tcp ${masked(LOCAL_MARK)} meta mark != ${hex(VERIFY_MARK.netfilter)} notrack`,
         },
       ],
     },
@@ -138,7 +138,7 @@ function untrackedLeg(learns: boolean): Chain[] {
       rules: [
         {
           name: "reply",
-          text: `meta l4proto tcp ${masked(LOCAL_MARK)} meta mark != ${hex(VERIFY_MARK)} notrack accept`,
+          text: `meta l4proto tcp ${masked(LOCAL_MARK)} meta mark != ${hex(VERIFY_MARK.netfilter)} notrack accept`,
         },
         ...markedListener,
         { name: "spoofed", text: `oif "lo" ${SPOOFED_LEG} notrack accept` },
@@ -201,7 +201,7 @@ function refuseDirectCalls(): Rule {
 
 /** Our own connection from inside the netns to itself (verify.ts): proves hook, conntrack, rule and route. */
 function verification(): Rule {
-  return { name: "verify", text: `meta l4proto tcp meta mark ${hex(VERIFY_MARK)} redirect` };
+  return { name: "verify", text: `meta l4proto tcp meta mark ${hex(VERIFY_MARK.netfilter)} redirect` };
 }
 
 /** Only SYNs: conntrack takes a connection older than the table for new in mid-stream. */

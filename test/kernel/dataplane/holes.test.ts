@@ -3,10 +3,12 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { ZTUNNEL_MARK } from "../../../src/core/constants.ts";
 import type { CaptureSpec } from "../../../src/core/ports.ts";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
+import { isBehindEbpf } from "../../../src/dataplane/proxied.ts";
 import { native } from "../../../src/native/load.ts";
 import { run } from "../../../src/sys/exec.ts";
 import { specOf, startDataplane } from "../../support/lab-dataplane.ts";
@@ -133,11 +135,17 @@ describe.each(ENGINES)("$name", (engine) => {
         );
         const argv = [shape, ipOf(lab.client, family), "42000", podIp(), String(APP)];
         await inNetns(lab.client.netns, join(folder, "lab-syn"), ...argv);
-        const ports = () =>
+        const answering = () =>
           native()
             .sockets(lab.pod.netns.fd, { protocol: "tcp", states: [SYN_RECV] })
-            .map(({ srcPort, dstPort }) => `${dstPort} -> ${srcPort}`);
-        await expect.poll(ports).toEqual(["42000 -> 15006"]);
+            .map((socket) => `${socket.dstPort} -> ${isBehindEbpf(socket) ? 15006 : socket.srcPort}`);
+        if (shape === "fragments" && !engine.takesFragmentedSyns) {
+          // What they say once they are put together is not to be seen before: nobody gets them.
+          await sleep(300);
+          expect(answering()).toEqual([]);
+        } else {
+          await expect.poll(answering).toEqual(["42000 -> 15006"]);
+        }
       },
     );
 

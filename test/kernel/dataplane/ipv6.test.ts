@@ -23,6 +23,7 @@ describe.each(ENGINES)("$name", (engine) => {
   const onlyV6 = (ipv6: boolean) => specOf(lab, { ips: [lab.pod.ipv6], ipv6 });
 
   test("a pod with IPv6 addresses only is captured where IPv6 is", async () => {
+    native().addressDelete(lab.pod.netns.fd, "eth0", lab.pod.ipv4, 16);
     expect(await dataplane.capture(lab.pod.netns, onlyV6(true))).toBe(engine.engine);
   });
 
@@ -56,7 +57,7 @@ describe.each(ENGINES)("$name", (engine) => {
     await dataplane.capture(lab.pod.netns, dual);
     const seen = dataplane.observe(lab.pod.netns, onlyV6(false));
     expect(seen.mode).toBe("differs");
-    expect(seen.differences).toEqual([expect.stringContaining("AMBIENT_IPV6 is false on this node")]);
+    expect(seen.differences).toContainEqual(expect.stringContaining("AMBIENT_IPV6 is false on this node"));
   });
 
   const routing6 = async () =>
