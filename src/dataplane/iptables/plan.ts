@@ -83,7 +83,7 @@ function untrackedLeg(): Chain[] {
       name: CHAIN.prerouting,
       from: "PREROUTING",
       rules: [
-        { name: "spoofed", text: `-i lo ${SPOOFED_LEG} -j ${CHAIN.spoofed}` },
+        { name: "spoofed", text: `-i lo -m conntrack --ctstate UNTRACKED ${SPOOFED_LEG} -j ${CHAIN.spoofed}` },
         { name: "reply", text: `-i lo ${OURS_BUT_VERIFY} -j CT --notrack` },
       ],
     },

@@ -120,7 +120,9 @@ function untrackedLeg(learns: boolean): Chain[] {
       name: "raw-prerouting",
       hook: { type: "filter", hook: "prerouting", priority: PRIORITY.raw },
       rules: [
-        { name: "spoofed", text: `iif "lo" ${SPOOFED_LEG} jump spoofed-arrives` },
+        // Untracked, as raw-output left it: ztunnel's answers to redirected connections come by here with a
+        // source that is not local either, and their mark, given back by a TIME_WAIT socket, would lose its ACK.
+        { name: "spoofed", text: `iif "lo" ct state untracked ${SPOOFED_LEG} jump spoofed-arrives` },
         {
           name: "reply",
           text: `iif "lo" meta l4proto tcp ${masked(LOCAL_MARK)} meta mark != ${hex(VERIFY_MARK.netfilter)} notrack`,

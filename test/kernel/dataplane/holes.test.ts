@@ -21,6 +21,8 @@ const APP = 8080;
 const SERVICE = 80;
 /** TCP_SYN_RECV, as sock_diag reports a request that waits for its third packet. */
 const SYN_RECV = 3;
+/** ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK. */
+const UNFINISHED = [1, 4, 5, 8, 9];
 
 let dataplane: NodeDataplane;
 let lab: NetnsLab;
@@ -112,6 +114,21 @@ describe.each(ENGINES)("$name", (engine) => {
       );
       expect(ztunnel.accepted).toHaveLength(2 * half);
       expect(ztunnel.failures).toEqual([]);
+    });
+
+    test("a caller that closes first, and acknowledges the end from TIME_WAIT, leaves nothing behind in ztunnel", async () => {
+      await capture();
+      for (let i = 0; i < 200; i++) {
+        const call = await Call.open(lab.pod.netns, family, ipOf(lab.client, family), SERVICE);
+        await call.greeting();
+        call.close();
+      }
+      // Such a leftover would meet a later caller with the same port, who then waits in vain.
+      const open = () =>
+        native()
+          .sockets(lab.pod.netns.fd, { protocol: "tcp", states: UNFINISHED })
+          .filter(({ srcPort }) => srcPort === 15001);
+      await expect.poll(open).toEqual([]);
     });
 
     test("connect to the unspecified address means loopback and is direct", async () => {
