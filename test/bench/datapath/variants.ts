@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is compared: ways in which a caller's connection comes to the proxy.
+import { readFileSync } from "node:fs";
+import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
+import { messageOf } from "../../../src/core/errors.ts";
+import type { EngineName } from "../../../src/core/ports.ts";
+import { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
+import { addRouting } from "../../../src/dataplane/routes.ts";
+import { native } from "../../../src/native/load.ts";
+import { run } from "../../../src/sys/exec.ts";
+import { noMetrics, quiet, specOf } from "../../support/lab-dataplane.ts";
+import type { Ground } from "./ground.ts";
+
+export const VARIANT_NAMES = ["none", "ebpf", "nftables", "iptables", "upstream"] as const;
+export type VariantName = (typeof VARIANT_NAMES)[number];
+
+export const TITLES: Readonly<Record<VariantName, string>> = {
+  none: "no redirection",
+  ebpf: "ebpf",
+  nftables: "nftables",
+  iptables: "iptables",
+  upstream: "upstream's iptables rules",
+};
+
+export interface Variant {
+  readonly name: VariantName;
+  /** False: the caller goes to the proxy's listener by itself, and the proxy is told where to go on. */
+  readonly redirects: boolean;
+  /** Called before the proxy listens, with its pid. */
+  meet(pid: number): Promise<void>;
+  /** Called while the proxy listens. */
+  capture(ground: Ground): Promise<void>;
+  release(ground: Ground): Promise<void>;
+  close(): void;
+}
+
+export interface Absent {
+  readonly name: VariantName;
+  readonly reason: string;
+}
+
+export type IptablesVariant = "nft" | "legacy";
+
+/** The wanted variants, in order; those that this machine or version does not have, with the reason. */
+export async function makeVariants(
+  wanted: readonly VariantName[],
+  iptables: IptablesVariant,
+): Promise<{ readonly variants: readonly Variant[]; readonly absent: readonly Absent[] }> {
+  const variants: Variant[] = [];
+  const absent: Absent[] = [];
+  for (const name of wanted) {
+    try {
+      if (name === "none") variants.push(new WithoutRedirection());
+      else if (name === "upstream") variants.push(new UpstreamRules(iptables));
+      else variants.push(await EngineVariant.start(name));
+    } catch (error) {
+      absent.push({ name, reason: messageOf(error) });
+    }
+  }
+  return { variants, absent };
+}
+
+class WithoutRedirection implements Variant {
+  readonly name = "none";
+  readonly redirects = false;
+
+  async meet(): Promise<void> {}
+
+  async capture(ground: Ground): Promise<void> {
+    await ground.routeWithoutRedirection();
+  }
+
+  async release(): Promise<void> {}
+
+  close(): void {}
+}
+
+/** The rule set of upstream.rules and upstream's routes, by the binaries that upstream would choose. */
+class UpstreamRules implements Variant {
+  readonly name = "upstream";
+  readonly redirects = true;
+  readonly #rules = readFileSync(new URL("../upstream.rules", import.meta.url), "utf8");
+
+  constructor(private readonly iptables: IptablesVariant) {}
+
+  async meet(): Promise<void> {}
+
+  async capture({ pod }: Ground): Promise<void> {
+    await this.#restore(pod.fd, `iptables-${this.iptables}-restore`, "127.0.0.1/32", PROBE_SNAT_IPV4);
+    await this.#restore(pod.fd, `ip6tables-${this.iptables}-restore`, "::1/128", PROBE_SNAT_IPV6);
+    addRouting(native(), pod.fd, [4, 6]);
+  }
+
+  async release(): Promise<void> {}
+
+  close(): void {}
+
+  async #restore(netns: number, program: string, loopback: string, probe: string): Promise<void> {
+    const stdin = this.#rules.replaceAll("@LOOPBACK@", loopback).replaceAll("@PROBE@", probe);
+    await run([program, "--noflush"], { netns, stdin, timeoutMs: 20_000 });
+  }
+}
+
+/** An engine of ours, through the node's dataplane as the agent uses it. */
+class EngineVariant implements Variant {
+  readonly redirects = true;
+
+  private constructor(
+    readonly name: EngineName,
+    private readonly dataplane: NodeDataplane,
+  ) {}
+
+  /** @throws AgentError NO_ENGINE */
+  static async start(name: EngineName): Promise<EngineVariant> {
+    return new EngineVariant(name, await startEngine(name));
+  }
+
+  async meet(pid: number): Promise<void> {
+    await introduceProxy(this.dataplane, pid);
+  }
+
+  async capture(ground: Ground): Promise<void> {
+    const spec = specOf(ground.lab);
+    await this.dataplane.prepare(ground.pod, spec);
+    await this.dataplane.capture(ground.pod, spec);
+  }
+
+  async release(ground: Ground): Promise<void> {
+    await this.dataplane.release(ground.pod);
+  }
+
+  close(): void {
+    this.dataplane.close();
+  }
+}
+
+/** The node's dataplane with this engine and no other. @throws AgentError NO_ENGINE */
+export async function startEngine(name: EngineName): Promise<NodeDataplane> {
+  const options = { binding: native(), logger: quiet, metrics: noMetrics, config: { engine: name } };
+  const dataplane = new NodeDataplane(options);
+  try {
+    await dataplane.start();
+  } catch (error) {
+    dataplane.close();
+    throw error;
+  }
+  return dataplane;
+}
+
+/** A dataplane with an engine that must know ztunnel's process. */
+interface MeetsZtunnel {
+  meetZtunnel(peer: { readonly pid: number }): void | Promise<void>;
+}
+
+function meetsZtunnel(dataplane: object): dataplane is MeetsZtunnel {
+  return "meetZtunnel" in dataplane && typeof dataplane.meetZtunnel === "function";
+}
+
+/** Tells an engine that knows ztunnel by its process that the proxy is it. */
+async function introduceProxy(dataplane: NodeDataplane, pid: number): Promise<void> {
+  if (meetsZtunnel(dataplane)) await dataplane.meetZtunnel({ pid });
+}
