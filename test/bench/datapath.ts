@@ -9,17 +9,19 @@ import { messageOf } from "../../src/core/errors.ts";
 import { DIRECTIONS, type Direction } from "./datapath/ground.ts";
 import { MODES, type Mode, Trial } from "./datapath/measure.ts";
 import { plot } from "./datapath/plot.ts";
-import { Programs } from "./datapath/programs.ts";
+import { busySecondsOf, Programs } from "./datapath/programs.ts";
 import { asMarkdown, asText, type Result, replaceSection } from "./datapath/report.ts";
 import { goals, type Round, summarize } from "./datapath/summary.ts";
 import { makeVariants, VARIANT_NAMES, type VariantName } from "./datapath/variants.ts";
+import { costOf, totalOf } from "./process-cost.ts";
 
 const SECONDS = "1.6";
 const WARM_UP_SECONDS = 0.2;
-/** Turns of each variant in one measurement. */
-const SLICES = 4;
+/** Turns of each variant in one round. */
+const TURNS = 8;
 /** The kernel takes a closed pod apart in the background: not during the next measurement. */
 const SETTLE_MS = 250;
+const EVERY_CPU = new Set(["cpu"]);
 const USAGE = `usage: npm run bench -- datapath [--engines ${VARIANT_NAMES.join(",")}] [--rounds N] [--ipv6]
   [--seconds PER_MEASUREMENT] [--cpus one|split] [--iptables nft|legacy] [--json] [--plot FILE.svg] [--markdown FILE.md]`;
 
@@ -57,6 +59,11 @@ const { variants, absent } = await makeVariants(wanted, options.iptables);
 const repeated: string[] = [];
 const tell = (line: string) => console.error(line);
 
+/** CPU time of this process and of every program that it has started and that has ended. */
+function childSeconds(): number {
+  return totalOf(costOf(process.pid));
+}
+
 /** Another order each time, so that nobody always follows the same neighbour. */
 function inOrder<T>(items: readonly T[], turn: number): T[] {
   const first = turn % Math.max(1, items.length);
@@ -64,7 +71,7 @@ function inOrder<T>(items: readonly T[], turn: number): T[] {
   return turn % 2 === 0 ? turned : turned.reverse();
 }
 
-/** A slice that one lost connection spoils is measured once more, and told. */
+/** A turn that one lost connection spoils is measured once more, and told. */
 async function runTwice(trial: Trial, direction: Direction, mode: Mode, length: number): Promise<void> {
   try {
     await trial.run(mode, length);
@@ -84,12 +91,12 @@ async function measureRound(round: number, direction: Direction, length: number)
   try {
     for (const variant of variants) open.push(await Trial.open(programs, variant, direction, family));
     for (const mode of MODES) {
-      const slice = (mode === "latency" ? length / 2 : length) / SLICES;
-      for (let turn = 0; turn < SLICES; turn++) {
-        for (const trial of inOrder(open, round + turn)) await runTwice(trial, direction, mode, slice);
+      const turnLength = (mode === "latency" ? length / 2 : length) / TURNS;
+      for (let turn = 0; turn < TURNS; turn++) {
+        for (const trial of inOrder(open, round + turn)) await runTwice(trial, direction, mode, turnLength);
       }
     }
-    return { direction, samples: new Map(open.map((trial) => [trial.variant.name, trial.sample()])) };
+    return { direction, samples: new Map(open.map((trial) => [trial.variant.name, trial.samples()])) };
   } finally {
     for (const trial of open) await trial[Symbol.asyncDispose]();
   }
@@ -105,6 +112,10 @@ async function measureBoth(round: number, length: number): Promise<Round[]> {
 }
 
 const all: Round[] = [];
+const began = performance.now();
+const busyBefore = busySecondsOf(EVERY_CPU);
+const ownBefore = childSeconds();
+let otherWork = 0;
 try {
   tell(`engines: ${variants.map(({ name }) => name).join(", ")}; warming up`);
   await measureBoth(0, WARM_UP_SECONDS);
@@ -112,6 +123,8 @@ try {
     tell(`round ${round + 1} of ${rounds}`);
     all.push(...(await measureBoth(round, seconds)));
   }
+  const wall = ((performance.now() - began) / 1000) * cpus().length;
+  otherWork = Math.max(0, busySecondsOf(EVERY_CPU) - busyBefore - (childSeconds() - ownBefore)) / wall;
 } finally {
   for (const variant of variants) variant.close();
 }
@@ -122,7 +135,7 @@ const summaries = summarize(
 );
 const machine = `Linux ${release()}, ${cpus().length} CPUs (${cpus()[0]?.model.trim() ?? "unknown"})`;
 const result: Result = {
-  ...{ family, rounds, machine, iptables: options.iptables, cpus: options.cpus, absent, repeated },
+  ...{ family, rounds, machine, iptables: options.iptables, cpus: options.cpus, otherWork, absent, repeated },
   ...{ summaries, goals: goals(summaries) },
 };
 

@@ -16,7 +16,7 @@ enum { MAX_PARALLEL = 1024, REQUEST = 64, CHUNK = 131072, SAMPLES = 1 << 20 };
 // A connection that is older has lost a packet or hangs.
 static const double HANG_SECONDS = 5;
 // Not counted: caches, neighbour entries and the CPU's clock settle.
-static const double WARM_UP_SECONDS = 0.05;
+static const double WARM_UP_SECONDS = 0.03;
 
 struct slot {
     int fd;

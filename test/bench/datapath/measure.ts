@@ -9,7 +9,7 @@ export type Mode = "bulk" | "latency" | "connections";
 /** In this order, since new connections leave the most behind. */
 export const MODES: readonly Mode[] = ["bulk", "latency", "connections"];
 
-/** One round of one variant in one direction. */
+/** One turn of one variant in one direction. */
 export interface Sample {
   /** New connections per second. */
   readonly connections: number;
@@ -78,7 +78,7 @@ export class Trial implements AsyncDisposable {
   }
 
   /**
-   * Measures for so many seconds; `sample` is about all such runs together.
+   * Measures for so many seconds; the n-th run of each mode makes the n-th sample.
    * @throws Error when a connection failed, did not pass the proxy, or came to another destination than its own.
    */
   async run(mode: Mode, seconds: number): Promise<void> {
@@ -105,17 +105,17 @@ export class Trial implements AsyncDisposable {
     this.#outcomes[mode].push({ load, busySeconds, ownSeconds });
   }
 
-  sample(): Sample {
+  /** One sample per turn: the n-th run of each mode. */
+  samples(): Sample[] {
     const { bulk, latency, connections } = this.#outcomes;
-    const opened = sum(connections.map(({ load }) => load.opened));
-    return {
-      connections: mean(connections.map(({ load }) => load.perSecond)),
-      p50: mean(latency.map(({ load }) => load.p50)),
-      p99: mean(latency.map(({ load }) => load.p99)),
-      bulk: mean(bulk.map(({ load }) => load.gigabits)),
-      cpu: (sum(connections.map(({ busySeconds }) => busySeconds)) * 1e6) / opened,
-      ownCpu: (sum(connections.map(({ ownSeconds }) => ownSeconds)) * 1e6) / opened,
-    };
+    return connections.map(({ load, busySeconds, ownSeconds }, turn) => ({
+      connections: number(load.perSecond),
+      p50: number(latency[turn]?.load.p50),
+      p99: number(latency[turn]?.load.p99),
+      bulk: number(bulk[turn]?.load.gigabits),
+      cpu: (busySeconds * 1e6) / load.opened,
+      ownCpu: (ownSeconds * 1e6) / load.opened,
+    }));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -158,13 +158,8 @@ function assertHonest(
   throw new Error(wrong.map(([what, seen, wanted]) => `${what}: ${seen}, not ${wanted}`).join("; "));
 }
 
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
-}
-
 /** @throws Error when the client printed no such result. */
-function mean(values: readonly (number | undefined)[]): number {
-  const numbers = values.filter((value): value is number => value !== undefined && Number.isFinite(value));
-  if (numbers.length === 0 || numbers.length < values.length) throw new Error("the client printed no result");
-  return sum(numbers) / numbers.length;
+function number(value: number | undefined): number {
+  if (value === undefined || !Number.isFinite(value)) throw new Error("the client printed no result");
+  return value;
 }

@@ -88,7 +88,7 @@ function panel(
     );
   }
   parts.push(line(x(0), first - 3, x(0), last + 3, "line"));
-  parts.push(text(left + LABELS + BARS + 12, last + 16, meaning.unit, "small"));
+  parts.push(text(left + PANEL_WIDTH, last + 16, meaning.unit, "small", "end"));
   for (const [index, row] of rows.entries()) {
     const y = first + index * ROW;
     const middle = y + ROW / 2 - 1;

@@ -68,15 +68,7 @@ export class Programs implements Disposable {
 
   /** Time that the CPUs of the programs did not idle, since boot, in seconds; softirqs are in it. */
   busySeconds(): number {
-    const used = new Set(Object.values(this.cpus).map((cpu) => `cpu${cpu}`));
-    let ticks = 0;
-    for (const line of readFileSync("/proc/stat", "utf8").split("\n")) {
-      const [name = "", ...fields] = line.split(/\s+/);
-      // What a hypervisor stole was nobody's work here.
-      const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = fields.map(Number);
-      if (used.has(name)) ticks += user + nice + system + irq + softirq;
-    }
-    return ticks / TICKS_PER_SECOND;
+    return busySecondsOf(new Set(Object.values(this.cpus).map((cpu) => `cpu${cpu}`)));
   }
 
   [Symbol.dispose](): void {
@@ -86,6 +78,18 @@ export class Programs implements Disposable {
   #argv(name: Name, args: readonly string[]): string[] {
     return [this.#dir.file(name), "--cpu", String(this.cpus[name]), ...args];
   }
+}
+
+/** Time that these lines of /proc/stat ("cpu" for all CPUs, "cpu0", ...) did not idle, since boot, in seconds. */
+export function busySecondsOf(names: ReadonlySet<string>): number {
+  let ticks = 0;
+  for (const line of readFileSync("/proc/stat", "utf8").split("\n")) {
+    const [name = "", ...fields] = line.split(/\s+/);
+    // What a hypervisor stole was nobody's work here.
+    const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = fields.map(Number);
+    if (names.has(name)) ticks += user + nice + system + irq + softirq;
+  }
+  return ticks / TICKS_PER_SECOND;
 }
 
 /** One of our programs in a netns, asked by lines. It ends with its stdin, thus with us. */

@@ -13,6 +13,8 @@ export interface Result {
   readonly iptables: string;
   /** "one" for all programs, or "split". */
   readonly cpus: string;
+  /** Share of the machine's CPU time that went into something else meanwhile. */
+  readonly otherWork: number;
   readonly summaries: readonly Summary[];
   readonly goals: readonly Goal[];
   readonly absent: readonly Absent[];
@@ -49,9 +51,9 @@ function blocks({ summaries, family }: Result): Block[] {
   ).filter(({ rows }) => rows.length > 0);
 }
 
-function circumstances({ machine, rounds, cpus, iptables }: Result): string {
+function circumstances({ machine, rounds, cpus, iptables, otherWork }: Result): string {
   const where = cpus === "one" ? "all programs on one CPU" : "the proxy on a CPU of its own";
-  return `${machine}; ${rounds} rounds; ${where}; upstream's rules by iptables-${iptables}`;
+  return `${machine}; ${rounds} rounds; ${where}; upstream's rules by iptables-${iptables}; ${(otherWork * 100).toFixed(0)} % of the machine's CPU time went into other work`;
 }
 
 function goalLine(goal: Goal): string {

@@ -23,10 +23,10 @@ export const METRICS: readonly MetricMeaning[] = [
   { metric: "ownCpu", title: "CPU per connection, as charged", unit: "µs", digits: 1, better: "less" },
 ];
 
-/** All variants of one round in one direction: measured within seconds of each other. */
+/** All variants of one round in one direction, by turns: the n-th samples were measured side by side. */
 export interface Round {
   readonly direction: Direction;
-  readonly samples: ReadonlyMap<VariantName, Sample>;
+  readonly samples: ReadonlyMap<VariantName, readonly Sample[]>;
 }
 
 export interface Summary {
@@ -36,7 +36,7 @@ export interface Summary {
   readonly median: number;
   readonly min: number;
   readonly max: number;
-  /** Medians of the ratios within each round; undefined where the other was not measured. */
+  /** Medians of the ratios of all turns; undefined where the other was not measured. */
   readonly toNone: number | undefined;
   readonly toUpstream: number | undefined;
 }
@@ -77,11 +77,15 @@ export function summarize(rounds: readonly Round[], variants: readonly VariantNa
   );
 }
 
+/** One value per round: the mean of its turns. */
 function valuesOf(rounds: readonly Round[], variant: VariantName, metric: Metric): number[] {
-  return rounds.flatMap(({ samples }) => samples.get(variant)?.[metric] ?? []);
+  return rounds.flatMap(({ samples }) => {
+    const turns = samples.get(variant) ?? [];
+    return turns.length === 0 ? [] : [turns.reduce((sum, turn) => sum + turn[metric], 0) / turns.length];
+  });
 }
 
-/** The machine's speed changes from round to round; what was measured side by side is compared side by side. */
+/** The machine's speed changes from second to second; what was measured side by side is compared side by side. */
 function pairedRatio(
   rounds: readonly Round[],
   metric: Metric,
@@ -89,9 +93,11 @@ function pairedRatio(
   base: VariantName,
 ): number | undefined {
   const ratios = rounds.flatMap(({ samples }) => {
-    const own = samples.get(variant)?.[metric];
-    const other = samples.get(base)?.[metric];
-    return own === undefined || other === undefined ? [] : [own / other];
+    const others = samples.get(base) ?? [];
+    return (samples.get(variant) ?? []).flatMap((own, turn) => {
+      const other = others[turn];
+      return other === undefined ? [] : [own[metric] / other[metric]];
+    });
   });
   return ratios.length === 0 ? undefined : median(ratios);
 }
