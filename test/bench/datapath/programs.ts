@@ -62,7 +62,7 @@ export class Programs implements Disposable {
   /** Runs the client to its end. @throws ExecError */
   async load(netns: HeldNetns, seconds: number, args: readonly string[]): Promise<LoadCounts> {
     const argv = this.#argv("load", ["--seconds", String(seconds), ...args]);
-    const { stdout } = await run(argv, { netns: netns.fd, timeoutMs: (seconds + 20) * 1000 });
+    const { stdout } = await run(argv, { netns: netns.fd, timeoutMs: Math.ceil((seconds + 20) * 1000) });
     return JSON.parse(stdout);
   }
 
