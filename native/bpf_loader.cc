@@ -24,6 +24,8 @@ namespace {
 
 /** A verifier log can have hundreds of thousands of lines. */
 constexpr size_t kMaxLog = 4 << 20;
+/** __LIBBPF_ERRNO__START */
+constexpr int kLibbpfErrno = 4000;
 thread_local std::string* currentLog = nullptr;
 
 int collectLog(libbpf_print_level level, const char* format, va_list arguments) {
@@ -96,7 +98,8 @@ ObjectPointer openObject(const BpfObject& source, const ambient_knobs* knobs, co
     options.object_name = source.name.c_str();
     if (!mapsDir.empty()) options.pin_root_path = mapsDir.c_str();
     ObjectPointer object(bpf_object__open_mem(source.data, source.size, &options));
-    if (object == nullptr) fail(errno, "bpf", "open BPF object " + source.name);
+    // libbpf has numbers of its own, for files that are none of its kind.
+    if (object == nullptr) fail(errno < kLibbpfErrno ? errno : EINVAL, "bpf", "open BPF object " + source.name);
     bpf_map* map = nullptr;
     // Without a place to pin, every map is made anew.
     if (mapsDir.empty()) bpf_object__for_each_map(map, object.get()) bpf_map__set_pin_path(map, nullptr);

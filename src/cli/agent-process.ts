@@ -12,6 +12,8 @@ import { systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
 import { messageOf } from "../core/errors.ts";
 import { NodeDataplane } from "../dataplane/dataplane.ts";
+import { ebpfHost } from "../dataplane/ebpf/host.ts";
+import { allEngines } from "../dataplane/engines.ts";
 import { HostProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
 import { KubeCluster } from "../kube/cluster.ts";
 import { native } from "../native/load.ts";
@@ -64,7 +66,18 @@ export class AgentProcess {
       }),
       finder,
       ztunnel: new ZdsServer({ path: config.ztunnelSocket, binding, logger: log.scope("zds"), metrics }),
-      dataplane: new NodeDataplane({ binding, config, logger: log.scope("dataplane"), metrics }),
+      dataplane: new NodeDataplane({
+        binding,
+        config,
+        logger: log.scope("dataplane"),
+        metrics,
+        engines: allEngines({
+          binding,
+          logger: log.scope("dataplane"),
+          host: ebpfHost(config.procDir),
+          iptables: config.forceIptablesBinary,
+        }),
+      }),
       probes: new HostProbeExemption({ binding, config, host, logger: log.scope("probes"), metrics }),
       nameservers: nameserversFrom({
         cluster: nameserversOf("/etc/resolv.conf"),

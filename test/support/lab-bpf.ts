@@ -5,10 +5,11 @@ import { mkdirSync, mkdtempSync, openSync, rmdirSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ZtunnelPeer } from "../../src/core/ports.ts";
-import type { Cgroup, Cgroups } from "../../src/dataplane/ebpf/cgroups.ts";
+import type { Cgroups } from "../../src/dataplane/ebpf/cgroups.ts";
 import { EbpfEngine } from "../../src/dataplane/ebpf/engine.ts";
 import type { NativeBinding } from "../../src/native/binding.ts";
 import { native } from "../../src/native/load.ts";
+import type { Cgroup } from "../../src/sys/cgroup.ts";
 import { quiet } from "./lab-dataplane.ts";
 
 let mounted: string | undefined;
@@ -55,8 +56,8 @@ export class LabCgroups implements Cgroups {
   podOf(cgroup: Cgroup): Cgroup {
     return cgroup;
   }
-  ofPeer(_peer: ZtunnelPeer): Cgroup | undefined {
-    return this.ztunnelIn;
+  ofPeer(_peer: ZtunnelPeer): Cgroup[] {
+    return [this.ztunnelIn];
   }
   ancestors({ path }: Cgroup): Cgroup[] {
     const above: Cgroup[] = [];

@@ -4,7 +4,8 @@ import { AgentError } from "../../core/errors.ts";
 import type { Logger } from "../../core/ports.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { BpfNode } from "../../native/bpf.ts";
-import { type Cgroup, type Cgroups, isWithin } from "./cgroups.ts";
+import type { Cgroup } from "../../sys/cgroup.ts";
+import { type Cgroups, isWithin } from "./cgroups.ts";
 
 /** In this order: what a captured connection needs is there before the first one is captured. */
 export const OUTBOUND_PROGRAMS = [

@@ -3,12 +3,13 @@ import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { NativeBinding } from "../../native/binding.ts";
+import type { Cgroup } from "../../sys/cgroup.ts";
 import type { Engine } from "../engine.ts";
 import { addRouting } from "../routes.ts";
 import { ScratchPair } from "../scratch.ts";
 import { testSteering } from "../steering-test.ts";
 import { setSysctls } from "../sysctls.ts";
-import type { Cgroup, Cgroups } from "./cgroups.ts";
+import type { Cgroups } from "./cgroups.ts";
 import type { EbpfNode } from "./node.ts";
 
 const LISTEN_STATE = 10;

@@ -6,7 +6,8 @@ import { AgentError, messageOf } from "../../core/errors.ts";
 import type { Logger, ZtunnelPeer } from "../../core/ports.ts";
 import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { BpfNode } from "../../native/bpf.ts";
-import { type Cgroup, type Cgroups, isWithin } from "./cgroups.ts";
+import type { Cgroup } from "../../sys/cgroup.ts";
+import { type Cgroups, isWithin } from "./cgroups.ts";
 
 const PINS = "ztunnel";
 /** One, its successor, and two that are on their way out. */
@@ -44,11 +45,12 @@ export class ZtunnelHooks {
   /** Before anything is sent to a ztunnel: from its first listen() on, its listeners are known. */
   meet(peer: ZtunnelPeer): void {
     const found = this.cgroups.ofPeer(peer);
-    if (found === undefined) {
-      this.logger.info("the cgroup of this ztunnel is not known yet; its first listener will tell", { ...peer });
-      return;
+    if (found.length === 0) {
+      this.logger.info("the cgroup of this ztunnel is not known yet; its first listener will tell", {
+        connection: peer.connection,
+      });
     }
-    this.hook(found);
+    for (const cgroup of found) this.hook(cgroup);
   }
 
   /** Hooks the pod of a cgroup. Idempotent. @throws NativeError. */

@@ -5,9 +5,11 @@ import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts
 import { messageOf } from "../../../src/core/errors.ts";
 import type { EngineName } from "../../../src/core/ports.ts";
 import { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
+import { allEngines } from "../../../src/dataplane/engines.ts";
 import { addRouting } from "../../../src/dataplane/routes.ts";
 import { native } from "../../../src/native/load.ts";
 import { run } from "../../../src/sys/exec.ts";
+import { LabCgroups, labBpffs } from "../../support/lab-bpf.ts";
 import { noMetrics, quiet, specOf } from "../../support/lab-dataplane.ts";
 import type { Ground } from "./ground.ts";
 
@@ -116,7 +118,7 @@ class EngineVariant implements Variant {
   }
 
   async meet(pid: number): Promise<void> {
-    await introduceProxy(this.dataplane, pid);
+    introduceProxy(this.dataplane, pid);
   }
 
   async capture(ground: Ground): Promise<void> {
@@ -136,8 +138,15 @@ class EngineVariant implements Variant {
 
 /** The node's dataplane with this engine and no other. @throws AgentError NO_ENGINE */
 export async function startEngine(name: EngineName): Promise<NodeDataplane> {
-  const options = { binding: native(), logger: quiet, metrics: noMetrics, config: { engine: name } };
-  const dataplane = new NodeDataplane(options);
+  const binding = native();
+  const host = { bpffs: { path: labBpffs() }, cgroups: new LabCgroups() };
+  const dataplane = new NodeDataplane({
+    binding,
+    logger: quiet,
+    metrics: noMetrics,
+    config: { engine: name },
+    engines: allEngines({ binding, logger: quiet, host, iptables: undefined }),
+  });
   try {
     await dataplane.start();
   } catch (error) {
@@ -147,16 +156,7 @@ export async function startEngine(name: EngineName): Promise<NodeDataplane> {
   return dataplane;
 }
 
-/** A dataplane with an engine that must know ztunnel's process. */
-interface MeetsZtunnel {
-  meetZtunnel(peer: { readonly pid: number }): void | Promise<void>;
-}
-
-function meetsZtunnel(dataplane: object): dataplane is MeetsZtunnel {
-  return "meetZtunnel" in dataplane && typeof dataplane.meetZtunnel === "function";
-}
-
-/** Tells an engine that knows ztunnel by its process that the proxy is it. */
-async function introduceProxy(dataplane: NodeDataplane, pid: number): Promise<void> {
-  if (meetsZtunnel(dataplane)) await dataplane.meetZtunnel({ pid });
+/** The proxy is what ztunnel is elsewhere. */
+function introduceProxy(dataplane: NodeDataplane, pid: number): void {
+  dataplane.meet({ connection: 1, pid, pidfd: -1 });
 }

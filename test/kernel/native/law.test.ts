@@ -5,10 +5,12 @@ import { mkdtempSync, readlinkSync, rmSync, unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { KNOBS } from "../../../src/dataplane/ebpf/node.ts";
 import type { NativeBinding } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { guardFds } from "../../support/fds.ts";
+import { LabCgroups, labBpffs } from "../../support/lab-bpf.ts";
 import { threadNetns } from "../../support/process-fds.ts";
 
 guardFds();
@@ -59,6 +61,16 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
   setErrorClass: {
     works: () => {},
     fails: (a) => a.setErrorClass(JSON.parse("null")),
+  },
+  bpfOpen: {
+    works: (a) => a.bpfOpen(`${labBpffs()}/law/v1`, KNOBS).close(),
+    fails: (a) => a.bpfOpen("/tmp/law", KNOBS),
+  },
+  bpfVerify: { works: (a) => a.bpfRemove(`${labBpffs()}/law`), fails: (a) => a.bpfVerify(Buffer.from("no object")) },
+  bpfRemove: { works: (a) => a.bpfRemove(`${labBpffs()}/none`), fails: (a) => a.bpfRemove("/proc/self") },
+  bpfCgroupFlags: {
+    works: (a) => a.bpfCgroupFlags(LabCgroups.root.path, "ambient_connect4"),
+    fails: (a) => a.bpfCgroupFlags("/tmp", "ambient_connect4"),
   },
   close: { works: (a) => a.close(a.netnsOpen("/proc/self/ns/net")), fails: (a) => a.close(closed) },
   netnsOpen: {

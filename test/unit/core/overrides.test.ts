@@ -3,8 +3,13 @@ import { expect, test } from "vitest";
 import { AgentError } from "../../../src/core/errors.ts";
 import { captureOverrides } from "../../../src/core/overrides.ts";
 
-const config = { dnsCapture: true, excludeOutboundCidrs: ["10.0.0.0/8"], podExcludeOutboundCidrs: false };
-const allowed = { ...config, podExcludeOutboundCidrs: true };
+const config = {
+  dnsCapture: true,
+  excludeOutboundCidrs: ["10.0.0.0/8"],
+  podExcludeOutboundCidrs: false,
+  podEngineAnnotation: false,
+};
+const allowed = { ...config, podExcludeOutboundCidrs: true, podEngineAnnotation: false };
 const of = (annotations: Record<string, string>, c = config) => captureOverrides({ annotations }, c);
 const DNS = "ambient.istio.io/dns-capture";
 const BYPASS = "ambient.istio.io/bypass-inbound-capture";
@@ -16,6 +21,7 @@ test("no annotation: the node's settings", () => {
     dnsCapture: true,
     bypassInbound: false,
     rerouteInterfaces: [],
+    engine: undefined,
     excludeOutboundCidrs: ["10.0.0.0/8"],
     warnings: [],
   });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
 import type { EngineName, EngineTest } from "../../../src/core/ports.ts";
-import { chooseEngine, testEngines } from "../../../src/dataplane/choose.ts";
+import { chooseEngines, testEngines } from "../../../src/dataplane/choose.ts";
 import type { Engine } from "../../../src/dataplane/engine.ts";
 
 function engine(name: EngineName, works: boolean): Engine {
@@ -35,7 +35,7 @@ function engine(name: EngineName, works: boolean): Engine {
 }
 
 async function choose(wanted: "auto" | EngineName, ...engines: Engine[]): Promise<EngineName> {
-  return chooseEngine(engines, await testEngines(engines), wanted).name;
+  return chooseEngines(engines, await testEngines(engines), wanted)[0].name;
 }
 
 test("the best that works", async () => {
