@@ -14,21 +14,35 @@
 
 namespace ambient {
 
+namespace {
+
+/** Where this thread came from, remembered at its first scope: hundreds of scopes make one enrolment. */
+thread_local UniqueFd threadHome;
+thread_local bool inside = false;
+
+int openHome() {
+    // /proc/self would be the main thread's, which need not be this one.
+    const int fd = ::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) fail(errno, "open", "remember the current network namespace");
+    return fd;
+}
+
+} // namespace
+
 NetnsScope::NetnsScope(int netns) {
     if (netns == kOwnNetns) return;
-    // /proc/self would be the main thread's, which need not be this one.
-    home_.reset(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
-    if (!home_) fail(errno, "open", "remember the current network namespace");
+    if (inside) std::abort();
+    if (!threadHome) threadHome.reset(openHome());
     if (::setns(netns, CLONE_NEWNET) != 0) {
-        int error = errno;
-        home_.reset();
-        fail(error, "setns", "enter network namespace fd " + std::to_string(netns));
+        fail(errno, "setns", "enter network namespace fd " + std::to_string(netns));
     }
+    entered_ = inside = true;
 }
 
 NetnsScope::~NetnsScope() {
-    if (!home_) return;
-    if (::setns(home_.get(), CLONE_NEWNET) != 0) {
+    if (!entered_) return;
+    inside = false;
+    if (::setns(threadHome.get(), CLONE_NEWNET) != 0) {
         std::fprintf(stderr, "cannot leave a foreign network namespace: %s\n",
                      std::strerror(errno));
         std::abort();

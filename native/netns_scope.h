@@ -11,7 +11,7 @@ constexpr int kOwnNetns = -1;
 /**
  * Puts the calling thread into a netns for the life of the object, and back.
  * No JavaScript may run inside. When the thread cannot come back the process aborts: going on would
- * mean to act on the wrong pod.
+ * mean to act on the wrong pod. Scopes don't nest: an inner one would come back to the outer netns.
  */
 class NetnsScope {
   public:
@@ -22,7 +22,7 @@ class NetnsScope {
     NetnsScope& operator=(const NetnsScope&) = delete;
 
   private:
-    UniqueFd home_;
+    bool entered_ = false;
 };
 
 /**

@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 
+#include <atomic>
 #include <cerrno>
 #include <mutex>
 
@@ -40,17 +41,30 @@ std::string pathOf(const std::string& key) {
 /** Stands for /proc where a mount of proc is asked for. */
 constexpr int kProc = -1;
 
-/** `root`: an fd of a mount of proc. */
-void write(int root, int netns, const std::string& key, const std::string& value) {
+std::string readValue(int fd, const std::string& key) {
+    std::string value(4096, '\0');
+    const ssize_t size = ::read(fd, value.data(), value.size());
+    if (size < 0) fail(errno, "read", "read sysctl " + key);
+    value.resize(static_cast<size_t>(size));
+    while (!value.empty() && value.back() == '\n')
+        value.pop_back();
+    return value;
+}
+
+/** Returns the value before. `root`: an fd of a mount of proc. */
+std::string swap(int root, int netns, const std::string& key, const std::string& value) {
     const std::string what = "set sysctl " + key + " to " + value;
     const std::string path = root == kProc ? pathOf(key) : pathOf(key).substr(sizeof("/proc"));
     NetnsScope scope(netns);
-    UniqueFd fd(::openat(root == kProc ? AT_FDCWD : root, path.c_str(), O_WRONLY | O_CLOEXEC));
+    UniqueFd fd(::openat(root == kProc ? AT_FDCWD : root, path.c_str(), O_RDWR | O_CLOEXEC));
     if (!fd) fail(errno, "open", what);
-    // One write: a sysctl reads every write(2) as a whole new value.
-    ssize_t written = ::write(fd.get(), value.data(), value.size());
+    const std::string before = readValue(fd.get(), key);
+    if (before == value) return before;
+    // One write, at the beginning: a sysctl reads every write(2) as a whole new value.
+    const ssize_t written = ::pwrite(fd.get(), value.data(), value.size(), 0);
     if (written < 0) fail(errno, "write", what);
     if (static_cast<size_t>(written) != value.size()) fail(EIO, "write", what);
+    return before;
 }
 
 /**
@@ -108,13 +122,7 @@ Napi::Value sysctlGet(const Napi::CallbackInfo& info) {
         fd.reset(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
         if (!fd) fail(errno, "open", "read sysctl " + key);
     }
-    std::string value(4096, '\0');
-    ssize_t size = ::read(fd.get(), value.data(), value.size());
-    if (size < 0) fail(errno, "read", "read sysctl " + key);
-    value.resize(static_cast<size_t>(size));
-    while (!value.empty() && value.back() == '\n')
-        value.pop_back();
-    return Napi::String::New(info.Env(), value);
+    return Napi::String::New(info.Env(), readValue(fd.get(), key));
 }
 
 Napi::Value sysctlSet(const Napi::CallbackInfo& info) {
@@ -122,24 +130,27 @@ Napi::Value sysctlSet(const Napi::CallbackInfo& info) {
     const int netns = args.netns(0);
     const std::string key = args.string(1, "key");
     const std::string value = args.string(2, "value");
-    try {
-        write(kProc, netns, key, value);
-        return info.Env().Undefined();
-    } catch (const Fault& fault) {
-        if (fault.error != EROFS) throw;
+    const auto told = [&](const std::string& before) { return Napi::String::New(info.Env(), before); };
+    // Where /proc/sys was read-only once, it is for every key.
+    static std::atomic<bool> readOnly{false};
+    if (!readOnly) {
+        try {
+            return told(swap(kProc, netns, key, value));
+        } catch (const Fault& fault) {
+            if (fault.error != EROFS) throw;
+            readOnly = true;
+        }
     }
-    if (int proc = ownProc(); proc >= 0) {
-        write(proc, netns, key, value);
-        return info.Env().Undefined();
-    }
+    if (int proc = ownProc(); proc >= 0) return told(swap(proc, netns, key, value));
+    std::string before;
     runInShortThread([&] {
         const std::string what = "set sysctl " + key + " to " + value;
         ownMountNamespace(what);
         // Some runtimes mount all of /proc read-only instead of binding /proc/sys over itself.
         if (!remountWritable("/proc/sys", what)) remountWritable("/proc", what);
-        write(kProc, netns, key, value);
+        before = swap(kProc, netns, key, value);
     });
-    return info.Env().Undefined();
+    return told(before);
 }
 
 } // namespace ambient

@@ -29,28 +29,23 @@ export class Assignment {
     return this.engines[0];
   }
 
-  /** Engines to try for this pod, best first, and what spoke against the others. */
-  candidates(
-    netns: NetnsHandle,
-    spec: CaptureSpec,
-  ): { readonly engines: readonly Engine[]; readonly fallbacks: readonly Fallback[] } {
-    const fallbacks: Fallback[] = [];
-    const engines = this.#inOrder(spec).filter((engine) => {
+  /**
+   * Engines to try for this pod, best first. What speaks against an engine is added to `fallbacks` when
+   * its turn comes: most pods get the first one, and nobody asks the others.
+   */
+  *candidates(netns: NetnsHandle, spec: CaptureSpec, fallbacks: Fallback[]): Generator<Engine> {
+    for (const engine of this.#inOrder(spec)) {
       const failed = this.#failed.get(netns)?.get(engine.name);
-      const ineligible = failed === undefined ? engine.ineligible(netns, spec) : undefined;
-      const reason = failed ?? ineligible;
-      if (reason === undefined) return true;
-      fallbacks.push({ engine: engine.name, kind: failed === undefined ? "ineligible" : "failed", reason });
-      return false;
-    });
-    return { engines, fallbacks };
+      const reason = failed ?? engine.ineligible(netns, spec);
+      if (reason === undefined) yield engine;
+      else fallbacks.push({ engine: engine.name, kind: failed === undefined ? "ineligible" : "failed", reason });
+    }
   }
 
   /** @throws AgentError POD_NOT_CAPTURABLE with every engine's reason. */
   best(netns: NetnsHandle, spec: CaptureSpec): Engine {
-    const { engines, fallbacks } = this.candidates(netns, spec);
-    const [best] = engines;
-    if (best !== undefined) return best;
+    const fallbacks: Fallback[] = [];
+    for (const engine of this.candidates(netns, spec, fallbacks)) return engine;
     throw notCapturable(spec, fallbacks);
   }
 

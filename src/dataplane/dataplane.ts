@@ -16,7 +16,7 @@ import type {
   ZtunnelPeer,
 } from "../core/ports.ts";
 import type { NativeBinding } from "../native/binding.ts";
-import { Assignment, notCapturable } from "./assignment.ts";
+import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
 import type { Engine } from "./engine.ts";
 import { proxiedSockets } from "./proxied.ts";
@@ -68,8 +68,8 @@ export class NodeDataplane implements Dataplane {
     const { engine, observation } = steering;
     if (observation.mode === "draining" || observation.mode === "absent") return observation;
     const differences = [...observation.differences, ...this.#wrongState(netns, spec, engine)];
-    const { engines, fallbacks } = this.#assigned.candidates(netns, spec);
-    const [best] = engines;
+    const fallbacks: Fallback[] = [];
+    const { value: best } = this.#assigned.candidates(netns, spec, fallbacks).next();
     if (best === undefined) differences.push(notCapturable(spec, fallbacks).message);
     else if (engine !== best) differences.push(`the engine is ${engine.name}, not ${best.name}`);
     for (const retired of this.#idle(netns, engine)) differences.push(`engine ${retired.name} is not needed any more`);
@@ -108,19 +108,19 @@ export class NodeDataplane implements Dataplane {
     if (obstacle !== undefined) {
       throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
     }
-    const { engines, fallbacks } = this.#assigned.candidates(netns, spec);
-    const tried = [...fallbacks];
-    let failure: unknown = notCapturable(spec, fallbacks);
-    for (const engine of engines) {
+    const fallbacks: Fallback[] = [];
+    let failure: unknown;
+    for (const engine of this.#assigned.candidates(netns, spec, fallbacks)) {
       try {
         await this.#captureWith(engine, netns, spec, before.mode === "absent" && !keep, keep);
-        this.#assigned.assign(netns, spec, engine, tried);
+        this.#assigned.assign(netns, spec, engine, fallbacks);
         return engine.name;
       } catch (error) {
         failure = error;
-        tried.push({ engine: engine.name, kind: "failed", reason: messageOf(error) });
+        fallbacks.push({ engine: engine.name, kind: "failed", reason: messageOf(error) });
       }
     }
+    if (failure === undefined) throw notCapturable(spec, fallbacks);
     throw failure;
   }
 
@@ -179,7 +179,8 @@ export class NodeDataplane implements Dataplane {
     // What the caller prepared is the caller's to undo; what went missing since shows below.
     const prepared = fresh ? this.#prepared.get(netns) : undefined;
     const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
-    const had = engine.present(netns);
+    const present = fresh ? [] : this.#present(netns);
+    const had = present.includes(engine);
     let unprepared: unknown;
     if (prepared === undefined) {
       try {
@@ -196,26 +197,32 @@ export class NodeDataplane implements Dataplane {
       if (!steers) await engine.apply(netns, spec, { sysctls });
       if (unprepared !== undefined) throw unprepared;
       await engine.verify(netns, spec);
-      await this.#retireOthers(engine, netns, spec);
-      removeRouting(this.options.binding, netns.fd, this.#needless(netns, spec));
-      const after = engine.observe(netns, spec);
-      const differences = [...after.differences, ...this.#wrongState(netns, spec, engine)];
-      if (after.mode !== "captured" || differences.length > 0) {
-        throw new AgentError("CAPTURE_DIFFERS", `${spec.pod} is not captured as asked: ${differences.join("; ")}`);
+      // What was just prepared and applied was acknowledged by the kernel step by step, and proved by verify.
+      if (prepared === undefined) {
+        await this.#retire(
+          present.filter((other) => other !== engine),
+          netns,
+          spec,
+        );
+        removeRouting(this.options.binding, netns.fd, this.#needless(netns, spec));
+        const after = engine.observe(netns, spec);
+        const differences = [...after.differences, ...this.#wrongState(netns, spec, engine)];
+        if (after.mode !== "captured" || differences.length > 0) {
+          throw new AgentError("CAPTURE_DIFFERS", `${spec.pod} is not captured as asked: ${differences.join("; ")}`);
+        }
       }
     } catch (error) {
       // A pod that was captured before stays so, whatever its state looks like: it fails closed.
       if (fresh) await this.#undone(undo, spec);
-      else if (!had && this.#present(netns).length > 1) await this.#undone(() => engine.remove(netns), spec);
+      else if (!had && present.length > 0) await this.#undone(() => engine.remove(netns), spec);
       throw error;
     }
     this.#prepared.delete(netns);
   }
 
   /** One engine steers a pod; what another one steered before goes on until it has ended. */
-  async #retireOthers(engine: Engine, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    for (const other of this.#present(netns)) {
-      if (other === engine) continue;
+  async #retire(others: readonly Engine[], netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    for (const other of others) {
       if (this.#isIdle(netns, other)) await other.remove(netns);
       else if (other.observe(netns, spec).mode !== "draining") await other.retire(netns, spec);
     }

@@ -49,17 +49,25 @@ export function addRouting(
     for (const family of wanted) {
       // The rule first: until something marks packets it changes nothing, and whoever comes after a
       // kill knows by it that this netns is ours to clean. A rule alone falls through to the main table.
-      if (!hasRule(binding, netns, family)) {
-        added.push(family);
-        ignoring("EEXIST", () => binding.ruleAdd(netns, rule(family)));
-      }
-      if (!hasRoute(binding, netns, family)) binding.routeReplace(netns, route(family));
+      if (addedRule(binding, netns, family)) added.push(family);
+      binding.routeReplace(netns, route(family));
     }
   } catch (error) {
     removeRouting(binding, netns, added);
     throw error;
   }
   return added;
+}
+
+/** False when an equal rule was there. The kernel compares: no dump is needed. */
+function addedRule(binding: NativeBinding, netns: number, family: AddressFamily): boolean {
+  try {
+    binding.ruleAdd(netns, rule(family));
+    return true;
+  } catch (error) {
+    if (codeOf(error) === "EEXIST") return false;
+    throw error;
+  }
 }
 
 /** Sentences about what is not there. */

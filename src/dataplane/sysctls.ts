@@ -44,9 +44,7 @@ export function setSysctls(
   const failures: SysctlFailure[] = [];
   for (const { letter, key, required } of SYSCTLS) {
     try {
-      if (binding.sysctlGet(netns, key).trim() === WANTED) continue;
-      binding.sysctlSet(netns, key, WANTED);
-      changed += letter;
+      if (binding.sysctlSet(netns, key, WANTED) !== WANTED) changed += letter;
     } catch (error) {
       // ENOENT: a kernel without it, or without IPv6 at all; then no IPv6 packet needs it either.
       if (codeOf(error) === "ENOENT" && key.startsWith("net/ipv6/")) continue;

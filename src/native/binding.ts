@@ -288,9 +288,10 @@ export interface NativeBinding {
   /**
    * Directly; where /proc/sys is read-only, through another mount of proc that only the addon has, and
    * where that is refused, from a thread with its own mount namespace in which /proc/sys is remounted
-   * writable. Throws EROFS or EPERM when that is refused too, saying so.
+   * writable. Returns the value before; an equal one is not written. Throws EROFS or EPERM when that is
+   * refused too, saying so.
    */
-  sysctlSet(netns: NetnsArg, key: string, value: string): void;
+  sysctlSet(netns: NetnsArg, key: string, value: string): string;
 
   // -- sockets made inside a netns
   tcpListen(netns: NetnsArg, options: ListenOptions): number;

@@ -71,9 +71,9 @@ export class Attachments {
     return sentences;
   }
 
-  /** True when any of it is in the netns. */
-  present(netns: number, cookie: bigint): boolean {
-    return this.bpf.link(lookupPin(cookie)) !== undefined || this.bpf.tcState(netns, LO_INDEX).ingress !== 0;
+  /** True when it was attached to the netns, as far as pins tell. */
+  present(cookie: bigint): boolean {
+    return this.bpf.link(lookupPin(cookie)) !== undefined;
   }
 
   /** The steering first, so that nothing is turned to an address where nobody answers. Idempotent. */

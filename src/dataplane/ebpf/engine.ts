@@ -71,7 +71,7 @@ export class EbpfEngine implements Engine {
     const node = this.#node;
     if (node === undefined) return false;
     const cookie = this.#cookie(netns);
-    return node.bpf.podRead(cookie) !== undefined || node.attachments.present(netns.fd, cookie);
+    return node.bpf.podRead(cookie) !== undefined || node.attachments.present(cookie);
   }
 
   state(netns: NetnsHandle): EngineState | undefined {
@@ -104,7 +104,7 @@ export class EbpfEngine implements Engine {
     const cookie = this.#cookie(netns);
     const link = podInterface(this.options.binding, netns.fd);
     if (link === undefined) throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} has no single interface`);
-    node.hooks.ensure();
+    if (node.hooks.missing().length > 0) node.hooks.ensure();
     const planned = this.#planned(netns, spec, "captured", state.sysctls);
     node.attachments.attachLookup(netns.fd, cookie, planned);
     node.ztunnels.ensureListeners(netns.fd, cookie);

@@ -27,12 +27,15 @@ const OPTIONAL: Readonly<Record<string, string>> = {
 };
 
 const PINS = "outbound";
+/** How long (ms) a look at the links holds. */
+const FRESH_MS = 10;
 const ALLOW_OVERRIDE = 1;
 const ALLOW_MULTI = 2;
 
 export class OutboundHooks {
   /** Links on the agent's own cgroup, where that is not among the pods'; they end with the agent. */
   #own: number[] = [];
+  #seen: { readonly at: number; readonly missing: readonly string[] } = { at: Number.NEGATIVE_INFINITY, missing: [] };
 
   constructor(
     private readonly binding: NativeBinding,
@@ -43,6 +46,7 @@ export class OutboundHooks {
 
   /** Attaches what is missing or of another version. Idempotent. @throws AgentError CGROUP_OVERRIDDEN | NativeError. */
   ensure(): void {
+    this.#seen = { at: Number.NEGATIVE_INFINITY, missing: [] };
     const pods = this.cgroups.pods();
     this.#refuseOverride(pods);
     for (const program of this.#programs) this.bpf.linkCgroup(program, pods.path, `${PINS}/${pods.id}/${program}`);
@@ -54,8 +58,14 @@ export class OutboundHooks {
     }
   }
 
-  /** Sentences about what is not attached as it should be. No fork. */
-  missing(): string[] {
+  /** Sentences about what is not attached as it should be. No fork; many pods asked about in a row share one look. */
+  missing(): readonly string[] {
+    const now = performance.now();
+    if (now - this.#seen.at > FRESH_MS) this.#seen = { at: now, missing: this.#look() };
+    return this.#seen.missing;
+  }
+
+  #look(): string[] {
     const pods = this.cgroups.pods();
     return this.#programs
       .filter((program) => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { SPREAD_RANGE, VERIFY_MARK } from "../../core/constants.ts";
-import { AgentError, codeOf, messageOf } from "../../core/errors.ts";
+import { AgentError, codeOf } from "../../core/errors.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 
 /** Documentation addresses (RFC 5737, RFC 3849): nobody's, and never left for, see below. */
@@ -19,39 +19,36 @@ export async function verifyCapture(
   netns: number,
   families: readonly AddressFamily[],
 ): Promise<void> {
-  for (const family of families) {
-    const listener = binding.tcpListen(netns, { family, bind: { address: ANY[family], port: 0 }, backlog: 2 });
-    try {
-      const { port } = binding.localEndpoint(listener);
-      const connect = (address: string) =>
-        binding.tcpConnect(netns, { family, address, port, mark: VERIFY_MARK.ebpf, timeout: TIMEOUT_MS });
-      try {
-        binding.close(await connect(NOBODY[family]));
-      } catch (error) {
-        throw failed(family, `was not turned by the connect program: ${messageOf(error)}`, error);
-      }
-      const [spread = ""] = SPREAD_RANGE[family].split("/");
-      const outcome = await connect(spread).then(
+  await Promise.all(families.map((family) => verifyFamily(binding, netns, family)));
+}
+
+async function verifyFamily(binding: NativeBinding, netns: number, family: AddressFamily): Promise<void> {
+  const listener = binding.tcpListen(netns, { family, bind: { address: ANY[family], port: 0 }, backlog: 2 });
+  try {
+    const { port } = binding.localEndpoint(listener);
+    const connect = (address: string) =>
+      binding.tcpConnect(netns, { family, address, port, mark: VERIFY_MARK.ebpf, timeout: TIMEOUT_MS }).then(
         (fd) => {
           binding.close(fd);
           return "connected";
         },
         (error: unknown) => codeOf(error),
       );
-      if (outcome !== "ECONNREFUSED") {
-        throw failed(family, `to an address of ztunnel's was not refused by the sk_lookup program: ${outcome}`);
-      }
-    } finally {
-      binding.close(listener);
+    const [spread = ""] = SPREAD_RANGE[family].split("/");
+    const [turned, refused] = await Promise.all([connect(NOBODY[family]), connect(spread)]);
+    if (turned !== "connected") throw failed(family, `was not turned by the connect program: ${turned}`);
+    if (refused !== "ECONNREFUSED") {
+      throw failed(family, `to an address of ztunnel's was not refused by the sk_lookup program: ${refused}`);
     }
+  } finally {
+    binding.close(listener);
   }
 }
 
-function failed(family: AddressFamily, how: string, cause?: unknown): AgentError {
+function failed(family: AddressFamily, how: string): AgentError {
   return new AgentError(
     "VERIFY_FAILED",
     `a verification connection over IPv${family} inside the pod's netns ${how}`,
     "look for another tool's programs on the cgroup of all pods",
-    { cause },
   );
 }

@@ -12,11 +12,13 @@ import { NetnsLab } from "../../support/netns-lab.ts";
 /** Writes until the kill: from then on every write fails, so nothing is undone either. */
 let left = Number.POSITIVE_INFINITY;
 
-function mortal<Arguments extends unknown[]>(write: (...given: Arguments) => void): (...given: Arguments) => void {
+function mortal<Arguments extends unknown[], Result>(
+  write: (...given: Arguments) => Result,
+): (...given: Arguments) => Result {
   return (...given) => {
     if (left === 0) throw new Error("killed");
     left -= 1;
-    write(...given);
+    return write(...given);
   };
 }
 
