@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Stop } from "../core/disposable.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
-import type { CniHandler, NamespaceChange, NetnsId, PodChange } from "../core/ports.ts";
+import type { CniHandler, NamespaceChange, PodChange } from "../core/ports.ts";
 import { Admission } from "./admission.ts";
 import { annotationOf } from "./announcer.ts";
 import { CensusGauge, census, type PodStatus } from "./census.ts";
@@ -11,6 +11,7 @@ import { Publication } from "./publication.ts";
 import { Reconciler } from "./reconciler.ts";
 import { Roster } from "./roster.ts";
 import { Sweep } from "./sweep.ts";
+import { ZtunnelWatch } from "./ztunnel-watch.ts";
 
 const SWEEP_MS = 30_000;
 /** Codes of pods that are not captured for reasons outside this agent. */
@@ -61,11 +62,8 @@ export class Agent {
     await this.adopt();
     this.stops.push(cluster.onPod((change) => this.podChanged(change)));
     this.stops.push(cluster.onNamespace((change) => this.namespaceChanged(change)));
-    ztunnel.serve(() => this.roster.snapshot(), {
-      acked: (uid, connection, netns) => this.ztunnelAcked(uid, connection, netns),
-      refused: (uid, _connection, reason) => this.ztunnelRefused(uid, reason),
-      changed: () => this.ztunnelChanged(),
-    });
+    const watch = new ZtunnelWatch(this.parts, this.roster, this.reconciler, () => this.countSoon());
+    ztunnel.serve(() => this.roster.snapshot(), watch);
     this.serving = true;
     for (const { uid } of cluster.pods()) this.reconciler.queue.trigger(uid);
     // Also what was adopted and has been deleted since: its delete event came before we listened.
@@ -190,38 +188,6 @@ export class Agent {
     for (const pod of this.parts.cluster.pods()) {
       if (pod.namespace === namespace.name) this.reconciler.queue.trigger(pod.uid);
     }
-  }
-
-  private ztunnelAcked(uid: string, connection: number, netns: NetnsId | undefined): void {
-    const enrollment = this.roster.get(uid);
-    if (enrollment === undefined || netns === undefined) return;
-    enrollment.ackedNetns = netns;
-    enrollment.ackedConnection = connection;
-    if (enrollment.state !== "enrolled" || enrollment.failure !== undefined) this.reconciler.queue.trigger(uid);
-  }
-
-  private ztunnelRefused(uid: string, reason: string): void {
-    const enrollment = this.roster.get(uid);
-    if (enrollment === undefined) return;
-    enrollment.ackedNetns = undefined;
-    this.parts.logger.warn("ztunnel refused a pod; it tries again by itself", { pod: enrollment.name, reason });
-  }
-
-  private ztunnelChanged(): void {
-    const connections = this.parts.ztunnel.connections();
-    const ready = connections.some((connection) => connection.ready);
-    if (ready) {
-      for (const { uid, state } of this.roster.all()) {
-        if (state === "pending") this.reconciler.queue.trigger(uid);
-      }
-    } else {
-      // The next ztunnel gets them all in its snapshot; what it has acked of that already counts.
-      const live = new Set<number | undefined>(connections.map(({ id }) => id));
-      for (const enrollment of this.roster.all()) {
-        if (!live.has(enrollment.ackedConnection)) enrollment.ackedNetns = undefined;
-      }
-    }
-    this.countSoon();
   }
 
   private countSoon(): void {

@@ -80,7 +80,8 @@ export class Enroller {
       {
         name: "add to ztunnel",
         apply: async () => {
-          if (enrollment.acked) return;
+          // Acked in a snapshot, before the engine had anything to do with this netns.
+          if (enrollment.acked) return dataplane.listenersOpened(netns);
           await this.introduceTo(enrollment, netns);
         },
         undo: async () => {

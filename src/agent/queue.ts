@@ -72,14 +72,18 @@ export class KeyedQueue {
   }
 
   /**
-   * As trigger, for causes that a failing pass may make itself: it neither brings a sleeping retry
-   * forward nor, when the running pass fails, leads to another one before its backoff.
+   * As trigger, for news that the running pass may have brought about itself: when that one fails, its
+   * backoff stands.
    */
-  nudge(key: string): void {
+  inform(key: string): void {
     const entry = this.entries.get(key);
-    if (entry?.cancelRetry !== undefined) return;
     if (entry?.running === true) entry.nudged = true;
     else this.trigger(key);
+  }
+
+  /** As inform, for causes that a failing pass may leave behind too: a sleeping retry is not brought forward. */
+  nudge(key: string): void {
+    if (this.entries.get(key)?.cancelRetry === undefined) this.inform(key);
   }
 
   /**

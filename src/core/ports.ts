@@ -133,16 +133,21 @@ export interface ZtunnelConnection {
   readonly acked: number;
 }
 
-/** A ztunnel that has just connected. */
+/** Who is at the other end of a ZDS connection. */
 export interface ZtunnelPeer {
+  /** ZtunnelConnection.id */
   readonly connection: number;
-  /** In our pid namespace; 0 when it lives in another one. */
+  /** In our pid namespace; 0 when it lives in another one, as every container does. */
   readonly pid: number;
-  /** -1 before kernel 6.5. The callee must not keep it. */
+  /** pidfd of the process; -1 when the kernel can't tell (before 6.5). Closed once the callee returns. */
   readonly pidfd: number;
 }
 
 export interface ZtunnelListener {
+  /** A ztunnel has said hello; it is told nothing before this returns. */
+  met(peer: ZtunnelPeer): void;
+  /** The connection of one that was met has ended. The process may live on and connect again. */
+  parted(connection: number): void;
   /** This workload's listeners are bound in that netns (unknown for a `keep`): a snapshot's ack, or a later one. */
   acked(uid: string, connection: number, netns: NetnsId | undefined): void;
   /** ztunnel refused an add of a snapshot; it retries by itself every 5 s. */
@@ -237,6 +242,15 @@ export interface Dataplane {
   capture(netns: NetnsHandle, spec: CaptureSpec, keep?: boolean): Promise<EngineName>;
   /** New connections are no longer captured, proxied ones go on. */
   drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
+  /** A ztunnel has come, and has been told of no pod yet. Failures are logged, never thrown. */
+  meet(ztunnel: ZtunnelPeer): void;
+  /** The connection of a ztunnel has ended, not necessarily the process. Failures are logged, never thrown. */
+  part(connection: number): void;
+  /**
+   * ztunnel's listeners in this netns may be others than before: one was told of the pod, or one has
+   * gone. Idempotent. Failures are logged, never thrown.
+   */
+  listenersOpened(netns: NetnsHandle): void;
   /** Open connections that run through ztunnel in this netns. */
   proxiedConnections(netns: NetnsHandle): number;
   /** Removes everything of ours. Idempotent. */
@@ -246,10 +260,6 @@ export interface Dataplane {
    * routes. One or two fds per netns; coalesced. Our own changes may be told too.
    */
   watch(netns: NetnsHandle, changed: () => void): Stop;
-  /** A ztunnel has connected: called before anything is sent to it. */
-  meet(ztunnel: ZtunnelPeer): void;
-  /** ztunnel's listeners in this netns may have come (an ack) or gone (a connection ended). */
-  listenersOpened(netns: NetnsHandle): void;
   /** Removes what belongs to pods that are gone. */
   collect(): void;
 }

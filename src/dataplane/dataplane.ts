@@ -128,6 +128,18 @@ export class NodeDataplane implements Dataplane {
     for (const engine of this.#present(netns)) await engine.drain(netns, spec);
   }
 
+  meet(ztunnel: ZtunnelPeer): void {
+    this.#tell("a ztunnel has come", (engine) => engine.meet?.(ztunnel));
+  }
+
+  part(connection: number): void {
+    this.#tell("a ztunnel has gone", (engine) => engine.part?.(connection));
+  }
+
+  listenersOpened(netns: NetnsHandle): void {
+    this.#tell("ztunnel's listeners have changed", (engine) => engine.listenersOpened?.(netns));
+  }
+
   proxiedConnections(netns: NetnsHandle): number {
     return proxiedSockets(this.options.binding, netns.fd).length;
   }
@@ -147,14 +159,6 @@ export class NodeDataplane implements Dataplane {
     return watchNetns(binding, clock, netns.fd, changed);
   }
 
-  meet(ztunnel: ZtunnelPeer): void {
-    for (const engine of this.#engines) engine.meet?.(ztunnel);
-  }
-
-  listenersOpened(netns: NetnsHandle): void {
-    for (const engine of this.#engines) engine.listenersOpened?.(netns);
-  }
-
   collect(): void {
     for (const engine of this.#engines) engine.collect?.();
   }
@@ -162,6 +166,17 @@ export class NodeDataplane implements Dataplane {
   /** Gives back what the process holds; pods stay captured. */
   close(): void {
     for (const engine of this.#engines) engine.close();
+  }
+
+  #tell(news: string, tell: (engine: Engine) => void): void {
+    for (const engine of this.#engines) {
+      try {
+        tell(engine);
+      } catch (error) {
+        const reason = messageOf(error);
+        this.options.logger.error("an engine can't act on news of ztunnel", { engine: engine.name, news, reason });
+      }
+    }
   }
 
   get #assigned(): Assignment {

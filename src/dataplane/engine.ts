@@ -37,9 +37,14 @@ export interface Engine {
   remove(netns: NetnsHandle): Promise<void>;
   /** What `apply` kept, or undefined without steering. */
   state(netns: NetnsHandle): EngineState | undefined;
-  /** A ztunnel has connected, and nothing has been sent to it yet. */
+  /** For an engine that acts on ztunnel's process: it is here, and owns no listener in any pod yet. */
   meet?(ztunnel: ZtunnelPeer): void;
-  /** ztunnel's listeners in this netns may have come or gone. */
+  /** That connection has ended. The process may live on, with connections of pods. */
+  part?(connection: number): void;
+  /**
+   * For an engine that keeps ztunnel's listeners: those of this netns may have changed. Called before
+   * `apply` of a new pod, and also for pods that this engine does not steer.
+   */
   listenersOpened?(netns: NetnsHandle): void;
   /** Removes what belongs to netns that are gone. */
   collect?(): void;

@@ -56,6 +56,8 @@ export class ZdsServer implements Ztunnel {
   /** Connections in a row that did not survive their snapshot. */
   #failures = 0;
   readonly #timers = new Set<Stop>();
+  /** Connections of whose peer the listener has been told. */
+  readonly #met = new Set<number>();
   #stopped = false;
 
   constructor(options: ZdsServerOptions) {
@@ -181,6 +183,7 @@ export class ZdsServer implements Ztunnel {
   /** Cuts and starts the snapshot of a greeted peer, once the pod list may be read. */
   #begin(session: Session): void {
     if (this.#snapshot === undefined || session.state !== "held") return;
+    this.#meet(session);
     let entries: readonly SnapshotEntry[];
     try {
       entries = this.#snapshot();
@@ -191,6 +194,18 @@ export class ZdsServer implements Ztunnel {
     }
     this.#options.logger.debug("ztunnel gets its snapshot", { connection: session.id, workloads: entries.length });
     this.#dispatch.start(session, entries);
+  }
+
+  /** Nothing has been sent yet: whoever must act on the peer's process first does so now. */
+  #meet(session: Session): void {
+    const { id, peer } = session;
+    const pidfd = session.peerPidfd();
+    this.#met.add(id);
+    try {
+      this.#tell((listener) => listener.met({ connection: id, pid: peer.pid, pidfd }));
+    } finally {
+      if (pidfd >= 0) this.#options.binding.close(pidfd);
+    }
   }
 
   #ready(session: Session): void {
@@ -214,6 +229,9 @@ export class ZdsServer implements Ztunnel {
       if (gone) this.#dispatch.rehome();
       else this.#after(REHOME_MS, () => this.#dispatch.rehome());
     }
+    // When we leave, ztunnel stays.
+    const parted = this.#met.delete(session.id) && reason !== "stopped";
+    if (parted) this.#tell((listener) => listener.parted(session.id));
     this.#tell((listener) => listener.changed());
   }
 

@@ -89,6 +89,11 @@ export class Session {
     return this.#state;
   }
 
+  /** pidfd of the peer for the caller to close, or -1: unknown to the kernel, or the connection has ended. */
+  peerPidfd(): number {
+    return this.#state === "closed" ? -1 : this.#options.connection.peerPidfd();
+  }
+
   /** Workloads that this connection has acked and not been told to delete. */
   get acked(): ReadonlyMap<string, Target> {
     return this.#acked;

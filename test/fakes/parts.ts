@@ -27,6 +27,7 @@ import type {
   Workload,
   Ztunnel,
   ZtunnelListener,
+  ZtunnelPeer,
 } from "../../src/core/ports.ts";
 import { podWith } from "../support/pod.ts";
 
@@ -201,6 +202,7 @@ export class FakeZtunnel implements Ztunnel {
     if (this.addError !== undefined) throw this.addError;
     this.journal.push(`zds add ${workload.name}`);
     this.known.set(workload.uid, netns.id);
+    this.listener?.acked(workload.uid, 1, netns.id);
   }
   async del(uid: string): Promise<void> {
     if (this.delError !== undefined) throw this.delError;
@@ -215,6 +217,7 @@ export class FakeZtunnel implements Ztunnel {
   /** A ztunnel connects and takes its snapshot. */
   connect(): void {
     this.connected = true;
+    this.listener?.met({ connection: 1, pid: 0, pidfd: -1 });
     for (const { workload, netns } of this.snapshot?.() ?? []) {
       this.known.set(workload.uid, netns?.id);
       this.listener?.acked(workload.uid, 1, netns?.id);
@@ -223,6 +226,7 @@ export class FakeZtunnel implements Ztunnel {
   }
   disconnect(): void {
     this.connected = false;
+    this.listener?.parted(1);
     this.listener?.changed();
   }
 }
@@ -236,6 +240,8 @@ export class FakeDataplane implements Dataplane {
   observeError: Error | undefined;
   proxied = 0;
   readonly watchers = new Map<() => void, string>();
+  /** What was told of ztunnels, with the mode of the netns at that time. */
+  readonly heard: string[] = [];
 
   constructor(private readonly journal: string[]) {}
   async start() {
@@ -272,8 +278,16 @@ export class FakeDataplane implements Dataplane {
     this.journal.push(`drain ${spec.pod}`);
     this.state(netns.id).mode = "draining";
   }
-  meet(): void {}
-  listenersOpened(): void {}
+  meet({ connection }: ZtunnelPeer): void {
+    this.heard.push(`meet ${connection}`);
+  }
+  part(connection: number): void {
+    this.heard.push(`part ${connection}`);
+  }
+  listenersOpened({ id }: NetnsHandle): void {
+    const { mode, prepared } = this.kernel.get(id) ?? { mode: "absent", prepared: false };
+    this.heard.push(`listeners of ${id}: ${prepared ? "prepared, " : ""}${mode}`);
+  }
   collect(): void {}
   proxiedConnections(): number {
     return this.proxied;

@@ -3,9 +3,10 @@
 import { chmodSync, readdirSync, readlinkSync, statSync } from "node:fs";
 import { Socket } from "node:net";
 import { describe, expect, test } from "vitest";
-import type { NetnsHandle, SnapshotEntry, Workload } from "../../../src/core/ports.ts";
+import type { NetnsHandle, SnapshotEntry, Workload, ZtunnelPeer } from "../../../src/core/ports.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
+import { hostPidOf } from "../../../src/sys/peer.ts";
 import { ZdsServer } from "../../../src/zds/server.ts";
 import { LogRecorder, MetricRecorder } from "../../support/recorder.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
@@ -22,6 +23,7 @@ class Agent implements AsyncDisposable {
   readonly metrics = new MetricRecorder();
   readonly pods = new Map<string, SnapshotEntry & { readonly netns: HeldNetns }>();
   readonly events: string[] = [];
+  readonly met: (ZtunnelPeer & { readonly hostPid: number | undefined })[] = [];
   readonly server = new ZdsServer({ path: this.path, binding: native(), logger: this.log, metrics: this.metrics });
   readonly #waiting = new Set<() => void>();
 
@@ -34,6 +36,11 @@ class Agent implements AsyncDisposable {
     this.server.serve(() => [...this.pods.values()], {
       acked: (uid, connection) => this.#event(`acked ${uid} by ${connection}`),
       refused: (uid, connection, reason) => this.#event(`refused ${uid} by ${connection}: ${reason}`),
+      met: (peer) => {
+        this.met.push({ ...peer, hostPid: hostPidOf(peer.pidfd, "/proc") });
+        this.#event(`met ${peer.connection}`);
+      },
+      parted: (connection) => this.#event(`parted ${connection}`),
       changed: () => this.#event("changed"),
     });
   }
@@ -99,16 +106,20 @@ async function whoAnswers(netns: NetnsHandle): Promise<string> {
   return text;
 }
 
-/** Network namespaces that this process holds open. */
-function heldNetns(): number {
-  const target = (fd: string) => {
+/** What the open fds of this process are, as /proc names it. */
+function openFiles(): string[] {
+  return readdirSync("/proc/self/fd").map((fd) => {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`);
     } catch {
       return "closed since it was listed";
     }
-  };
-  return readdirSync("/proc/self/fd").filter((fd) => target(fd).startsWith("net:[")).length;
+  });
+}
+
+/** Network namespaces that this process holds open. */
+function heldNetns(): number {
+  return openFiles().filter((target) => target.startsWith("net:[")).length;
 }
 
 describe("with a ztunnel in another process", () => {
@@ -131,6 +142,21 @@ describe("with a ztunnel in another process", () => {
     expect(await whoAnswers(third)).toBe(`u3 by ${ztunnel.pid}`);
     await agent.server.del("u2");
     await expect(whoAnswers(second)).rejects.toMatchObject({ code: "ECONNREFUSED" });
+  });
+
+  test("who it is is known before anything is sent to it, by a pidfd that is closed afterwards", async () => {
+    await using agent = new Agent();
+    agent.start();
+    agent.pod("u1");
+    await using ztunnel = await ZdsProcess.start();
+    await ztunnel.connect(agent.path);
+    await agent.ready(1);
+    const [peer] = agent.met;
+    expect(peer).toMatchObject({ connection: 1, pid: ztunnel.pid, hostPid: ztunnel.pid });
+    expect(agent.events).toEqual(["met 1", "acked u1 by 1", "changed"]);
+    await ztunnel.kill();
+    await agent.until(() => agent.events.includes("parted 1"), "parted");
+    expect(openFiles().filter((target) => target.includes("pidfd"))).toEqual([]);
   });
 
   test("a peer that comes before serve() waits unanswered", async () => {
@@ -236,7 +262,7 @@ describe("with a ztunnel in another process", () => {
     await ztunnel.ask({ do: "fail", uids: ["u1"] });
     await ztunnel.connect(agent.path);
     await agent.ready(1);
-    expect(agent.events[0]).toMatch(/^refused u1 by 1: failure to start proxy/);
+    expect(agent.events[1]).toMatch(/^refused u1 by 1: failure to start proxy/);
     expect((await ztunnel.report()).ready).toBe(false);
     await ztunnel.ask({ do: "fail", uids: [] });
     await agent.until(() => agent.events.includes("acked u1 by 1"), "acked after all");
@@ -264,6 +290,8 @@ describe("with a ztunnel in another process", () => {
           acked = uid;
         },
         refused: () => {},
+        met: () => {},
+        parted: () => {},
         changed: () => resolve(),
       });
     });

@@ -17,6 +17,7 @@ export interface Received {
 export class FakePeer {
   readonly received: Received[] = [];
   closedByAgent = false;
+  pidfd = -1;
   /** Thrown by the agent's next send. */
   sendError: Error | undefined;
   #handler: SeqpacketHandler | undefined;
@@ -34,7 +35,7 @@ export class FakePeer {
         this.received.push({ message: Buffer.from(message), fd });
         this.#react(message, fd);
       },
-      peerPidfd: () => -1,
+      peerPidfd: () => this.pidfd,
       close: () => {
         this.closedByAgent = true;
       },

@@ -101,6 +101,8 @@ export class Harness {
   readonly path = join(this.directory, "ztunnel.sock");
   readonly pods = new Map<string, SnapshotEntry>();
   readonly events: string[] = [];
+  /** Who came and went. */
+  readonly peers: string[] = [];
   snapshots = 0;
   readonly server = new ZdsServer({
     path: this.path,
@@ -125,6 +127,11 @@ export class Harness {
         return [...this.pods.values()];
       },
       {
+        met: ({ connection, pid, pidfd }) => {
+          const open = pidfd >= 0 && !this.binding.closedFds.includes(pidfd);
+          this.peers.push(`met ${connection}, pid ${pid}, pidfd ${pidfd}${open ? " open" : ""}`);
+        },
+        parted: (connection) => this.peers.push(`parted ${connection}`),
         acked: (uid, connection, netns) => this.events.push(`acked ${uid} by ${connection} in ${netns}`),
         refused: (uid, connection, reason) => this.events.push(`refused ${uid} by ${connection}: ${reason}`),
         changed: () => this.events.push("changed"),

@@ -252,6 +252,8 @@ describe("socket and life", () => {
         if (uid === "u1" && called++ === 0) answers.push(told(h.server.del("u1")), h.add("u2", 12));
       },
       refused: () => {},
+      met: () => {},
+      parted: () => {},
       changed: () => {
         answers.push(h.add(`c${answers.length}`, 50));
       },

@@ -138,7 +138,7 @@ describe("snapshot", () => {
         if (broken) throw new Error("no list");
         return [];
       },
-      { acked: () => {}, refused: () => {}, changed: () => {} },
+      { met: () => {}, parted: () => {}, acked: () => {}, refused: () => {}, changed: () => {} },
     );
     const { peer } = h.ztunnel();
     expect(peer.closedByAgent).toBe(true);
@@ -156,6 +156,8 @@ describe("snapshot", () => {
       throw new Error("listener");
     };
     h.server.serve(() => [{ workload: workload("u1"), netns: new FakeNetns(11) }], {
+      met: fail,
+      parted: fail,
       acked: fail,
       refused: fail,
       changed: fail,

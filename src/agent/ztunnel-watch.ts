@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { NetnsHandle, NetnsId, ZtunnelListener, ZtunnelPeer } from "../core/ports.ts";
+import type { Parts } from "./parts.ts";
+import type { Reconciler } from "./reconciler.ts";
+import type { Roster } from "./roster.ts";
+
+/** Pods whose listeners are read again without a pause: some milliseconds. */
+const PORTION = 16;
+
+/** What comes and goes at the ZDS socket, and what it means for the pods and their capture. */
+export class ZtunnelWatch implements ZtunnelListener {
+  constructor(
+    private readonly parts: Parts,
+    private readonly roster: Roster,
+    private readonly reconciler: Reconciler,
+    private readonly noticed: () => void,
+  ) {}
+
+  met(peer: ZtunnelPeer): void {
+    this.parts.dataplane.meet(peer);
+  }
+
+  parted(connection: number): void {
+    this.parts.dataplane.part(connection);
+    void this.readListeners();
+  }
+
+  /** Told before the add's caller goes on, so that capture, which comes next, finds the listeners known. */
+  acked(uid: string, connection: number, netns: NetnsId | undefined): void {
+    const enrollment = this.roster.get(uid);
+    if (enrollment === undefined || netns === undefined) return;
+    enrollment.ackedNetns = netns;
+    enrollment.ackedConnection = connection;
+    if (enrollment.netns?.id === netns) this.parts.dataplane.listenersOpened(enrollment.netns);
+    if (enrollment.state !== "enrolled" || enrollment.failure !== undefined) this.reconciler.queue.inform(uid);
+  }
+
+  refused(uid: string, _connection: number, reason: string): void {
+    const enrollment = this.roster.get(uid);
+    if (enrollment === undefined) return;
+    enrollment.ackedNetns = undefined;
+    this.parts.logger.warn("ztunnel refused a pod; it tries again by itself", { pod: enrollment.name, reason });
+  }
+
+  changed(): void {
+    const connections = this.parts.ztunnel.connections();
+    const ready = connections.some((connection) => connection.ready);
+    if (ready) {
+      for (const { uid, state } of this.roster.all()) {
+        if (state === "pending") this.reconciler.queue.trigger(uid);
+      }
+    } else {
+      // The next ztunnel gets them all in its snapshot; what it has acked of that already counts.
+      const live = new Set<number | undefined>(connections.map(({ id }) => id));
+      for (const enrollment of this.roster.all()) {
+        if (!live.has(enrollment.ackedConnection)) enrollment.ackedNetns = undefined;
+      }
+    }
+    this.noticed();
+  }
+
+  /** The one that has gone took its listeners along; where another's are left, those serve from here on. */
+  private async readListeners(): Promise<void> {
+    let count = 0;
+    for (const enrollment of [...this.roster.all()]) {
+      const netns: NetnsHandle | undefined = enrollment.netns;
+      if (netns === undefined || enrollment.state === "pending") continue;
+      this.parts.dataplane.listenersOpened(netns);
+      count += 1;
+      if (count % PORTION === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+}
