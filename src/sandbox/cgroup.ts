@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileS
 import { join } from "node:path";
 
 /** Where cgroup v2 is mounted: the root on unified hosts, a sub-directory on hybrid ones. */
-function cgroup2Root(): string {
+export function cgroup2Root(): string {
   for (const line of readFileSync("/proc/self/mountinfo", "utf8").split("\n")) {
     const [before = "", after = ""] = line.split(" - ");
     if (after.startsWith("cgroup2 ")) return before.split(" ")[4] ?? "/sys/fs/cgroup";
@@ -13,7 +13,8 @@ function cgroup2Root(): string {
 
 /** A part of the cgroup v2 tree, laid out below as kubelet lays out its pods. */
 export class CgroupTree {
-  private readonly root: string;
+  /** On the machine; a node that begins here has it as the root of its own hierarchy. */
+  readonly root: string;
   private removed = false;
 
   constructor(name: string) {
@@ -32,12 +33,6 @@ export class CgroupTree {
   /** Makes a container's cgroup, `kubepods/<qos>/pod<uid>/<container id>`, and returns its path. */
   container(podUid: string, containerId: string): string {
     const path = join(this.root, "kubepods", "besteffort", `pod${podUid}`, containerId);
-    return this.make(path);
-  }
-
-  /** Makes a cgroup for a program of the node itself (kubelet, ztunnel). */
-  system(name: string): string {
-    const path = join(this.root, "system", name);
     return this.make(path);
   }
 

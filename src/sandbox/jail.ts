@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
+import { randomBytes, randomUUID } from "node:crypto";
 import { realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Child } from "../sys/child.ts";
+import { cgroup2Root } from "./cgroup.ts";
 import type { Chart } from "./charts.ts";
 import type { SandboxNode } from "./node.ts";
+
+/** Its pod lives on when the container restarts. */
+const AGENT_POD_UID = randomUUID();
 
 /** What the stock chart lets the agent do, and nothing else. */
 const CAPABILITIES = ["net_admin", "net_raw", "sys_ptrace", "sys_admin", "dac_override"];
 
 /**
  * Builds the container's file system and becomes the agent. $1 = new root, $2 = sandbox directory,
- * $3 = program bundle's directory, $4 = node's directory, rest = the agent's command line.
+ * $3 = program bundle's directory, $4 = node's directory, $5 = where cgroup2 is mounted, rest = the
+ * agent's command line.
  * pivot_root(".", ".") stacks the old root under the new one, where it can be detached.
  */
 const JAIL = `
 set -e
-root=$1; dir=$2; app=$3; bin=$4; shift 4
+root=$1; dir=$2; app=$3; bin=$4; cgroup2=$5; shift 5
 mount -t tmpfs -o mode=755 tmpfs "$root"
 cd "$root"
 mkdir -p proc sys dev tmp run/istio-cni run/ztunnel var host/proc host/opt/cni/bin host/etc/cni/net.d host/var/run/netns
@@ -32,6 +38,9 @@ mount -t proc proc proc
 mount --bind proc/sys proc/sys
 mount -o remount,bind,ro proc/sys
 mount -t sysfs -o ro sysfs sys
+[ -d ".$cgroup2" ] || { mount -t tmpfs tmpfs sys/fs/cgroup; mkdir -p ".$cgroup2"; }
+mount -t cgroup2 cgroup2 ".$cgroup2"
+mount -o remount,bind,ro ".$cgroup2"
 mount --rbind /dev dev
 mount --bind /proc host/proc
 mount -o remount,bind,ro host/proc
@@ -64,7 +73,8 @@ export interface JailOptions {
 }
 
 /**
- * Starts the agent as the stock chart would: own pid and mount namespace, own network unless the chart
+ * Starts the agent as the stock chart would: own pid, mount and cgroup namespace, in the cgroup of a pod
+ * of its own, own network unless the chart
  * says hostNetwork, exactly the chart's capabilities and mounts, /proc/sys read-only, the node's /proc
  * read-only at /host/proc, no bpffs. The jail says `built` and waits for a line before it becomes the
  * agent, so that its network can be connected first.
@@ -74,7 +84,7 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
   const program = realpathSync(options.program);
   const nodeBinary = realpathSync(process.execPath);
   const caps = ["-all", ...CAPABILITIES.map((name) => `+${name}`)].join(",");
-  const namespaces = ["--fork", "--pid", "--mount", "--propagation=slave", "--kill-child=KILL"];
+  const namespaces = ["--fork", "--pid", "--mount", "--cgroup", "--propagation=slave", "--kill-child=KILL"];
   if (!options.chart.hostNetwork) namespaces.push("--net");
   const command = [
     nodeBinary,
@@ -97,6 +107,7 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
       node.dir,
       dirname(program),
       dirname(nodeBinary),
+      cgroup2Root(),
       ...command,
     ],
     {
@@ -109,6 +120,7 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
         ...options.chart.env,
         ...options.env,
       },
+      cgroup: node.cgroups.container(AGENT_POD_UID, randomBytes(32).toString("hex")),
       stdio: ["pipe", "pipe", "pipe"],
     },
   );

@@ -156,10 +156,9 @@ export class Kubelet {
     const { name, namespace, program = "app" } = template;
     const cgroup = this.node.cgroups.container(uid, attachment.containerId);
     const command = program === "app" ? [process.execPath, this.program, "sandbox-app", name] : ["sleep", "infinity"];
-    // The shell moves itself into the cgroup before it becomes the program, as a runtime does.
-    const enter = `echo 0 > "$1/cgroup.procs"; netns=$2; shift 2; exec nsenter --net="$netns" -- "$@"`;
-    const child = this.node.spawn(["bash", "--norc", "-c", enter, "container", cgroup, attachment.netns, ...command], {
+    const child = this.node.spawn(["nsenter", `--net=${attachment.netns}`, "--", ...command], {
       stdio: ["pipe", "pipe", "inherit"],
+      cgroup,
     });
     const app = program === "app" ? new AppRemote(child) : undefined;
     if (app !== undefined) await app.ready;

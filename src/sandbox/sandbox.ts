@@ -22,6 +22,8 @@ export interface SandboxOptions {
   readonly chart: string;
   /** A real ztunnel's binary; undefined = the stand-in. */
   readonly ztunnel: string | undefined;
+  /** False: the node has no bpffs. */
+  readonly bpffs?: boolean;
   /** Further environment of the agent. */
   readonly agentEnv?: Readonly<Record<string, string>>;
 }
@@ -76,7 +78,7 @@ export class Sandbox {
 
   private constructor(private readonly options: SandboxOptions) {
     this.chart = chart(options.chart);
-    this.node = new SandboxNode();
+    this.node = new SandboxNode(options.bpffs === undefined ? {} : { bpffs: options.bpffs });
     this.api = new ApiServer({ accounts: accounts() });
     this.confPath = this.node.path("etc/cni/net.d/10-sandbox.conflist");
     this.kubelet = new Kubelet(this.node, this.api, options.program, this.confPath);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { randomBytes, randomUUID } from "node:crypto";
 import { createWriteStream } from "node:fs";
 import type { Child } from "../sys/child.ts";
 import { NODE_NAME } from "./kubelet.ts";
@@ -24,10 +25,11 @@ export class ZtunnelProcess {
 
   static start(node: SandboxNode, options: ZtunnelOptions): ZtunnelProcess {
     const { binary, program, name, meshPath, authorityPath } = options;
-    const cgroup = node.cgroups.system(name);
+    const cgroup = node.cgroups.container(randomUUID(), randomBytes(32).toString("hex"));
     const command = binary === undefined ? [process.execPath, program, "sandbox-ztunnel"] : [binary, "proxy"];
-    const enter = `echo 0 > "$1/cgroup.procs"; shift; ip link set lo up; exec "$@"`;
-    const child = node.spawn(["unshare", "--net", "bash", "--norc", "-c", enter, "ztunnel", cgroup, ...command], {
+    const enter = `ip link set lo up; exec "$@"`;
+    const child = node.spawn(["unshare", "--net", "bash", "--norc", "-c", enter, "ztunnel", ...command], {
+      cgroup,
       env: {
         PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         INPOD_UDS: "/var/run/ztunnel/ztunnel.sock",

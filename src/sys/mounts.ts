@@ -55,7 +55,7 @@ export class HostMounts {
     const failures: string[] = [];
     const listed: Mount[] = [];
     for (const { prefix, mounts } of this.#views(failures, listed)) {
-      const found = candidates(mounts);
+      const found = candidates(uncovered(mounts));
       if (found.length === 0) failures.push(`${prefix === "" ? "our own view" : prefix}: none is mounted`);
       for (const mount of found) {
         const path = prefix + mount.point;
@@ -115,6 +115,11 @@ function isKernelThread(proc: Proc, pid: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** Of mounts at one point the last is the one that is seen. */
+function uncovered(mounts: readonly Mount[]): Mount[] {
+  return [...new Map(mounts.map((mount) => [mount.point, mount])).values()];
 }
 
 /** Why this is no mount of that type, or undefined. */

@@ -106,7 +106,7 @@ test("from a container: the node's hierarchy, cgroups of others, and who a peer 
     mkdir -p "$1" "$2"
     mount --bind /proc "$1"
     mount -t cgroup2 none "$2"
-    exec unshare --pid --fork --kill-child=KILL --mount-proc "$3" --import tsx "$4" "$1" "$5" "\${@:6}"`;
+    exec unshare --pid --fork --kill-child=KILL --mount-proc "$3" --import tsx "$4" -- "$1" "$5" "\${@:6}"`;
   const { lines } = world.start(own, [
     ...["unshare", "--cgroup", "--mount", "--propagation=private", "bash", "--norc", "-c", container, "container"],
     ...[hostProc, world.scratch.file("own-cgroup"), process.execPath, onlooker, socket, ...pids.map(String)],

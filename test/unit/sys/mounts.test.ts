@@ -59,6 +59,11 @@ test("of several bpf mounts the usual one is tried first, and none that shows a 
   expect(tried(hostMounts().bpffs().reason)).toEqual(["/1/root/sys/fs/bpf", "/1/root/x"]);
 });
 
+test("a mount that another one covers is none", () => {
+  process(1, ["cgroup2 /../.. /sys/fs/cgroup", "tmpfs / /sys/fs/cgroup", "cgroup2 /.. /b", "cgroup2 / /b"]);
+  expect(tried(hostMounts().cgroup2().reason)).toEqual(["/1/root/b"]);
+});
+
 test("what is mounted over it counts, not what the list says", () => {
   process(1, ["bpf / /sys/fs/bpf"]);
   mkdirSync(scratch.file("root1/sys/fs/bpf"), { recursive: true });
