@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "connect.h"
 
+#include <poll.h>
+
 #include <cerrno>
 #include <optional>
 
@@ -49,7 +51,15 @@ class Connecting final : Closable, Poller::Listener, Timer::Listener {
         settle(error != 0 ? error : -status);
     }
 
-    void expired() override { settle(ETIMEDOUT); }
+    void expired() override {
+        // libuv runs timers before it looks at fds: after a long callback both may be due.
+        pollfd polled = {fd_.get(), POLLOUT, 0};
+        if (::poll(&polled, 1, 0) > 0) {
+            ready(0, 0);
+        } else {
+            settle(ETIMEDOUT);
+        }
+    }
 
     void settle(int error) {
         poller_.close();

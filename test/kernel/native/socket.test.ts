@@ -131,6 +131,16 @@ describe.each([4, 6] as const)("IPv%i", (family: AddressFamily) => {
     });
   });
 
+  test("a connection that is complete is not lost to a deadline that nobody could look at in time", async () => {
+    const loopback = family === 4 ? "127.0.0.1" : "::1";
+    const listener = native().tcpListen(lab.pod.netns.fd, { family, bind: { address: loopback, port: 0 } });
+    const { address, port } = native().localEndpoint(listener);
+    const connecting = native().tcpConnect(lab.pod.netns.fd, { family, address, port, timeout: 1 });
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
+    native().close(await connecting);
+    native().close(listener);
+  });
+
   test("a black hole ends with ETIMEDOUT, an unreachable network with the kernel's error", async () => {
     await inNetns(
       lab.pod.netns,
