@@ -156,8 +156,7 @@ export const DATAPLANE = {
     "FORCE_IPTABLES_BINARY",
     optional(oneOf("legacy", "nft")),
     "",
-    "Which iptables the iptables engine runs; ignored, with a warning, when NATIVE_NFTABLES is set.",
-    { status: "later" },
+    "Which iptables the iptables engine runs in pods without rules of either; by default the one that the host uses, if it works. Ignored, with a warning, when NATIVE_NFTABLES is set.",
   ),
   probeSources: plainEnv(
     "Dataplane",
