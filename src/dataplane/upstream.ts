@@ -8,7 +8,7 @@ const TABLES = /^inet istio-ambient-/;
 /** iptables-nft keeps its tables under these names; upstream's chains in them begin with ISTIO_. */
 const IPTABLES_NFT = ["nat", "mangle", "raw"] as const;
 
-/** True when upstream's chains or tables are in the netns, as far as nf_tables shows. No fork. */
+/** True when upstream's chains or tables are in the netns. No fork. */
 export function upstreamPresent(binding: NativeBinding, netns: number): boolean {
   const tables = tablesOf(binding, netns);
   if (tables.some((name) => TABLES.test(name))) return true;
@@ -19,7 +19,9 @@ export function upstreamPresent(binding: NativeBinding, netns: number): boolean 
       if (chains.some((chain) => chain.name.startsWith("ISTIO_"))) return true;
     }
   }
-  return false;
+  return ([4, 6] as const).some((family) =>
+    binding.xtables(netns, family).some(({ chains }) => chains.some(({ name }) => name.startsWith("ISTIO_"))),
+  );
 }
 
 function tablesOf(binding: NativeBinding, netns: number): string[] {

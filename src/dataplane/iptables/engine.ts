@@ -10,6 +10,7 @@ import { textHash } from "../netfilter/text-hash.ts";
 import { verifyCapture } from "../netfilter/verify.ts";
 import { isBehindNetfilter } from "../proxied.ts";
 import { families } from "../routes.ts";
+import { ALL_LETTERS } from "../sysctls.ts";
 import { hasOurs, type KernelTable, readTables } from "./kernel.ts";
 import { namedDifferences, rulesDigest, stateComment } from "./observe.ts";
 import { type Features, planCapture } from "./plan.ts";
@@ -75,7 +76,7 @@ export class IptablesEngine implements Engine {
   }
 
   state(netns: NetnsHandle): EngineState | undefined {
-    const comment = VARIANTS.map((variant) => stateComment(readTables(this.binding, netns.fd, variant))).find(
+    const comment = VARIANTS.map((variant) => stateComment(readTables(this.binding, netns.fd, variant, [4]))).find(
       (found) => found !== undefined,
     );
     // Undefined too when rules of ours are there without their memory.
@@ -113,11 +114,11 @@ export class IptablesEngine implements Engine {
   }
 
   async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    if (this.present(netns)) await this.#replace(netns, spec, "draining", this.state(netns) ?? { sysctls: "" });
+    await this.#end(netns, spec, "draining");
   }
 
   async retire(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    if (this.present(netns)) await this.#replace(netns, spec, "retiring", this.state(netns) ?? { sysctls: "" });
+    await this.#end(netns, spec, "retiring");
   }
 
   keepsAlive(sockets: readonly SocketInfo[]): number {
@@ -130,6 +131,11 @@ export class IptablesEngine implements Engine {
 
   close(): void {
     this.#references.close();
+  }
+
+  async #end(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode): Promise<void> {
+    // Where somebody took our memory away all sysctls count as ours, as they do after a kill.
+    if (this.present(netns)) await this.#replace(netns, spec, mode, this.state(netns) ?? { sysctls: ALL_LETTERS });
   }
 
   async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, { sysctls }: EngineState): Promise<void> {

@@ -29,8 +29,13 @@ export interface KernelTable {
 }
 
 /** Tables of one variant that exist in the netns. */
-export function readTables(binding: NativeBinding, netns: NetnsArg, variant: Variant): KernelTable[] {
-  return variant === "legacy" ? legacyTables(binding, netns) : nftTables(binding, netns);
+export function readTables(
+  binding: NativeBinding,
+  netns: NetnsArg,
+  variant: Variant,
+  families: readonly AddressFamily[] = FAMILIES,
+): KernelTable[] {
+  return variant === "legacy" ? legacyTables(binding, netns, families) : nftTables(binding, netns, families);
 }
 
 export function isOurs(chain: string): boolean {
@@ -46,8 +51,8 @@ export function hasUpstream(tables: readonly KernelTable[]): boolean {
   return tables.some(({ chains }) => chains.some((name) => name.startsWith(UPSTREAM_PREFIX)));
 }
 
-function legacyTables(binding: NativeBinding, netns: NetnsArg): KernelTable[] {
-  return FAMILIES.flatMap((family) =>
+function legacyTables(binding: NativeBinding, netns: NetnsArg, families: readonly AddressFamily[]): KernelTable[] {
+  return families.flatMap((family) =>
     binding.xtables(netns, family).flatMap(({ name, chains, rules }) => {
       if (!isTableName(name)) return [];
       const own = chains.filter(({ policy }) => policy === "").map((chain) => chain.name);
@@ -57,9 +62,9 @@ function legacyTables(binding: NativeBinding, netns: NetnsArg): KernelTable[] {
   );
 }
 
-function nftTables(binding: NativeBinding, netns: NetnsArg): KernelTable[] {
+function nftTables(binding: NativeBinding, netns: NetnsArg, families: readonly AddressFamily[]): KernelTable[] {
   const present = namesOf(binding, netns);
-  return FAMILIES.flatMap((family) =>
+  return families.flatMap((family) =>
     TABLE_NAMES.flatMap((name) => {
       if (!present.includes(`${NFT_FAMILY[family]} ${name}`)) return [];
       const table = binding.nftTable(netns, NFT_FAMILY[family], name);

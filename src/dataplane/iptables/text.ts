@@ -143,7 +143,7 @@ function jumpText(chain: string): string {
 
 /** The comment goes before the target, whose options come last. */
 function withComment(text: string, name: string): string {
-  const at = text.indexOf("-j ");
+  const at = text.search(/(?<=^| )-j /);
   return `${text.slice(0, at)}${comment(name)} ${text.slice(at)}`;
 }
 

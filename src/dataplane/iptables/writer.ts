@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts chains into a netns and takes them out again, each table as a whole.
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
-import { hasOurs, type KernelRule, type KernelTable, readTables } from "./kernel.ts";
+import { type KernelRule, type KernelTable, readTables } from "./kernel.ts";
 import { removeTables, restore } from "./restore.ts";
 import { JUMP_COMMENT, type Ruleset, type Variant } from "./ruleset.ts";
 import type { TableKey } from "./state.ts";
@@ -24,7 +24,7 @@ export async function writeRules(
 ): Promise<void> {
   const isPlain: IsPlain = (table, rule) => reference !== undefined && isTwin(reference, table, rule);
   for (const family of FAMILIES) {
-    const text = replaceText(ruleset, family, readTables(binding, netns, variant), state, isPlain);
+    const text = replaceText(ruleset, family, readTables(binding, netns, variant, [family]), state, isPlain);
     if (text !== "") await restore(variant, family, netns, text);
   }
 }
@@ -59,21 +59,16 @@ async function removeFamily(
   variant: Variant,
   family: AddressFamily,
 ): Promise<void> {
-  const read = () => readTables(binding, netns, variant);
+  const read = () => readTables(binding, netns, variant, [family]);
   const text = (isPlain: IsPlain) => removeText(family, read(), isPlain);
   const first = text((_, { comment }) => comment === JUMP_COMMENT);
   if (first === "") return;
   try {
     await restore(variant, family, netns, first);
-  } catch (error) {
+  } catch {
     // A jump that is not what its comment says is found by its number only.
-    if (!hasOurs(read())) throw error;
-    await restore(
-      variant,
-      family,
-      netns,
-      text(() => false),
-    );
+    const numbered = text(() => false);
+    if (numbered !== "") await restore(variant, family, netns, numbered);
   }
 }
 
