@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A legacy table is one blob of entries: for each built-in chain its rules and, last, its policy; for
-// each other chain an ERROR entry with its name, its rules and a RETURN; at the end an ERROR entry
-// of no chain. Jumps are offsets into the blob, which any other rule may shift.
+// A legacy table is one blob of entries: for each built-in chain its rules and, last, its policy;
+// for each other chain an ERROR entry with its name, its rules and a RETURN; at the end an ERROR
+// entry of no chain. Jumps are offsets into the blob, which any other rule may shift.
 #include "xtables_reader.h"
 
 #include <fcntl.h>
@@ -122,8 +122,7 @@ template <class Family> class TableReader {
     void locate() {
         for (unsigned hook = 0; hook < NF_INET_NUMHOOKS; hook++) {
             if ((info_.valid_hooks & (1U << hook)) == 0) continue;
-            chains_.push_back(
-                {kHooks[hook], info_.hook_entry[hook], info_.underflow[hook], true});
+            chains_.push_back({kHooks[hook], info_.hook_entry[hook], info_.underflow[hook], true});
         }
         size_t previous = 0;
         Span* open = nullptr;
@@ -134,8 +133,8 @@ template <class Family> class TableReader {
             const Extension target = extensionAt(blob_, offset + entry.target_offset, limit);
             if (target.name == XT_ERROR_TARGET) {
                 if (open != nullptr) open->last = previous;
-                const size_t size = std::min<size_t>(target.end - target.data,
-                                                     XT_FUNCTION_MAXNAMELEN);
+                const size_t size =
+                    std::min<size_t>(target.end - target.data, XT_FUNCTION_MAXNAMELEN);
                 const auto* text = reinterpret_cast<const char*>(blob_.data() + target.data);
                 others.push_back({textOf(text, size), limit, limit, false});
                 byOffset_[limit] = others.back().name;
@@ -250,7 +249,8 @@ template <class Family> XtTable readTable(int socket, const std::string& name) {
         std::memcpy(answer.data(), &request, offsetof(typename Family::Get, entrytable));
         size = static_cast<socklen_t>(answer.size());
         if (::getsockopt(socket, Family::level, Family::getEntries, answer.data(), &size) == 0) {
-            answer.erase(answer.begin(), answer.begin() + offsetof(typename Family::Get, entrytable));
+            answer.erase(answer.begin(),
+                         answer.begin() + offsetof(typename Family::Get, entrytable));
             return TableReader<Family>(std::move(answer), info).read(name);
         }
         // It was replaced by a table of another size since.

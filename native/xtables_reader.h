@@ -25,8 +25,8 @@ struct XtTable {
 };
 
 /**
- * Tables of legacy iptables (AF_INET) or ip6tables (AF_INET6) that exist in a netns. Asking the kernel
- * for one that does not exist would make it, so only those that /proc names are asked for.
+ * Tables of legacy iptables (AF_INET) or ip6tables (AF_INET6) that exist in a netns. Asking the
+ * kernel for one that does not exist would make it, so only those that /proc names are asked for.
  */
 std::vector<XtTable> readXtables(int netns, int family);
 
