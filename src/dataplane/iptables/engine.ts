@@ -11,7 +11,7 @@ import { verifyCapture } from "../netfilter/verify.ts";
 import { isBehindNetfilter } from "../proxied.ts";
 import { families } from "../routes.ts";
 import { ALL_LETTERS } from "../sysctls.ts";
-import { hasOurs, type KernelTable, readTables } from "./kernel.ts";
+import { anyOurs, hasOurs, type KernelTable, readTables } from "./kernel.ts";
 import { namedDifferences, rulesDigest, stateComment } from "./observe.ts";
 import { type Features, planCapture } from "./plan.ts";
 import { type Reference, readReference } from "./reference.ts";
@@ -72,7 +72,7 @@ export class IptablesEngine implements Engine {
   }
 
   present(netns: NetnsHandle): boolean {
-    return VARIANTS.some((variant) => hasOurs(readTables(this.binding, netns.fd, variant)));
+    return anyOurs(this.binding, netns.fd);
   }
 
   state(netns: NetnsHandle): EngineState | undefined {

@@ -38,6 +38,12 @@ export function readTables(
   return variant === "legacy" ? legacyTables(binding, netns, families) : nftTables(binding, netns, families);
 }
 
+/** True when any chain of ours is in the netns, in either variant. Mostly one look is enough. */
+export function anyOurs(binding: NativeBinding, netns: NetnsArg): boolean {
+  for (const table of eachNftTable(binding, netns, FAMILIES)) if (hasOurs([table])) return true;
+  return hasOurs(legacyTables(binding, netns, FAMILIES));
+}
+
 export function isOurs(chain: string): boolean {
   return OUR_CHAIN.test(chain);
 }
@@ -63,18 +69,27 @@ function legacyTables(binding: NativeBinding, netns: NetnsArg, families: readonl
 }
 
 function nftTables(binding: NativeBinding, netns: NetnsArg, families: readonly AddressFamily[]): KernelTable[] {
+  return [...eachNftTable(binding, netns, families)];
+}
+
+/** One by one: each costs several dumps, and who has seen enough need not ask for the next. */
+function* eachNftTable(
+  binding: NativeBinding,
+  netns: NetnsArg,
+  families: readonly AddressFamily[],
+): Generator<KernelTable> {
   const present = namesOf(binding, netns);
-  return families.flatMap((family) =>
-    TABLE_NAMES.flatMap((name) => {
-      if (!present.includes(`${NFT_FAMILY[family]} ${name}`)) return [];
+  for (const family of families) {
+    for (const name of TABLE_NAMES) {
+      if (!present.includes(`${NFT_FAMILY[family]} ${name}`)) continue;
       const table = binding.nftTable(netns, NFT_FAMILY[family], name);
-      if (table === undefined) return [];
+      if (table === undefined) continue;
       const own = table.chains.filter(({ hook }) => hook === -1).map((chain) => chain.name);
       const accepting = table.chains.every(({ policy }) => policy !== "drop");
       const empty = own.length === 0 && table.rules.length === 0 && table.sets.length === 0 && accepting;
-      return [{ family, name, dormant: table.dormant, chains: own, rules: table.rules, empty }];
-    }),
-  );
+      yield { family, name, dormant: table.dormant, chains: own, rules: table.rules, empty };
+    }
+  }
 }
 
 function namesOf(binding: NativeBinding, netns: NetnsArg): string[] {

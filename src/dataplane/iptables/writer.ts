@@ -2,8 +2,9 @@
 // Puts chains into a netns and takes them out again, each table as a whole.
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { type KernelRule, type KernelTable, readTables } from "./kernel.ts";
+import { namedDifferences } from "./observe.ts";
 import { removeTables, restore } from "./restore.ts";
-import { JUMP_COMMENT, type Ruleset, type Variant } from "./ruleset.ts";
+import { JUMP_COMMENT, type Ruleset, STATE_TABLE, type Variant } from "./ruleset.ts";
 import type { TableKey } from "./state.ts";
 import { type IsPlain, removeText, replaceText } from "./text.ts";
 
@@ -24,7 +25,10 @@ export async function writeRules(
 ): Promise<void> {
   const isPlain: IsPlain = (table, rule) => reference !== undefined && isTwin(reference, table, rule);
   for (const family of FAMILIES) {
-    const text = replaceText(ruleset, family, readTables(binding, netns, variant, [family]), state, isPlain);
+    const tables = readTables(binding, netns, variant, [family]);
+    // A table that is right is left alone: each commit waits for the packets that are on their way.
+    const isWrong = (key: TableKey) => !isRight(key, ruleset, tables, reference);
+    const text = replaceText(ruleset.filter(isWrong), family, tables.filter(isWrong), state, isPlain);
     if (text !== "") await restore(variant, family, netns, text);
   }
 }
@@ -70,6 +74,18 @@ async function removeFamily(
     const numbered = text(() => false);
     if (numbered !== "") await restore(variant, family, netns, numbered);
   }
+}
+
+/** The one with our memory is always written. */
+function isRight(
+  key: TableKey,
+  ruleset: Ruleset,
+  tables: readonly KernelTable[],
+  reference: readonly KernelTable[] | undefined,
+): boolean {
+  const same = (table: TableKey) => table.family === key.family && table.name === key.name;
+  if (reference === undefined || same(STATE_TABLE) || !ruleset.some(same) || !tables.some(same)) return false;
+  return namedDifferences(ruleset.filter(same), tables.filter(same), reference).length === 0;
 }
 
 function isTwin(reference: readonly KernelTable[], { family, name }: KernelTable, rule: KernelRule): boolean {
