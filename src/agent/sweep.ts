@@ -46,6 +46,7 @@ export class Sweep {
       await this.resolve();
     } finally {
       for (const { uid } of this.roster.all()) this.reconciler.queue.trigger(uid);
+      this.parts.dataplane.collect();
       this.swept();
     }
   }

@@ -260,7 +260,7 @@ export interface Dataplane {
    * routes. One or two fds per netns; coalesced. Our own changes may be told too.
    */
   watch(netns: NetnsHandle, changed: () => void): Stop;
-  /** Removes what belongs to pods that are gone. */
+  /** Removes what belongs to pods that are gone. Never throws. */
   collect(): void;
 }
 

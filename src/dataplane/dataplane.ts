@@ -160,7 +160,7 @@ export class NodeDataplane implements Dataplane {
   }
 
   collect(): void {
-    for (const engine of this.#engines) engine.collect?.();
+    this.#tell("pods may be gone", (engine) => engine.collect?.());
   }
 
   /** Gives back what the process holds; pods stay captured. */
@@ -174,7 +174,7 @@ export class NodeDataplane implements Dataplane {
         tell(engine);
       } catch (error) {
         const reason = messageOf(error);
-        this.options.logger.error("an engine can't act on news of ztunnel", { engine: engine.name, news, reason });
+        this.options.logger.error("an engine can't act on news", { engine: engine.name, news, reason });
       }
     }
   }

@@ -46,7 +46,7 @@ export class HostMounts {
     return this.#find("cgroup2 hierarchy", CGROUP2_SUPER_MAGIC, cgroupRoots);
   }
 
-  /** A bpffs, at /sys/fs/bpf if there is one. */
+  /** The bpffs at /sys/fs/bpf. */
   bpffs(): HostMount {
     return this.#find("bpffs", BPF_FS_MAGIC, bpfRoots);
   }
@@ -148,8 +148,7 @@ function cgroupRoots(mounts: readonly Mount[]): Mount[] {
     .map(({ mount }) => mount);
 }
 
+/** Only there: another tool's bpffs would be gone when that tool wants it to be, and capture with it. */
 function bpfRoots(mounts: readonly Mount[]): Mount[] {
-  return mounts
-    .filter(({ type, root }) => type === "bpf" && root === "/")
-    .sort((a, b) => Number(b.point === BPFFS) - Number(a.point === BPFFS) || a.point.length - b.point.length);
+  return mounts.filter(({ type, root, point }) => type === "bpf" && root === "/" && point === BPFFS);
 }

@@ -198,7 +198,8 @@ describe.each([IPTABLES_NFT, IPTABLES_LEGACY])("$name", (engine) => {
   });
 
   test("retired: open connections live, nothing is steered, nothing refused; then it can go", async () => {
-    const own = engine.make(native(), quiet);
+    const [own] = engine.make(native(), quiet);
+    if (own === undefined) throw new Error("no engine was made");
     await own.selfTest();
     await capture();
     const calls = await openAll();

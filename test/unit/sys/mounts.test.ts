@@ -54,9 +54,9 @@ test("of several cgroup2 mounts the one nearest to the hierarchy's root is tried
   expect(tried(reason)).toEqual(["/1/root/b", "/1/root/run/long", "/1/root/own", "/1/root/a"]);
 });
 
-test("of several bpf mounts the usual one is tried first, and none that shows a part", () => {
+test("of several bpf mounts only the usual one serves, and none that shows a part", () => {
   process(1, ["bpf / /x", "bpf /globals /y", "bpf / /sys/fs/bpf"]);
-  expect(tried(hostMounts().bpffs().reason)).toEqual(["/1/root/sys/fs/bpf", "/1/root/x"]);
+  expect(tried(hostMounts().bpffs().reason)).toEqual(["/1/root/sys/fs/bpf"]);
 });
 
 test("a mount that another one covers is none", () => {
@@ -71,11 +71,11 @@ test("what is mounted over it counts, not what the list says", () => {
 });
 
 test("where the first process is closed to us a kernel thread's view serves", () => {
-  process(1, ["bpf / /closed"]);
+  process(1, ["cgroup2 / /closed"]);
   rmSync(scratch.file("root1"), { recursive: true });
-  process(3, ["bpf / /wrong"]);
-  process(2, ["bpf / /right"]);
-  const { reason } = hostMounts().bpffs();
+  process(3, ["cgroup2 / /wrong"]);
+  process(2, ["cgroup2 / /right"]);
+  const { reason } = hostMounts().cgroup2();
   expect(reason).toContain("/1/root: ENOENT");
   expect(reason).toContain("/2/root/right: ENOENT");
   expect(reason).not.toContain("/3/root");
