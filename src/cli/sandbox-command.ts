@@ -11,6 +11,7 @@ interface DemoOptions {
   readonly json: boolean;
   readonly keep: boolean;
   readonly chart: string | undefined;
+  readonly engine: string | undefined;
   readonly ztunnel: string | undefined;
 }
 
@@ -58,7 +59,8 @@ async function tell(chart: string, options: DemoOptions): Promise<DemoRun> {
     say(`\n${paint("bold", `Sandbox: one node, chart ${chart}, ${with_}`)}\n`);
     // Beside this file in dist/, whichever part of the bundle this is.
     const bundle = fileURLToPath(new URL("agent.mjs", import.meta.url));
-    const running = await Sandbox.create({ program: bundle, chart, ztunnel: options.ztunnel }, (made) => {
+    const agentEnv = options.engine === undefined ? {} : { AMBIENT_CNI_ENGINE: options.engine };
+    const running = await Sandbox.create({ program: bundle, chart, ztunnel: options.ztunnel, agentEnv }, (made) => {
       sandbox = made;
     });
     await new Demo(running, checks, (title) => say(`\n${paint("bold", title)}\n`)).run(options.keep);
@@ -106,6 +108,7 @@ export function sandboxCommand(done: (status: number) => void): Command {
     .option("--json", "print one JSON document with every check", false)
     .option("--keep", "leave the sandbox up at the end, to play on", false)
     .option("--chart <version>", `environment of this istio-cni chart: ${CHARTS.join(" or ")} (default: both, in turn)`)
+    .option("--engine <name>", "capture with ebpf, nftables or iptables (default: the best that works)")
     .option("--ztunnel <path>", "run this ztunnel (a build with FAKE_CA) in place of the stand-in")
     .action(async (given: DemoOptions) => {
       const charts = given.chart === undefined ? (given.keep ? CHARTS.slice(0, 1) : CHARTS) : [given.chart];

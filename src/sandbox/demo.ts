@@ -115,7 +115,8 @@ export class Demo {
         await until(`${name} is annotated`, () => this.redirection(name) === "enabled");
       }
       expectEqual("annotation of the outsider", this.redirection("outsider", OUTSIDE), undefined);
-      return `${REDIRECTION_ANNOTATION}: enabled on both after ${Math.round(performance.now() - began)} ms`;
+      const milliseconds = Math.round(performance.now() - began);
+      return `${REDIRECTION_ANNOTATION}: enabled on both after ${milliseconds} ms; engine: ${await sandbox.engine()}`;
     });
     await checks.check("old-connection", "a connection opened before the label is still alive", async () => {
       expectEqual("echo", await this.app("client").say("old", "still here"), "still here");
@@ -297,7 +298,7 @@ export class Demo {
           throw new Error(`${String(error)}: ${await this.leftovers()}`);
         },
       );
-      return "no nftables table, no policy rule, no route in table 100";
+      return "no rules, no TC filter, no policy rule, no route";
     });
     await checks.check("plain-after", "client -> server is plain text again", async () => {
       const marker = "marker-plain-after";
@@ -335,7 +336,13 @@ export class Demo {
       const rules = (await look("ip", "rule")) + (await look("ip", "-6", "rule"));
       const table = await look("ip", "route", "show", "table", "100");
       const nft = await look("nft", "list", "tables");
-      if (nft !== "" || table !== "" || rules.includes("fwmark")) found.push(`${name}: ${nft} ${table} ${rules}`);
+      const filters = await look("tc", "qdisc", "show");
+      const local = (await look("ip", "route", "show", "table", "local"))
+        .split("\n")
+        .filter((route) => route.startsWith("local 255."));
+      if (nft === "" && table === "" && !rules.includes("fwmark") && !filters.includes("clsact") && local.length === 0)
+        continue;
+      found.push(`${name}: ${nft} ${table} ${rules} ${filters} ${local.join(" ")}`);
     }
     return found.join("; ");
   }

@@ -220,6 +220,13 @@ export class Sandbox {
     });
   }
 
+  /** The engine that pods get, by the agent's own metric. */
+  async engine(): Promise<string> {
+    if (this.agent === undefined) throw new Error("no agent runs");
+    const { body } = await httpGet(agentNetns(this.agent), "127.0.0.1", 15014, "/metrics");
+    return /^ambient_cni_engine\{engine="(\w+)",reason="[^"]*"\} 1$/m.exec(body)?.[1] ?? "none";
+  }
+
   /** Sets a label of a namespace, or removes it (null), as `kubectl label` does. */
   label(namespace: string, key: string, value: string | null): void {
     const current = this.api.get("Namespace", undefined, namespace);
