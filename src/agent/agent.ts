@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Stop } from "../core/disposable.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
-import type { CniHandler, NamespaceChange, PodChange } from "../core/ports.ts";
+import type { CniHandler, ExemptPod, NamespaceChange, NetnsHandle, PodChange } from "../core/ports.ts";
 import { Admission } from "./admission.ts";
 import { annotationOf } from "./announcer.ts";
 import { CensusGauge, census, type PodStatus } from "./census.ts";
@@ -111,7 +111,7 @@ export class Agent {
     const { cluster, finder, dataplane, probes, logger, config } = this.parts;
     const candidates = [...cluster.pods()].filter((pod) => !pod.hostNetwork && !isTerminal(pod));
     const found = await finder.find(candidates);
-    const owners = new Map<string, readonly string[]>();
+    const owners = new Map<string, ExemptPod & { readonly netns: NetnsHandle }>();
     let adopted = 0;
     for (const pod of candidates) {
       const handle = found.get(pod.uid);
@@ -138,9 +138,10 @@ export class Agent {
       }
       adopted += 1;
       const exempt = exemptibleIps(config, pod.ips);
-      owners.set(pod.uid, exempt);
       enrollment.exemptIps = exempt;
       this.restoreSpec(pod);
+      const engine = enrollment.engine ?? dataplane.engine;
+      owners.set(pod.uid, { uid: pod.uid, ips: exempt, engine, netns: handle });
     }
     await probes.reconcile(owners);
     logger.info("kernel state adopted", { pods: candidates.length, found: found.size, captured: adopted });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError } from "../core/errors.ts";
-import type { CaptureSpec, NetnsHandle } from "../core/ports.ts";
+import type { CaptureSpec, EngineName, NetnsHandle } from "../core/ports.ts";
 import { runSteps, type Step } from "../core/transaction.ts";
 import { exemptibleIps } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";
@@ -47,7 +47,9 @@ export class Enroller {
       this.captured(enrollment, netns, spec);
     }
     await this.introduce(enrollment, netns);
-    await this.exempt(enrollment, spec);
+    const engine = enrollment.engine ?? this.parts.dataplane.engine;
+    await this.exempt(enrollment, spec, engine);
+    await this.parts.probes.settle({ uid: enrollment.uid, ips: enrollment.exemptIps, engine }, netns);
   }
 
   private captured(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): void {
@@ -93,7 +95,7 @@ export class Enroller {
       },
       {
         name: "exempt probes",
-        apply: () => this.exempt(enrollment, spec),
+        apply: () => this.exempt(enrollment, spec, dataplane.engineFor(netns, spec)),
         undo: async () => {
           await probes.revoke(enrollment.uid, enrollment.exemptIps);
           enrollment.exemptIps = [];
@@ -137,12 +139,13 @@ export class Enroller {
     enrollment.ackedConnection = undefined;
   }
 
-  private async exempt(enrollment: Enrollment, spec: CaptureSpec): Promise<void> {
+  private async exempt(enrollment: Enrollment, spec: CaptureSpec, engine: EngineName): Promise<void> {
+    const { uid } = enrollment;
     const wanted = exemptibleIps(this.parts.config, spec.ips);
     const gone = enrollment.exemptIps.filter((ip) => !wanted.includes(ip));
     const added = wanted.filter((ip) => !enrollment.exemptIps.includes(ip));
-    if (added.length > 0) await this.parts.probes.allow(enrollment.uid, wanted);
-    if (gone.length > 0) await this.parts.probes.revoke(enrollment.uid, gone);
+    if (added.length > 0) await this.parts.probes.allow({ uid, ips: wanted, engine });
+    if (gone.length > 0) await this.parts.probes.revoke(uid, gone);
     enrollment.exemptIps = wanted;
   }
 }

@@ -12,9 +12,12 @@ import { systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
 import { messageOf } from "../core/errors.ts";
 import { NodeDataplane } from "../dataplane/dataplane.ts";
+import { EbpfEngine } from "../dataplane/ebpf/engine.ts";
 import { ebpfHost } from "../dataplane/ebpf/host.ts";
-import { allEngines } from "../dataplane/engines.ts";
-import { HostProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
+import { netfilterEngines } from "../dataplane/engines.ts";
+import { NodeProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
+import { Kubelet } from "../dataplane/probe-exemption/kubelet.ts";
+import { SnatExemption } from "../dataplane/probe-exemption/snat.ts";
 import { KubeCluster } from "../kube/cluster.ts";
 import { native } from "../native/load.ts";
 import { ProcNetnsFinder } from "../netns/finder.ts";
@@ -53,6 +56,8 @@ export class AgentProcess {
     const binding = native();
     const finder = new ProcNetnsFinder(config, log.scope("netns"));
     const host = finder.host();
+    const ebpf = new EbpfEngine({ binding, logger: log.scope("dataplane"), ...ebpfHost(config.procDir) });
+    const kubelet = new Kubelet(config.procDir);
     this.metrics = metrics;
     this.chained = config.chained;
     this.agent = new Agent({
@@ -71,14 +76,14 @@ export class AgentProcess {
         config,
         logger: log.scope("dataplane"),
         metrics,
-        engines: allEngines({
-          binding,
-          logger: log.scope("dataplane"),
-          host: ebpfHost(config.procDir),
-          iptables: config.forceIptablesBinary,
-        }),
+        engines: [ebpf, ...netfilterEngines(binding, log.scope("dataplane"), config.forceIptablesBinary)],
       }),
-      probes: new HostProbeExemption({ binding, config, host, logger: log.scope("probes"), metrics }),
+      probes: new NodeProbeExemption({
+        worn: new SnatExemption({ binding, config, host, logger: log.scope("probes"), metrics }),
+        announced: () => ebpf.probers({ host, config, kubelet: () => kubelet.pid() }),
+        kubeletOnly: config.probeSources === "kubelet",
+        logger: log.scope("probes"),
+      }),
       nameservers: nameserversFrom({
         cluster: nameserversOf("/etc/resolv.conf"),
         node: nameserversOf(join(config.procDir, "1/root/etc/resolv.conf")),

@@ -231,6 +231,8 @@ export interface Dataplane {
   start(): Promise<readonly EngineTest[]>;
   /** The engine new pods get. */
   readonly engine: EngineName;
+  /** The engine that this pod will get, as far as can be told before. No fork. */
+  engineFor(netns: NetnsHandle, spec: CaptureSpec): EngineName;
   readonly tests: readonly EngineTest[];
   /** Reads the kernel; no fork. */
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation;
@@ -264,16 +266,26 @@ export interface Dataplane {
   collect(): void;
 }
 
+/** A pod as the probe exemption needs to know it. */
+export interface ExemptPod {
+  readonly uid: string;
+  readonly ips: readonly string[];
+  /** The one that captures it, or will. */
+  readonly engine: EngineName;
+}
+
 /** Host side: probes from this node reach enrolled pods directly. Entries are owned by pod uid. */
 export interface ProbeExemption {
   /** Creates what is missing, flushes nothing, begins to watch for removal by other tools. */
   start(): Promise<void>;
-  /** Idempotent. Calls made close together share one transaction. */
-  allow(uid: string, ips: readonly string[]): Promise<void>;
+  /** Before capture. Idempotent. Calls made close together share one transaction. */
+  allow(pod: ExemptPod): Promise<void>;
+  /** After capture, in the same way: what only the captured pod can show is found out with it. */
+  settle(pod: ExemptPod, netns: NetnsHandle): Promise<void>;
   /** Removes only entries that belong to this uid: a recycled address stays with its new owner. */
   revoke(uid: string, ips: readonly string[]): Promise<void>;
   /** Removes entries of ours that belong to no pod in `owners`, adds missing ones. */
-  reconcile(owners: ReadonlyMap<string, readonly string[]>): Promise<void>;
+  reconcile(owners: ReadonlyMap<string, ExemptPod & { readonly netns: NetnsHandle }>): Promise<void>;
   /** Stops watching. With `remove` the host objects go too. */
   stop(remove: boolean): Promise<void>;
 }

@@ -51,6 +51,10 @@ export class NodeDataplane implements Dataplane {
     return this.#assigned.first.name;
   }
 
+  engineFor(netns: NetnsHandle, spec: CaptureSpec): EngineName {
+    return this.#assigned.best(netns, spec).name;
+  }
+
   get tests(): readonly EngineTest[] {
     return this.#tests;
   }

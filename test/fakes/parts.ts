@@ -12,6 +12,7 @@ import type {
   CaptureSpec,
   Cluster,
   Dataplane,
+  ExemptPod,
   Logger,
   Metrics,
   NamespaceChange,
@@ -261,6 +262,9 @@ export class FakeDataplane implements Dataplane {
     const differs = mode === "captured" && applied !== JSON.stringify(spec);
     return { mode: differs ? "differs" : mode, engine: "nftables", differences: differs ? ["rules differ"] : [] };
   }
+  engineFor() {
+    return "nftables" as const;
+  }
   present(netns: NetnsHandle): boolean {
     return this.kernel.has(netns.id);
   }
@@ -314,7 +318,7 @@ export class FakeProbes implements ProbeExemption {
   meanwhile: () => void = () => undefined;
   constructor(private readonly journal: string[]) {}
   async start(): Promise<void> {}
-  async allow(uid: string, ips: readonly string[]): Promise<void> {
+  async allow({ uid, ips }: ExemptPod): Promise<void> {
     if (this.error !== undefined) throw this.error;
     this.journal.push(`exempt ${uid} ${ips.join()}`);
     for (const ip of ips) this.entries.set(ip, uid);
@@ -324,10 +328,11 @@ export class FakeProbes implements ProbeExemption {
     this.journal.push(`revoke ${uid} ${ips.join()}`);
     for (const ip of ips) if (this.entries.get(ip) === uid) this.entries.delete(ip);
   }
-  async reconcile(owners: ReadonlyMap<string, readonly string[]>): Promise<void> {
+  async settle(): Promise<void> {}
+  async reconcile(owners: ReadonlyMap<string, ExemptPod>): Promise<void> {
     this.meanwhile();
     this.entries.clear();
-    for (const [uid, ips] of owners) for (const ip of ips) this.entries.set(ip, uid);
+    for (const [uid, { ips }] of owners) for (const ip of ips) this.entries.set(ip, uid);
   }
   async stop(): Promise<void> {}
 }

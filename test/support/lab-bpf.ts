@@ -47,6 +47,12 @@ export class LabCgroups implements Cgroups {
     private readonly ztunnelIn: Cgroup = LabCgroups.root,
   ) {}
 
+  root(): Cgroup {
+    return LabCgroups.root;
+  }
+  ofProcess(_pid: number): Cgroup | undefined {
+    return LabCgroups.root;
+  }
   pods(): Cgroup {
     return this.podsIn;
   }

@@ -8,8 +8,11 @@ import { Proc } from "../../sys/proc.ts";
 
 /** The node's cgroup2 hierarchy, as far as the engine needs it. */
 export interface Cgroups {
+  root(): Cgroup;
   /** The cgroup that all pods are in. */
   pods(): Cgroup;
+  /** The cgroup of a process of the node's /proc. */
+  ofProcess(pid: number): Cgroup | undefined;
   /** undefined: there is none of this id below the root, or it can't be found in time. */
   withId(id: bigint): Cgroup | undefined;
   /** The pod's cgroup for a container's, so that a container that is restarted in place stays below it. */
@@ -42,6 +45,14 @@ export class NodeCgroups implements Cgroups {
     this.#hierarchy = new CgroupHierarchy(mount.path);
     this.#vantage = new CgroupVantage(this.#hierarchy, mount);
     this.#proc = new Proc(procDir);
+  }
+
+  root(): Cgroup {
+    return this.#at(this.#hierarchy.root);
+  }
+
+  ofProcess(pid: number): Cgroup | undefined {
+    return this.#ofProcess(this.#proc, pid)[0];
   }
 
   pods(): Cgroup {

@@ -11,6 +11,7 @@ import type { Cgroups } from "./cgroups.ts";
 import { ineligibility } from "./eligible.ts";
 import { EbpfNode } from "./node.ts";
 import { ipOf, type PodMode, planPod, planText } from "./pod.ts";
+import { ProberHooks, type ProberOptions } from "./probers.ts";
 import { selfTest } from "./selftest.ts";
 import { freeShadow, isShadowOf } from "./shadow.ts";
 import { verifyCapture } from "./verify.ts";
@@ -30,6 +31,8 @@ export class EbpfEngine implements Engine {
   /** Without them the application's answers would not come back to `lo`. */
   readonly needsSysctls = true;
   #node: EbpfNode | undefined;
+  #works = false;
+  #probers: ProberHooks | undefined;
   readonly #cookies = new WeakMap<NetnsHandle, bigint>();
 
   constructor(private readonly options: EbpfOptions) {}
@@ -48,13 +51,16 @@ export class EbpfEngine implements Engine {
     if ("reason" in bpffs) return result(bpffs.reason);
     if ("reason" in cgroups) return result(cgroups.reason);
     try {
-      const node = (this.#node ??= EbpfNode.open({ binding, logger, bpffs: bpffs.path, cgroups }));
+      const node = this.#node ?? EbpfNode.open({ binding, logger, bpffs: bpffs.path, cgroups });
+      this.#node = node;
       node.hooks.ensure();
       node.ztunnels.adopt();
       losses.push(...(await selfTest(binding, node, cgroups, this)));
       node.collect();
+      this.#works = true;
       return result(undefined);
     } catch (error) {
+      this.#works = false;
       return result(messageOf(error));
     }
   }
@@ -163,6 +169,15 @@ export class EbpfEngine implements Engine {
   close(): void {
     this.#node?.close();
     this.#node = undefined;
+  }
+
+  /** Hooks for connections of the node itself; undefined where the engine does not work. */
+  probers(options: Pick<ProberOptions, "host" | "config" | "kubelet">): ProberHooks | undefined {
+    const { binding, logger, cgroups } = this.options;
+    const node = this.#node;
+    if (!this.#works || node?.own === undefined || "reason" in cgroups) return undefined;
+    this.#probers ??= new ProberHooks({ ...options, binding, logger, cgroups, bpf: node.bpf, own: node.own });
+    return this.#probers;
   }
 
   /** For the self-test and for tests. @throws AgentError NO_ENGINE before it. */

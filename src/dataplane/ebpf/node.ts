@@ -13,6 +13,7 @@ import {
 import type { Logger } from "../../core/ports.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { BpfKnobs, BpfNode } from "../../native/bpf.ts";
+import type { Cgroup } from "../../sys/cgroup.ts";
 import { Attachments } from "./attachments.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { OutboundHooks } from "./hooks.ts";
@@ -51,6 +52,8 @@ export class EbpfNode {
   readonly hooks: OutboundHooks;
   readonly ztunnels: ZtunnelHooks;
   readonly attachments: Attachments;
+  /** The agent's own cgroup, once the self-test has found it. */
+  own: Cgroup | undefined;
   /** Shadows in use, as the kernel has them. */
   readonly #shadows = new Map<string, bigint>();
 

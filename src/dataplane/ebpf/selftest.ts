@@ -38,6 +38,7 @@ export async function selfTest(
   for (const { key, reason } of denied) losses.push(`${key} can't be set (${reason})`);
   addRouting(binding, pair.pod.fd, pair.families);
   const own = ownCgroup(binding, pair, cgroups);
+  node.own = own;
   node.hooks.cover(own);
   const end = node.ztunnels.playedBy(own);
   try {

@@ -1,233 +1,128 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type Clock, systemClock } from "../../core/clock.ts";
-import type { Config } from "../../core/config/config.ts";
-import { HOST_TABLE } from "../../core/constants.ts";
 import type { Stop } from "../../core/disposable.ts";
 import { messageOf } from "../../core/errors.ts";
-import { familyOf } from "../../core/ip.ts";
-import type { Logger, Metrics, NetnsHandle, ProbeExemption } from "../../core/ports.ts";
-import type { NativeBinding } from "../../native/binding.ts";
-import { BranchEni } from "../branch-eni.ts";
-import { address } from "../netfilter/values.ts";
-import { nft } from "../nftables/nft.ts";
-import { removeText } from "../nftables/text.ts";
-import { Kubelet } from "./kubelet.ts";
-import { changeText, checkedUid, planProbes, tableText } from "./plan.ts";
-import { HostTable } from "./table.ts";
+import type { ExemptPod, Logger, NetnsHandle, ProbeExemption } from "../../core/ports.ts";
 
-export interface ProbeExemptionOptions {
-  readonly binding: NativeBinding;
+/** Probes that announce themselves, as far as the exemption needs to know (ebpf/probers.ts). */
+export interface Announcements {
+  ensure(): void;
+  readonly current: boolean;
+  prove(netns: NetnsHandle, ips: readonly string[]): Promise<string | undefined>;
+}
+
+export interface NodeExemptionOptions {
+  /** By a source address that probes wear: for every engine, and every CNI. */
+  readonly worn: Pick<ProbeExemption, "start" | "stop"> & {
+    allow(uid: string, ips: readonly string[]): Promise<void>;
+    revoke(uid: string, ips: readonly string[]): Promise<void>;
+    reconcile(owners: ReadonlyMap<string, readonly string[]>): Promise<void>;
+  };
+  /** undefined: the eBPF engine does not work here. Asked after the self-test. */
+  readonly announced: () => Announcements | undefined;
+  /** Kubelet alone is let through: when it is restarted, that must be noticed before its next probe fails. */
+  readonly kubeletOnly: boolean;
   readonly logger: Logger;
-  readonly metrics: Metrics;
-  readonly config: Pick<Config, "probeSources" | "probeIpv4" | "probeIpv6" | "awsBranchEni" | "procDir">;
-  /** The node's own netns. */
-  readonly host: NetnsHandle;
   readonly clock?: Clock;
 }
 
-/** Calls within this time share one transaction. */
-const BATCH_MS = 3;
-/** After somebody's transaction, and between two looks: kube-proxy may commit many per second. */
-const LOOK_AFTER_MS = 200;
-const LOOK_APART_MS = 1000;
-const LOOK_EVERY_MS = 30_000;
-/** Until kubelet is found; it runs as root but for exotic set-ups. */
-const ASSUMED_KUBELET_UID = 0;
+const LOOK_MS = 1000;
 
-interface Waiter {
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
-}
-
-/** Keeps the host's table as wanted. The kernel's elements and their comments are the memory. */
-export class HostProbeExemption implements ProbeExemption {
-  readonly #options: ProbeExemptionOptions;
-  readonly #clock: Clock;
-  readonly #kubelet: Kubelet;
-  readonly #branchEni: BranchEni | undefined;
-  readonly #table: HostTable;
-  /** What this agent knows to be right; addresses of pods it has not met yet are not in it. */
-  readonly #wanted = new Map<string, string>();
-  /** Addresses whose element is to be brought in line; undefined = to be removed. */
-  readonly #changes = new Map<string, string | undefined>();
-  #waiters: Waiter[] = [];
-  #timer: Stop | undefined;
-  #last: Promise<void> = Promise.resolve();
+/**
+ * Probes reach captured pods directly. For pods of the eBPF engine the node's connections announce
+ * themselves, once it is proved that they arrive as they left; then nothing on the host is touched. For
+ * all other pods, and where that does not work, probes wear the probe address.
+ */
+export class NodeProbeExemption implements ProbeExemption {
+  readonly #options: NodeExemptionOptions;
+  /** undefined: not proved yet. */
+  #announcing: boolean | undefined;
+  #proving: Promise<void> | undefined;
+  /** Addresses at which probes wear the probe address, and whose they are. */
+  readonly #worn = new Map<string, string>();
   #looking: Stop | undefined;
-  #lookDue = Number.POSITIVE_INFINITY;
-  #lookedAt = Number.NEGATIVE_INFINITY;
-  #watching: Stop | undefined;
-  #kubeletMissing = false;
   #stopped = true;
 
-  constructor(options: ProbeExemptionOptions) {
+  constructor(options: NodeExemptionOptions) {
     this.#options = options;
-    this.#clock = options.clock ?? systemClock;
-    this.#kubelet = new Kubelet(options.config.procDir);
-    this.#table = new HostTable(options.binding, options.host);
-    this.#branchEni = options.config.awsBranchEni
-      ? new BranchEni(options.binding, options.host, options.logger)
-      : undefined;
   }
 
   async start(): Promise<void> {
     this.#stopped = false;
-    // Rewritten as a whole, with every element that is there: it may be of an older version, and from
-    // now on its rules can be compared with what this kernel made of our text.
-    await this.#serial(() => this.#rewrite());
-    this.#watching = this.#options.binding.nftWatch(this.#options.host.fd, () => this.#lookAfter(LOOK_AFTER_MS));
-    this.#lookAfter(LOOK_EVERY_MS);
+    if (this.#options.announced() === undefined) this.#announcing = false;
+    this.#look();
+    await this.#options.worn.start();
   }
 
-  async allow(uid: string, ips: readonly string[]): Promise<void> {
-    checkedUid(uid);
-    for (const ip of ips.map(canonical)) {
-      this.#wanted.set(ip, uid);
-      this.#changes.set(ip, uid);
-      this.#branchEni?.add(ip);
+  async allow({ uid, ips, engine }: ExemptPod): Promise<void> {
+    if (engine === "ebpf" && this.#announcing === true) return;
+    await this.#wear(uid, ips);
+  }
+
+  async settle({ uid, ips, engine }: ExemptPod, netns: NetnsHandle): Promise<void> {
+    if (engine === "ebpf" && this.#announcing === undefined) {
+      this.#proving ??= this.#prove(uid, ips, netns);
+      await this.#proving;
     }
-    await this.#batched();
+    if (engine === "ebpf" && this.#announcing === true) await this.#unwear(uid, ips);
+    else await this.#wear(uid, ips);
   }
 
   async revoke(uid: string, ips: readonly string[]): Promise<void> {
-    const present = this.#table.owners();
-    for (const ip of ips.map(canonical)) {
-      if ((this.#wanted.get(ip) ?? present.get(ip)) !== uid) continue;
-      this.#wanted.delete(ip);
-      this.#changes.set(ip, undefined);
-      this.#branchEni?.remove(ip);
-    }
-    await this.#batched();
+    for (const ip of ips) if (this.#worn.get(ip) === uid) this.#worn.delete(ip);
+    // Also what an agent before us left.
+    await this.#options.worn.revoke(uid, ips);
   }
 
-  async reconcile(owners: ReadonlyMap<string, readonly string[]>): Promise<void> {
-    this.#wanted.clear();
-    for (const [uid, ips] of owners) {
-      for (const ip of ips.map(canonical)) this.#wanted.set(ip, checkedUid(uid));
-    }
-    for (const ip of this.#table.owners().keys()) if (!this.#wanted.has(ip)) this.#changes.set(ip, undefined);
-    for (const [ip, uid] of this.#wanted) this.#changes.set(ip, uid);
-    this.#branchEni?.reconcile([...this.#wanted.keys()]);
-    await this.#batched();
+  async reconcile(owners: ReadonlyMap<string, ExemptPod & { readonly netns: NetnsHandle }>): Promise<void> {
+    const pods = [...owners.values()];
+    const sample = pods.find(({ engine }) => engine === "ebpf");
+    if (sample !== undefined && this.#announcing === undefined) await this.#prove(sample.uid, sample.ips, sample.netns);
+    const wearing = pods.filter(({ engine }) => engine !== "ebpf" || this.#announcing !== true);
+    this.#worn.clear();
+    for (const { uid, ips } of wearing) for (const ip of ips) this.#worn.set(ip, uid);
+    await this.#options.worn.reconcile(new Map(wearing.map(({ uid, ips }) => [uid, ips])));
   }
 
   async stop(remove: boolean): Promise<void> {
     this.#stopped = true;
-    this.#watching?.();
     this.#looking?.();
-    this.#timer?.();
-    this.#timer = undefined;
-    await this.#serial(() => this.#flush());
-    if (!remove) return;
-    this.#branchEni?.reconcile([]);
-    await this.#serial(() => nft(this.#options.host.fd, removeText(HOST_TABLE)));
+    await this.#options.worn.stop(remove);
   }
 
-  /** Resolves when everything asked for until now is in the kernel. */
-  #batched(): Promise<void> {
-    if (this.#changes.size === 0) return this.#last;
-    const done = new Promise<void>((resolve, reject) => this.#waiters.push({ resolve, reject }));
-    this.#timer ??= this.#clock.after(BATCH_MS, () => {
-      this.#timer = undefined;
-      void this.#serial(() => this.#flush());
-    });
-    return done;
+  async #wear(uid: string, ips: readonly string[]): Promise<void> {
+    if (ips.every((ip) => this.#worn.get(ip) === uid)) return;
+    await this.#options.worn.allow(uid, ips);
+    for (const ip of ips) this.#worn.set(ip, uid);
   }
 
-  async #flush(): Promise<void> {
-    const waiters = this.#waiters.splice(0);
-    const changes = new Map(this.#changes);
-    this.#changes.clear();
+  async #unwear(uid: string, ips: readonly string[]): Promise<void> {
+    if (ips.some((ip) => this.#worn.get(ip) === uid)) await this.revoke(uid, ips);
+  }
+
+  /** With the first captured pod: while its probes wear another address, their own can't be seen. */
+  async #prove(uid: string, ips: readonly string[], netns: NetnsHandle): Promise<void> {
+    const { logger } = this.#options;
+    const announced = this.#options.announced();
+    const reason = await (async () => {
+      if (announced === undefined) return "the eBPF engine does not work here";
+      await this.revoke(uid, ips);
+      return await announced.prove(netns, ips);
+    })().catch(messageOf);
+    this.#announcing = reason === undefined;
+    this.#proving = undefined;
+    if (reason === undefined) logger.info("probes announce themselves: nothing on the host is translated for them");
+    else logger.warn("probes wear the probe address", { reason });
+  }
+
+  #look(): void {
+    const { announced, kubeletOnly, clock = systemClock, logger } = this.#options;
+    if (this.#stopped || announced() === undefined) return;
     try {
-      if (changes.size > 0) await this.#bring(changes);
-      for (const { resolve } of waiters) resolve();
+      if (!announced()?.current) announced()?.ensure();
     } catch (error) {
-      for (const { reject } of waiters) reject(error);
+      logger.error("the programs that announce probes can't be attached", { reason: messageOf(error) });
     }
+    this.#looking = clock.after(kubeletOnly ? LOOK_MS : 30 * LOOK_MS, () => this.#look());
   }
-
-  async #bring(changes: ReadonlyMap<string, string | undefined>): Promise<void> {
-    if (this.#table.differences(this.#plan()).length > 0) return await this.#rewrite(changes);
-    const text = changeText(this.#table.owners(), changes);
-    if (text === "") return;
-    try {
-      await nft(this.#options.host.fd, text);
-    } catch {
-      // Somebody changed the table between our look and our transaction.
-      await this.#rewrite(changes);
-    }
-  }
-
-  /** Puts the table in place with all that is in it and all that is wanted. */
-  async #rewrite(changes: ReadonlyMap<string, string | undefined> = new Map()): Promise<void> {
-    const owners = new Map([...this.#table.owners(), ...this.#wanted]);
-    for (const [ip, uid] of changes) if (uid === undefined) owners.delete(ip);
-    const plan = this.#plan();
-    await nft(this.#options.host.fd, tableText(plan, owners));
-    this.#table.remember(plan);
-  }
-
-  /** An earlier look that is due already is not put off: changes may come without a pause. */
-  #lookAfter(ms: number): void {
-    const due = Math.max(this.#clock.now() + ms, this.#lookedAt + LOOK_APART_MS);
-    if (this.#stopped || due >= this.#lookDue) return;
-    this.#looking?.();
-    this.#lookDue = due;
-    this.#looking = this.#clock.after(due - this.#clock.now(), () => {
-      this.#lookDue = Number.POSITIVE_INFINITY;
-      this.#lookedAt = this.#clock.now();
-      void this.#serial(() => this.#look());
-      this.#lookAfter(LOOK_EVERY_MS);
-    });
-  }
-
-  /** Reads the kernel, no fork; repairs what another tool removed. */
-  async #look(): Promise<void> {
-    try {
-      const differences = [...this.#table.differences(this.#plan())];
-      const present = this.#table.owners();
-      // What waits for its batch is not there yet; a batch in flight is over, for looks take turns with it.
-      const lost = [...this.#wanted].filter(([ip, uid]) => present.get(ip) !== uid && !this.#changes.has(ip));
-      if (differences.length === 0 && lost.length > 0) differences.push(`${lost.length} addresses are missing`);
-      if (differences.length === 0) return;
-      this.#options.logger.warn("the probe exemption differs from what it should be; repairing", { differences });
-      this.#options.metrics.count("ambient_cni_drift_repairs_total", { what: "probes" });
-      await this.#rewrite();
-    } catch (error) {
-      this.#options.logger.error("the probe exemption can't be checked or repaired", { reason: messageOf(error) });
-    }
-  }
-
-  #plan() {
-    const { probeSources, probeIpv4, probeIpv6 } = this.#options.config;
-    const uid = probeSources === "host" ? undefined : this.#kubeletUid();
-    return planProbes({ uid, ipv4: probeIpv4, ipv6: probeIpv6 });
-  }
-
-  #kubeletUid(): number {
-    const uid = this.#kubelet.uid();
-    if ((uid === undefined) !== this.#kubeletMissing) {
-      this.#kubeletMissing = uid === undefined;
-      if (uid === undefined) {
-        this.#options.logger.warn("no kubelet among the node's processes; taking it to run as root", {
-          procDir: this.#options.config.procDir,
-          remedy: "set AMBIENT_CNI_PROBE_SOURCES=host if probes come from another program",
-        });
-      } else {
-        this.#options.logger.info("found kubelet", { uid });
-      }
-    }
-    return uid ?? ASSUMED_KUBELET_UID;
-  }
-
-  /** One transaction after the other. */
-  #serial(task: () => Promise<void>): Promise<void> {
-    const run = this.#last.then(task);
-    this.#last = run.catch(() => undefined);
-    return run;
-  }
-}
-
-function canonical(ip: string): string {
-  return address(ip, familyOf(ip));
 }

@@ -31,6 +31,11 @@ export class Kubelet {
     return undefined;
   }
 
+  /** pid of kubelet in the node's /proc, or undefined when there is none. */
+  pid(): number | undefined {
+    return this.uid() === undefined ? undefined : Number(this.#known?.pid);
+  }
+
   #identify(pid: string): { readonly startTime: bigint; readonly uid: number } | undefined {
     const { comm, startTime } = this.#proc.stat(pid);
     if (comm === "kubelet" || comm === "kubelite") {

@@ -5,11 +5,11 @@ import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts
 import { messageOf } from "../../../src/core/errors.ts";
 import type { EngineName } from "../../../src/core/ports.ts";
 import { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
-import { allEngines } from "../../../src/dataplane/engines.ts";
+import { netfilterEngines } from "../../../src/dataplane/engines.ts";
 import { addRouting } from "../../../src/dataplane/routes.ts";
 import { native } from "../../../src/native/load.ts";
 import { run } from "../../../src/sys/exec.ts";
-import { LabCgroups, labBpffs } from "../../support/lab-bpf.ts";
+import { labEbpf } from "../../support/lab-bpf.ts";
 import { noMetrics, quiet, specOf } from "../../support/lab-dataplane.ts";
 import type { Ground } from "./ground.ts";
 
@@ -139,13 +139,12 @@ class EngineVariant implements Variant {
 /** The node's dataplane with this engine and no other. @throws AgentError NO_ENGINE */
 export async function startEngine(name: EngineName): Promise<NodeDataplane> {
   const binding = native();
-  const host = { bpffs: { path: labBpffs() }, cgroups: new LabCgroups() };
   const dataplane = new NodeDataplane({
     binding,
     logger: quiet,
     metrics: noMetrics,
     config: { engine: name },
-    engines: allEngines({ binding, logger: quiet, host, iptables: undefined }),
+    engines: [labEbpf(binding), ...netfilterEngines(binding, quiet, undefined)],
   });
   try {
     await dataplane.start();

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Clock, systemClock } from "../../../src/core/clock.ts";
 import { HOST_TABLE, PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
 import type { Metrics } from "../../../src/core/ports.ts";
-import { HostProbeExemption, type ProbeExemptionOptions } from "../../../src/dataplane/probe-exemption/exemption.ts";
+import { SnatExemption, type SnatOptions } from "../../../src/dataplane/probe-exemption/snat.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { forkCount } from "../../../src/sys/exec.ts";
@@ -19,7 +19,7 @@ import { inNetns, ipOf, NetnsLab } from "../../support/netns-lab.ts";
 
 const UID = "0f0e0d0c-0000-4000-8000-000000000001";
 const OTHER = "0f0e0d0c-0000-4000-8000-000000000002";
-const started: HostProbeExemption[] = [];
+const started: SnatExemption[] = [];
 let procDir: string;
 
 beforeEach(() => {
@@ -32,10 +32,10 @@ afterEach(async () => {
 
 function make(
   host: HeldNetns,
-  changes: Partial<ProbeExemptionOptions["config"]> = {},
-  others: Partial<ProbeExemptionOptions> = {},
-): HostProbeExemption {
-  const exemption = new HostProbeExemption({
+  changes: Partial<SnatOptions["config"]> = {},
+  others: Partial<SnatOptions> = {},
+): SnatExemption {
+  const exemption = new SnatExemption({
     binding: native(),
     logger: quiet,
     metrics: noMetrics,
@@ -316,7 +316,7 @@ describe("looks between any two steps of allow and revoke", () => {
   let looks: number;
   const counting = { ...native() };
   let host: HeldNetns;
-  let exemption: HostProbeExemption;
+  let exemption: SnatExemption;
 
   beforeEach(async () => {
     repairs.length = 0;
