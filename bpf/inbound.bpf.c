@@ -29,6 +29,17 @@ static __always_inline void told(__u64 cookie, enum ambient_verdict verdict, con
 	decided(cookie, verdict, &flow);
 }
 
+/* Dropped, and counted if `whose` is an address of a pod's. */
+static __always_inline int dropped(const struct ambient_address *whose, enum ambient_verdict verdict,
+				   const struct packet *p)
+{
+	struct ambient_owner *owner = bpf_map_lookup_elem(&addresses, whose);
+
+	if (owner)
+		told(owner->cookie, verdict, p);
+	return TC_ACT_SHOT;
+}
+
 static __always_inline int write_address(struct __sk_buff *skb, const struct packet *p, __u32 offset,
 					 const struct ambient_address *address)
 {
@@ -138,7 +149,7 @@ static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 	if (parsed == NOT_IP)
 		return TC_ACT_UNSPEC;
 	if (parsed == UNPARSED)
-		return TC_ACT_SHOT;
+		return dropped(&p.destination, AMBIENT_IN_UNPARSED, &p);
 	/* Nobody outside has business with them: an application's wildcard listener would answer. */
 	if (is_shadow(&p.destination) || is_spread(&p.destination))
 		return TC_ACT_SHOT;
@@ -263,7 +274,7 @@ static __always_inline int leaving(struct __sk_buff *skb, bool ethernet)
 	if (parsed == NOT_IP)
 		return TC_ACT_UNSPEC;
 	if (parsed == UNPARSED)
-		return TC_ACT_SHOT;
+		return dropped(&p.source, AMBIENT_OUT_UNPARSED, &p);
 	if (is_spread(&p.source) || is_spread(&p.destination) || is_shadow(&p.destination))
 		return TC_ACT_SHOT;
 	owner = bpf_map_lookup_elem(&addresses, &p.source);
@@ -271,6 +282,11 @@ static __always_inline int leaving(struct __sk_buff *skb, bool ethernet)
 	if (is_shadow(&p.source)) {
 		if (!pod || parsed == NOT_TCP)
 			return TC_ACT_SHOT;
+		/* ztunnel only answers from there: rewritten, it would leave as the pod, past what follows. */
+		if (parsed == TCP && is_syn(&p)) {
+			told(owner->cookie, AMBIENT_OUT_LEAK, &p);
+			return TC_ACT_SHOT;
+		}
 		return write_address(skb, &p, source_offset(&p), p.ipv4 ? &pod->ip4 : &pod->ip6);
 	}
 	if (parsed != TCP)
