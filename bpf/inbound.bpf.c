@@ -211,10 +211,11 @@ static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 	/* Older than capture, a probe, or outbound of ztunnel or of one that is exempt. */
 	if (leg == UNMARKED || leg == MARKED_ZTUNNEL)
 		return TC_ACT_UNSPEC;
-	/*
-	 * The application's end of a leg, or nothing: an ACK that completes a SYN cookie belongs to the
-	 * shadow's listener, and what belongs to nobody gets its reset from there.
-	 */
+	/* An ACK that completes a SYN cookie has no socket yet: it goes where its SYN has gone. */
+	if (leg == NONE &&
+	    ((pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING)) || is_probe(pod, &p, &probe)))
+		return TC_ACT_UNSPEC;
+	/* The application's end of a leg, or nothing: what belongs to nobody gets its reset from the shadow. */
 	if (!(pod->flags & AMBIENT_POD_INBOUND))
 		return TC_ACT_UNSPEC;
 	return to_shadow(skb, &p, pod);
