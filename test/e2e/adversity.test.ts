@@ -26,32 +26,45 @@ async function clientAndServer(sandbox: Sandbox) {
   return { ztunnel, client, server };
 }
 
-test("rules flushed in a pod are back before its next requests, with and without a ztunnel", async () => {
-  await withSandbox({}, async (sandbox) => {
-    const { ztunnel, client, server } = await clientAndServer(sandbox);
-    const inPod = (...argv: string[]) =>
-      sandbox.node.run(["nsenter", `--net=${client.attachment.netns}`, "--", ...argv], { timeoutMs: 5000 });
-    const flushed = async () => {
-      await inPod("nft", "flush", "ruleset");
-      await until(
-        "the table is back",
-        async () => (await inPod("nft", "list", "tables")).stdout.includes("ambient-cni"),
-        3000,
-      );
-      // The command that looked has seen it; give the capture's own verification its moment.
-      await new Promise((resolve) => setTimeout(resolve, 200));
-    };
-    await flushed();
-    const wire = await Wire.listen(sandbox.node, BRIDGE);
-    const { clientSeen } = await appOf(client).fetch(httpUrl(server), MARKER);
-    expect(clientSeen.startsWith("10.66.0.2:")).toBe(true);
-    await ztunnel.child.end(10_000);
-    await flushed();
-    await expect(appOf(client).fetch(httpUrl(server), MARKER)).rejects.toMatchObject({ code: "ECONNREFUSED" });
-    expect((await wire.stop()).includes(MARKER)).toBe(false);
-    expect(sandbox.annotation("shop", "client", REDIRECTION)).toBe("enabled");
-  });
-});
+const FLUSHED = {
+  nftables: { flush: ["nft", "flush", "ruleset"], look: ["nft", "list", "tables"], back: "ambient-cni" },
+  ebpf: {
+    flush: [
+      "sh",
+      "-c",
+      "tc qdisc del dev eth0 clsact; tc qdisc del dev lo clsact; ip route flush table local type local root 255.0.0.0/8",
+    ],
+    look: ["sh", "-c", "tc filter show dev eth0 egress; tc filter show dev lo ingress; ip route show table local"],
+    back: /ambient_leave[^]*ambient_loop[^]*local 255\.128\.0\.0\/16/,
+  },
+} as const;
+
+test.each(["nftables", "ebpf"] as const)(
+  "what %s has in a pod is flushed, and back before its next requests, with and without a ztunnel",
+  async (engine) => {
+    await withSandbox({ agentEnv: { AMBIENT_CNI_ENGINE: engine } }, async (sandbox) => {
+      const { flush, look, back } = FLUSHED[engine];
+      const { ztunnel, client, server } = await clientAndServer(sandbox);
+      const inPod = (...argv: string[]) =>
+        sandbox.node.run(["nsenter", `--net=${client.attachment.netns}`, "--", ...argv], { timeoutMs: 5000 });
+      const flushed = async () => {
+        await inPod(...flush);
+        await until("it is back", async () => (await inPod(...look)).stdout.search(back) >= 0, 3000);
+        // The command that looked has seen it; give the capture's own verification its moment.
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      };
+      await flushed();
+      const wire = await Wire.listen(sandbox.node, BRIDGE);
+      const { clientSeen } = await appOf(client).fetch(httpUrl(server), MARKER);
+      expect(clientSeen.startsWith("10.66.0.2:")).toBe(true);
+      await ztunnel.child.end(10_000);
+      await flushed();
+      await expect(appOf(client).fetch(httpUrl(server), MARKER)).rejects.toMatchObject({ code: "ECONNREFUSED" });
+      expect((await wire.stop()).includes(MARKER)).toBe(false);
+      expect(sandbox.annotation("shop", "client", REDIRECTION)).toBe("enabled");
+    });
+  },
+);
 
 test("a ztunnel that never acks holds nothing up for ever: pods wait, ADDs fail with the reason, the next one gets all", async () => {
   await withSandbox({}, async (sandbox) => {

@@ -36,10 +36,10 @@ test("a pod whose netns is replaced under its uid, unseen by our plugin, is back
       "the new netns is captured",
       async () => {
         const { stdout } = await sandbox.node.run(
-          ["nsenter", `--net=${moved.attachment.netns}`, "--", "nft", "list", "tables"],
+          ["nsenter", `--net=${moved.attachment.netns}`, "--", "tc", "filter", "show", "dev", "eth0", "egress"],
           { timeoutMs: 5000 },
         );
-        return stdout.includes("ambient-cni") && sandbox.annotation("shop", "server", REDIRECTION) === "enabled";
+        return stdout.includes("ambient_leave") && sandbox.annotation("shop", "server", REDIRECTION) === "enabled";
       },
       60_000,
     );
