@@ -68,7 +68,7 @@ static __always_inline void ends(struct bpf_sock *sk, struct ambient_address *lo
 
 /*
  * Where an accepted connection was meant to go. False: it is not ours to say. `key` is of the entry that
- * told, if one did.
+ * told; of family 0, if it was not found.
  */
 static __always_inline bool original(struct bpf_sockopt *ctx, struct bpf_sock *sk, struct ambient_destination *to,
 				     struct ambient_handshake_key *key)
@@ -114,11 +114,6 @@ static __always_inline bool original(struct bpf_sockopt *ctx, struct bpf_sock *s
 	 */
 	to->address = loopback(is_ipv4(&local));
 	to->port = bpf_htons(port);
-	{
-		struct flow flow = { .source = peer, .destination = local, .protocol = IPPROTO_TCP };
-
-		decided(cookie, AMBIENT_OUT_LOST_DESTINATION, &flow);
-	}
 	return true;
 }
 
@@ -167,8 +162,16 @@ int ambient_getsockopt(struct bpf_sockopt *ctx)
 	}
 	barrier();
 	*(volatile __s32 *)&ctx->retval = 0;
-	if (key.family)
+	if (key.family) {
 		bpf_map_delete_elem(&handshakes, &key);
+	} else if (key.source_port) {
+		/* Here, as ztunnel asks on both levels: once per connection. */
+		struct flow flow = { .source = key.source, .destination = to.address, .protocol = IPPROTO_TCP };
+
+		flow.source_port = key.source_port;
+		flow.destination_port = to.port;
+		decided(key.cookie, AMBIENT_OUT_LOST_DESTINATION, &flow);
+	}
 	return 1;
 }
 
