@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -15,9 +16,24 @@ namespace ambient {
 
 namespace {
 
+constexpr int MEMORY_TRIES = 20;
+constexpr useconds_t MEMORY_WAIT = 200;
+
+/**
+ * Entries come from a cache that the kernel refills aside: many new ones in a row may find it empty for a
+ * moment (ENOMEM, seen after some thousand pods).
+ */
+int update(int map, const void* key, const void* value, uint64_t flags) {
+    for (int tries = 1;; tries++) {
+        const int result = bpf_map_update_elem(map, key, value, flags);
+        if (result == 0 || errno != ENOMEM || tries == MEMORY_TRIES) return result;
+        usleep(MEMORY_WAIT);
+    }
+}
+
 template <class Key, class Value>
 void put(const BpfNode& node, const char* map, const Key& key, const Value& value, uint64_t flags = BPF_ANY) {
-    if (bpf_map_update_elem(node.map(map), &key, &value, flags) == 0) return;
+    if (update(node.map(map), &key, &value, flags) == 0) return;
     fail(errno, "bpf", std::string("write to BPF map ") + map, errno == E2BIG ? "it is full" : "");
 }
 
@@ -164,7 +180,7 @@ void writePod(const BpfNode& node, uint64_t cookie, const BpfPod& pod) {
     }
     if (!before) {
         const std::vector<ambient_counters> none(static_cast<size_t>(libbpf_num_possible_cpus()));
-        if (bpf_map_update_elem(node.map("counters"), &cookie, none.data(), BPF_NOEXIST) != 0 && errno != EEXIST) {
+        if (update(node.map("counters"), &cookie, none.data(), BPF_NOEXIST) != 0 && errno != EEXIST) {
             fail(errno, "bpf", "write to BPF map counters");
         }
     }
