@@ -53,9 +53,14 @@ export class SplitNode {
 
   /** As the agent does it, with what is already open in the netns for ztunnel's listeners. */
   async capture(netns: HeldNetns, spec: CaptureSpec): Promise<EngineName> {
-    enter(this.#agent);
+    return await this.as(this.#agent, () => this.dataplane.capture(netns, spec));
+  }
+
+  /** Sockets that are made meanwhile are those of a process in `cgroup`, ztunnel's too. */
+  async as<T>(cgroup: Cgroup, made: () => T | Promise<T>): Promise<T> {
+    enter(cgroup);
     try {
-      return await this.dataplane.capture(netns, spec);
+      return await made();
     } finally {
       enter(this.ztunnel);
     }
