@@ -55,6 +55,14 @@ static __always_inline bool is_spread(const struct ambient_address *a)
 	       a->word[2] == knobs.spread6.word[2] && last == knobs.spread6.word[3];
 }
 
+static __always_inline struct ambient_address first_spread(bool ipv4)
+{
+	if (ipv4)
+		return mapped(knobs.spread4.word[3]);
+	return (struct ambient_address){ .word = { knobs.spread6.word[0], knobs.spread6.word[1], knobs.spread6.word[2],
+						   knobs.spread6.word[3] } };
+}
+
 /* One of 65,536 local addresses, the same for the same destination. */
 static __always_inline struct ambient_address spread_of(const struct ambient_address *to, __u16 port)
 {
@@ -66,14 +74,7 @@ static __always_inline struct ambient_address spread_of(const struct ambient_add
 	hash = (hash ^ port) * 0x85ebca6b;
 	hash ^= hash >> 13;
 	hash = hash * 0xc2b2ae35 >> 16;
-	if (is_ipv4(to)) {
-		spread = mapped(knobs.spread4.word[3]);
-	} else {
-		spread.word[0] = knobs.spread6.word[0];
-		spread.word[1] = knobs.spread6.word[1];
-		spread.word[2] = knobs.spread6.word[2];
-		spread.word[3] = knobs.spread6.word[3];
-	}
+	spread = first_spread(is_ipv4(to));
 	spread.word[3] |= bpf_htonl(hash & 0xffff);
 	return spread;
 }

@@ -71,9 +71,9 @@ static __always_inline enum action choose(const struct request *r)
 
 	if (!tcp && !is_dns)
 		return PASS;
-	/* Our own: turned to its own listener, or led to where the sk_lookup program has to refuse it. */
+	/* Our own: led to where the sk_lookup program has to refuse it. */
 	if (r->verify)
-		return is_spread(&r->to) ? PASS : VERIFY;
+		return VERIFY;
 	if (is_shadow(&r->to) || is_spread(&r->to)) {
 		/* Another generation of these programs may have captured it already. */
 		if (is_spread(&r->to) && r->port == bpf_htons(knobs.port_outbound) && !r->ztunnel)
@@ -154,8 +154,7 @@ static __always_inline enum action connecting(struct bpf_sock_addr *ctx, struct 
 	if (action == PASS || action == REFUSE)
 		return action;
 	if (action == VERIFY) {
-		r->to = is_ipv4(&r->to) ? mapped(bpf_htonl(0x7f000001)) :
-					  (struct ambient_address){ .word = { 0, 0, 0, bpf_htonl(1) } };
+		r->to = first_spread(is_ipv4(&r->to));
 		return action;
 	}
 	kept = bpf_sk_storage_get(&destinations, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

@@ -63,8 +63,7 @@ uint8_t routeScope(const Fields& spec, uint8_t type) {
 
 enum class Change { add, remove };
 
-void changeRoute(const Args& args, Change change) {
-    const Fields spec = args.object(1, "route");
+void changeRoute(NetlinkSocket& socket, const Fields& spec, Change change) {
     const bool adding = change == Change::add;
     const int family = spec.family("family");
     const uint32_t table = spec.number("table");
@@ -97,7 +96,6 @@ void changeRoute(const Args& args, Change change) {
     const std::string what = std::string(adding ? "replace" : "delete") + " route " + dst + "/" +
                              std::to_string(fixed.rtm_dst_len) + " in table " +
                              std::to_string(table);
-    NetlinkSocket socket(args.netns(0), NETLINK_ROUTE);
     try {
         socket.request(message, what);
     } catch (const Fault& fault) {
@@ -178,12 +176,25 @@ Napi::Value routes(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value routeReplace(const Napi::CallbackInfo& info) {
-    changeRoute(Args(info), Change::add);
+    Args args(info);
+    NetlinkSocket socket(args.netns(0), NETLINK_ROUTE);
+    if (!info[1].IsArray()) {
+        changeRoute(socket, args.object(1, "route"), Change::add);
+        return info.Env().Undefined();
+    }
+    Napi::Array routes = info[1].As<Napi::Array>();
+    for (uint32_t i = 0; i < routes.Length(); i++) {
+        Napi::Value route = routes.Get(i);
+        if (!route.IsObject()) throw Napi::TypeError::New(info.Env(), "route must be an object");
+        changeRoute(socket, Fields(route.As<Napi::Object>(), "route"), Change::add);
+    }
     return info.Env().Undefined();
 }
 
 Napi::Value routeDelete(const Napi::CallbackInfo& info) {
-    changeRoute(Args(info), Change::remove);
+    Args args(info);
+    NetlinkSocket socket(args.netns(0), NETLINK_ROUTE);
+    changeRoute(socket, args.object(1, "route"), Change::remove);
     return info.Env().Undefined();
 }
 

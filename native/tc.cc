@@ -78,19 +78,15 @@ void tcAttach(int netns, uint32_t ifindex, bool ingress, int program) {
     NetnsScope scope(netns);
     const std::string what = "attach a BPF program to interface " + std::to_string(ifindex);
     bpf_tc_hook hook = hookOf(ifindex, pointOf(ingress));
+    // Of the two directions this one is attached first.
+    if (ingress) {
+        const int error = bpf_tc_hook_create(&hook);
+        if (error != 0 && error != -EEXIST) fail(-error, "netlink", what, "clsact can't be added");
+    }
     bpf_tc_opts options = place();
     options.prog_fd = program;
     options.flags = BPF_TC_F_REPLACE;
-    int error = bpf_tc_attach(&hook, &options);
-    // EINVAL: no clsact yet. Asked only then, for most attachments replace or come second.
-    if (error == -EINVAL || error == -ENOENT) {
-        error = bpf_tc_hook_create(&hook);
-        if (error != 0 && error != -EEXIST) fail(-error, "netlink", what, "clsact can't be added");
-        options = place();
-        options.prog_fd = program;
-        options.flags = BPF_TC_F_REPLACE;
-        error = bpf_tc_attach(&hook, &options);
-    }
+    const int error = bpf_tc_attach(&hook, &options);
     if (error != 0) fail(-error, "netlink", what);
 }
 

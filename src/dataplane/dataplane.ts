@@ -15,12 +15,13 @@ import type {
   Observation,
   ZtunnelPeer,
 } from "../core/ports.ts";
-import type { NativeBinding } from "../native/binding.ts";
+import type { AddressFamily, NativeBinding } from "../native/binding.ts";
 import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
 import type { Engine } from "./engine.ts";
+import { glance } from "./glance.ts";
 import { proxiedSockets } from "./proxied.ts";
-import { addRouting, families, missingRouting, needlessRouting, removeRouting, routingPresent } from "./routes.ts";
+import { addRouting, missingRouting, needlessRouting, removeRouting, routingPresent } from "./routes.ts";
 import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
 import { upstreamPresent } from "./upstream.ts";
 import { watchNetns } from "./watch.ts";
@@ -35,13 +36,22 @@ export interface DataplaneOptions {
   readonly clock?: Clock;
 }
 
+interface Prepared {
+  /** Letters of what was changed. */
+  readonly sysctls: string;
+  /** Nothing of ours was in the netns before. */
+  readonly untouched: boolean;
+}
+
+const ABSENT: Observation = { mode: "absent", engine: undefined, differences: [] };
+
 /** Steers pods' traffic with the best engine that works on this node, and that works for the pod. */
 export class NodeDataplane implements Dataplane {
   readonly #engines: readonly Engine[];
   #tests: readonly EngineTest[] = [];
   #assignment: Assignment | undefined;
-  /** Sysctls changed by `prepare`, until `capture` has written them beside the steering. */
-  readonly #prepared = new WeakMap<NetnsHandle, string>();
+  /** What `prepare` did, until `capture` has written it beside the steering. */
+  readonly #prepared = new WeakMap<NetnsHandle, Prepared>();
 
   constructor(private readonly options: DataplaneOptions) {
     this.#engines = options.engines;
@@ -68,7 +78,7 @@ export class NodeDataplane implements Dataplane {
 
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
     const steering = this.#steering(netns, spec);
-    if (steering === undefined) return { mode: "absent", engine: undefined, differences: [] };
+    if (steering === undefined) return ABSENT;
     const { engine, observation } = steering;
     if (observation.mode === "draining" || observation.mode === "absent") return observation;
     const differences = [...observation.differences, ...this.#wrongState(netns, spec, engine)];
@@ -89,9 +99,12 @@ export class NodeDataplane implements Dataplane {
     const engine = this.#assigned.best(netns, spec);
     // Refuses a bad value before anything is touched.
     engine.plan(spec);
-    const letters = this.#letters(netns);
-    // Before any sysctl: after a kill, the rule is all that tells whose they are.
-    const added = addRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6));
+    // Before any sysctl: after a kill, the rule is all that tells whose they are. Where no rule was there,
+    // nothing else of ours was either: it is written first and removed last.
+    const wanted = familiesOf(binding, netns, spec);
+    const added = addRouting(binding, netns.fd, wanted);
+    const untouched = added.length === wanted.length && !this.#prepared.has(netns);
+    const letters = untouched ? "" : this.#letters(netns);
     const { changed, failures } = setSysctls(binding, netns.fd);
     const refused = failures.filter(({ required }) => required);
     if (refused.length > 0 && engine.needsSysctls) {
@@ -102,11 +115,12 @@ export class NodeDataplane implements Dataplane {
         `sysctls of ${spec.pod} can't be set, though the self-test could: ${refused.map(({ key, reason }) => `${key}: ${reason}`).join(", ")}`,
       );
     }
-    this.#prepared.set(netns, merged(letters, changed));
+    this.#prepared.set(netns, { sysctls: merged(letters, changed), untouched });
   }
 
   async capture(netns: NetnsHandle, spec: CaptureSpec, keep = false): Promise<EngineName> {
-    const before = this.observe(netns, spec);
+    const untouched = !keep && this.#prepared.get(netns)?.untouched === true;
+    const before = untouched ? ABSENT : this.observe(netns, spec);
     if (before.mode === "captured") return before.engine ?? this.engine;
     const obstacle = this.#familyObstacle(netns, spec);
     if (obstacle !== undefined) {
@@ -196,7 +210,7 @@ export class NodeDataplane implements Dataplane {
     keep: boolean,
   ): Promise<void> {
     // What the caller prepared is the caller's to undo; what went missing since shows below.
-    const prepared = fresh ? this.#prepared.get(netns) : undefined;
+    const prepared = fresh ? this.#prepared.get(netns)?.sysctls : undefined;
     const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
     const present = fresh ? [] : this.#present(netns);
     const had = present.includes(engine);
@@ -271,7 +285,7 @@ export class NodeDataplane implements Dataplane {
 
   /** Why nothing that reaches this pod would be captured: rules of a family it has no address of prove nothing. */
   #familyObstacle(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
-    const captured = families(this.options.binding, netns.fd, spec.ipv6);
+    const captured = familiesOf(this.options.binding, netns, spec);
     if (spec.ips.length === 0 || spec.ips.some((ip) => captured.includes(familyOf(ip)))) return undefined;
     const why = spec.ipv6
       ? "net.ipv6.conf.lo.disable_ipv6 is not 0 in its netns, so AMBIENT_IPV6 has no effect there"
@@ -282,7 +296,7 @@ export class NodeDataplane implements Dataplane {
   /** Routing of ours in a family that is not captured any more. Upstream's is the same, and not ours. */
   #needless(netns: NetnsHandle, spec: CaptureSpec): ReturnType<typeof needlessRouting> {
     const { binding } = this.options;
-    const needless = needlessRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6));
+    const needless = needlessRouting(binding, netns.fd, familiesOf(binding, netns, spec));
     return needless.length > 0 && upstreamPresent(binding, netns.fd) ? [] : needless;
   }
 
@@ -291,7 +305,7 @@ export class NodeDataplane implements Dataplane {
     const obstacle = this.#familyObstacle(netns, spec);
     return [
       ...(obstacle === undefined ? [] : [obstacle]),
-      ...missingRouting(binding, netns.fd, families(binding, netns.fd, spec.ipv6)),
+      ...missingRouting(binding, netns.fd, familiesOf(binding, netns, spec)),
       ...this.#needless(netns, spec).map((family) => `IPv${family} is not captured, but its policy rule is there`),
       ...(engine.needsSysctls ? wrongSysctls(binding, netns.fd) : []),
     ];
@@ -305,7 +319,7 @@ export class NodeDataplane implements Dataplane {
     const kept = this.#present(netns)
       .map((engine) => engine.state(netns)?.sysctls)
       .find((letters) => letters !== undefined);
-    return kept ?? this.#prepared.get(netns) ?? (this.#routingIsOurs(netns) ? ALL_LETTERS : "");
+    return kept ?? this.#prepared.get(netns)?.sysctls ?? (this.#routingIsOurs(netns) ? ALL_LETTERS : "");
   }
 
   #routingIsOurs(netns: NetnsHandle): boolean {
@@ -320,6 +334,11 @@ export class NodeDataplane implements Dataplane {
       this.options.logger.error("capture failed and can't be undone", { pod: spec.pod, reason: messageOf(error) });
     }
   }
+}
+
+/** Families that are captured in this pod. */
+function familiesOf(binding: NativeBinding, netns: NetnsHandle, { ipv6 }: CaptureSpec): readonly AddressFamily[] {
+  return glance(binding, netns.fd).families.filter((family) => family === 4 || ipv6);
 }
 
 function merged(a: string, b: string): string {

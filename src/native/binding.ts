@@ -269,8 +269,8 @@ export interface NativeBinding {
   /** Adds an address (IPv6 with IFA_F_NODAD). */
   addressAdd(netns: NetnsArg, ifname: string, address: string, prefix: number): void;
   addressDelete(netns: NetnsArg, ifname: string, address: string, prefix: number): void;
-  /** NLM_F_CREATE|NLM_F_REPLACE. */
-  routeReplace(netns: NetnsArg, route: RouteSpec): void;
+  /** NLM_F_CREATE|NLM_F_REPLACE, one after the other; the first that fails ends it. */
+  routeReplace(netns: NetnsArg, routes: RouteSpec | readonly RouteSpec[]): void;
   /** Whatever protocol made it. Throws ESRCH when there is no such route. */
   routeDelete(netns: NetnsArg, route: RouteSpec): void;
   /** NLM_F_EXCL: throws EEXIST when an equal rule exists. */

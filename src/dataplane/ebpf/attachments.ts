@@ -4,6 +4,7 @@ import { SPREAD_RANGE } from "../../core/constants.ts";
 import { codeOf } from "../../core/errors.ts";
 import type { AddressFamily, Link, NativeBinding, RouteSpec } from "../../native/binding.ts";
 import type { BpfNode, BpfPod } from "../../native/bpf.ts";
+import { glance } from "../glance.ts";
 import { isShadow } from "./shadow.ts";
 
 const LO_INDEX = 1;
@@ -17,7 +18,7 @@ export function podInterface(binding: NativeBinding, netns: number): Link | unde
 
 /** Interfaces that can carry traffic: tunnel devices of loaded modules lie in every netns, down. */
 export function plainInterfaces(binding: NativeBinding, netns: number): Link[] {
-  return binding.links(netns).filter(({ loopback, up }) => !loopback && up);
+  return glance(binding, netns).links.filter(({ loopback, up }) => !loopback && up);
 }
 
 export class Attachments {
@@ -28,7 +29,7 @@ export class Attachments {
 
   /** Local addresses for ztunnel's ends, and who answers at them. */
   attachLookup(netns: number, cookie: bigint, pod: BpfPod): void {
-    for (const route of routesOf(pod)) this.binding.routeReplace(netns, route);
+    this.binding.routeReplace(netns, routesOf(pod));
     this.bpf.linkNetns("ambient_lookup", netns, lookupPin(cookie));
     this.bpf.tcAttach(netns, LO_INDEX, "ingress", "ambient_loopback");
   }
@@ -96,18 +97,20 @@ export class Attachments {
   }
 
   /** Shadows that have a route in the netns: what an agent of another version left tells them. */
-  shadows(netns: number): string[] {
-    return this.#routes(netns)
+  shadows(netns: number, family: AddressFamily): string[] {
+    return this.#routesOf(netns, family)
       .map(({ dst }) => dst)
       .filter(isShadow);
   }
 
   #routes(netns: number): RouteSpec[] {
-    return ([4, 6] as const).flatMap((family) =>
-      this.#local(netns, family)
-        .filter(({ type, dst, oif }) => type === "local" && oif === LO_INDEX && isOurs(dst, family))
-        .map(({ dst, prefix }) => ({ family, table: LOCAL_TABLE, type: "local" as const, dst, prefix, oif: LO_INDEX })),
-    );
+    return ([4, 6] as const).flatMap((family) => this.#routesOf(netns, family));
+  }
+
+  #routesOf(netns: number, family: AddressFamily): RouteSpec[] {
+    return this.#local(netns, family)
+      .filter(({ type, dst, oif }) => type === "local" && oif === LO_INDEX && isOurs(dst, family))
+      .map(({ dst, prefix }) => ({ family, table: LOCAL_TABLE, type: "local", dst, prefix, oif: LO_INDEX }));
   }
 
   #hasRoute(netns: number, wanted: RouteSpec): boolean {

@@ -2,6 +2,7 @@
 import { familyOf } from "../../core/ip.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { NativeBinding } from "../../native/binding.ts";
+import { glance } from "../glance.ts";
 import { plainInterfaces } from "./attachments.ts";
 
 /**
@@ -21,7 +22,7 @@ export function ineligibility(binding: NativeBinding, netns: number, spec: Captu
     const ips = spec.ips.filter((ip) => familyOf(ip) === family);
     if (ips.length > 1) return `it has ${ips.length} IPv${family} addresses (${ips.join(", ")})`;
   }
-  const own = binding.addresses(netns);
+  const own = glance(binding, netns).addresses;
   if (spec.ips.length > 0 && !spec.ips.some((ip) => own.some(({ address }) => address === ip))) {
     return (
       `none of the pod's addresses (${spec.ips.join(", ")}) is on an interface of its netns: its runtime class ` +

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../../core/errors.ts";
+import { familyOf } from "../../core/ip.ts";
 import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation, ZtunnelPeer } from "../../core/ports.ts";
 import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
 import type { Engine, EngineState } from "../engine.ts";
+import { glance } from "../glance.ts";
 import { isBehindEbpf } from "../proxied.ts";
-import { families } from "../routes.ts";
 import { podInterface } from "./attachments.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { ineligibility } from "./eligible.ts";
@@ -122,7 +123,8 @@ export class EbpfEngine implements Engine {
 
   async verify(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
     const { binding } = this.options;
-    const own = families(binding, netns.fd, spec.ipv6).filter((family) => ipOf(spec, family) !== "");
+    const { families } = glance(binding, netns.fd);
+    const own = families.filter((family) => ipOf(spec, family) !== "" && (family === 4 || spec.ipv6));
     await verifyCapture(binding, netns.fd, own);
   }
 
@@ -194,9 +196,9 @@ export class EbpfEngine implements Engine {
 
   #planned(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode, sysctls: string): BpfPod & BpfPodLists {
     const { binding } = this.options;
-    const captured = families(binding, netns.fd, spec.ipv6);
-    const locals = binding
-      .addresses(netns.fd)
+    const { addresses, families } = glance(binding, netns.fd);
+    const captured = families.filter((family) => family === 4 || spec.ipv6);
+    const locals = addresses
       .map(({ address }) => address)
       .filter((address) => !spec.ips.includes(address) && address !== "127.0.0.1" && address !== "::1");
     const shadow = (family: 4 | 6) => {
@@ -211,7 +213,7 @@ export class EbpfEngine implements Engine {
     const node = this.#opened;
     const cookie = this.#cookie(netns);
     const pod = node.bpf.podRead(cookie);
-    const had = pod === undefined ? node.attachments.shadows(netns.fd) : [pod.shadow4, pod.shadow6];
+    const had = pod === undefined ? node.attachments.shadows(netns.fd, familyOf(ip)) : [pod.shadow4, pod.shadow6];
     const usable = (shadow: string) => isShadowOf(shadow, ip) && !node.isTaken(shadow, cookie);
     const chosen = had.find(usable) ?? freeShadow(ip, (shadow) => node.isTaken(shadow, cookie));
     if (chosen === undefined) throw new AgentError("NO_SHADOW", `all shadow addresses for ${ip} are taken`);

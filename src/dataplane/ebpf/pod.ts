@@ -21,24 +21,29 @@ export interface PodFacts {
 
 export type PodMode = "captured" | "draining" | "retiring";
 
+type Told = Omit<BpfPod & BpfPodLists, "shadow4" | "shadow6" | "locals" | "sysctls" | "draining" | "retiring">;
+
+/** What a spec alone says; a pod keeps its spec for life. */
+const told = new WeakMap<CaptureSpec, Told>();
+
 /** What the programs are told. @throws AgentError BAD_ADDRESS that names the value. */
 export function planPod(spec: CaptureSpec, facts: PodFacts, mode: PodMode): BpfPod & BpfPodLists {
+  const known = told.get(spec) ?? planSpec(spec);
+  told.set(spec, known);
+  return { ...known, ...facts, draining: mode === "draining", retiring: mode === "retiring" };
+}
+
+function planSpec(spec: CaptureSpec): Told {
   return {
     ip4: ipOf(spec, 4),
     ip6: ipOf(spec, 6),
-    shadow4: facts.shadow4,
-    shadow6: facts.shadow6,
     probe4: address(spec.probeIpv4, 4),
     probe6: address(spec.probeIpv6, 6),
     ipv6: spec.ipv6,
     inbound: !spec.bypassInbound,
     dns: spec.dnsCapture,
     dnsListed: spec.dnsCapture && spec.dnsServers !== undefined,
-    draining: mode === "draining",
-    retiring: mode === "retiring",
-    sysctls: facts.sysctls,
     plan: planHash(spec),
-    locals: facts.locals,
     nameservers: spec.dnsServers === undefined ? [] : both((family) => addresses(spec.dnsServers ?? [], family)),
     excludes: both((family) => cidrs(spec.excludeOutboundCidrs, family)),
   };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { SPREAD_RANGE, VERIFY_MARK } from "../../core/constants.ts";
+import { VERIFY_MARK } from "../../core/constants.ts";
 import { AgentError, codeOf } from "../../core/errors.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 
@@ -9,10 +9,11 @@ const ANY = { 4: "0.0.0.0", 6: "::" } as const;
 const TIMEOUT_MS = 1000;
 
 /**
- * Two connections per family from inside the netns, unseen by ztunnel. The first is meant for nobody's
- * address, and only the connect program can turn it to our listener: the pod's entry is in force. The
- * second is meant for a spread address, where our wildcard listener would answer if the sk_lookup program
- * did not refuse: local route and program are in force. @throws AgentError VERIFY_FAILED.
+ * One connection per family from inside the netns, unseen by ztunnel. It is meant for nobody's address, at
+ * the port of a listener of our own that answers on every address. The connect program turns it to an
+ * address of ztunnel's, where the sk_lookup program has to refuse it. Without the one it is answered: the
+ * policy rule leads it to `lo`, where every address is local then; without the other too: the address is
+ * local. @throws AgentError VERIFY_FAILED.
  */
 export async function verifyCapture(
   binding: NativeBinding,
@@ -26,29 +27,24 @@ async function verifyFamily(binding: NativeBinding, netns: number, family: Addre
   const listener = binding.tcpListen(netns, { family, bind: { address: ANY[family], port: 0 }, backlog: 2 });
   try {
     const { port } = binding.localEndpoint(listener);
-    const connect = (address: string) =>
-      binding.tcpConnect(netns, { family, address, port, mark: VERIFY_MARK.ebpf, timeout: TIMEOUT_MS }).then(
-        (fd) => {
-          binding.close(fd);
-          return "connected";
-        },
-        (error: unknown) => codeOf(error),
-      );
-    const [spread = ""] = SPREAD_RANGE[family].split("/");
-    const [turned, refused] = await Promise.all([connect(NOBODY[family]), connect(spread)]);
-    if (turned !== "connected") throw failed(family, `was not turned by the connect program: ${turned}`);
-    if (refused !== "ECONNREFUSED") {
-      throw failed(family, `to an address of ztunnel's was not refused by the sk_lookup program: ${refused}`);
-    }
+    const options = { family, address: NOBODY[family], port, mark: VERIFY_MARK.ebpf, timeout: TIMEOUT_MS };
+    const outcome = await binding.tcpConnect(netns, options).then(
+      (fd) => {
+        binding.close(fd);
+        return "connected";
+      },
+      (error: unknown) => codeOf(error),
+    );
+    if (outcome !== "ECONNREFUSED") throw failed(family, outcome);
   } finally {
     binding.close(listener);
   }
 }
 
-function failed(family: AddressFamily, how: string): AgentError {
+function failed(family: AddressFamily, outcome: string): AgentError {
   return new AgentError(
     "VERIFY_FAILED",
-    `a verification connection over IPv${family} inside the pod's netns ${how}`,
+    `a verification connection over IPv${family} inside the pod's netns was not led to ztunnel's address and refused there: ${outcome}`,
     "look for another tool's programs on the cgroup of all pods",
   );
 }
