@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A socket load balancer as Cilium's: connect() to SERVICE:PORT goes to BACKEND:PORT instead, in
-// the whole cgroup and below. usage: lab-balancer OBJECT CGROUP SERVICE4 BACKEND4 SERVICE6 BACKEND6
-// Says "ready", and takes the programs away at the end of stdin. Link with -lbpf.
+// A socket load balancer as Cilium's: connect() to SERVICE goes to BACKEND instead, in the whole
+// cgroup and below. Says "ready", and takes the programs away at the end of stdin.
+//
+// usage: lab-balancer OBJECT CGROUP SERVICE4 BACKEND4 SERVICE6 BACKEND6
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // An application that connects in one of the less usual ways, and tells what it sees. A line of
-// JSON for each destination: how connect ended, getpeername, getsockname, and the first line of who
-// answered. usage: lab-caller [OPTION ...] -- ADDRESS PORT [ADDRESS PORT ...] OPTION: nonblocking,
-// uring, fastopen, mptcp, v6only, reused (one socket for all destinations), device=NAME,
-// bound=ADDRESS, mark=NUMBER, wait=MILLISECONDS (3000)
+// JSON for each destination: how connect ended, getpeername, getsockname, the first line of who
+// answered, and the echo of what was sent early.
+//
+// usage: lab-caller [OPTION ...] -- ADDRESS PORT [ADDRESS PORT ...]
+//
+// OPTION: nonblocking, uring, fastopen, mptcp, v6only, reused (one socket for all destinations),
+// device=NAME, bound=ADDRESS, mark=NUMBER, wait=MILLISECONDS (3000)
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/io_uring.h>

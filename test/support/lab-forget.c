@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Empties a pinned BPF map, as eviction would, and prints how many entries it held. usage:
-// lab-forget PATH Link with -lbpf.
+// Empties a pinned BPF map, as eviction would, and prints how many entries it held.
+//
+// usage: lab-forget PATH
 #include <bpf/bpf.h>
 #include <stdint.h>
 #include <stdio.h>

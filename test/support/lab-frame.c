@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sends Ethernet frames that no ordinary socket makes, and tells which of them arrive. It runs in
 // the netns that receives and enters the other one to send, so that it listens before the first
-// frame leaves. usage: lab-frame RECEIVER NETNS SENDER MAC     (devices; MAC: of the frames'
-// destination) Each line of stdin: SHAPE MARK SRC SPORT DST DPORT. Prints the source ports of what
-// arrived, in order, up to the first frame of shape "ack", which nobody stops: send it last.
+// frame leaves.
+//
+// usage: lab-frame RECEIVER NETNS SENDER MAC
+//
+// RECEIVER and SENDER are devices, MAC is the destination of the frames. Each line of stdin: SHAPE
+// MARK SRC SPORT DST DPORT. Prints the source ports of what arrived, in order, up to the first
+// frame of shape "ack", which nobody stops: send it last.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
