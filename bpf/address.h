@@ -59,8 +59,8 @@ static __always_inline struct ambient_address first_spread(bool ipv4)
 {
 	if (ipv4)
 		return mapped(knobs.spread4.word[3]);
-	return (struct ambient_address){ .word = { knobs.spread6.word[0], knobs.spread6.word[1], knobs.spread6.word[2],
-						   knobs.spread6.word[3] } };
+	return (struct ambient_address){ .word = { knobs.spread6.word[0], knobs.spread6.word[1],
+						   knobs.spread6.word[2], knobs.spread6.word[3] } };
 }
 
 /* One of 65,536 local addresses, the same for the same destination. */

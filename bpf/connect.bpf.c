@@ -182,8 +182,8 @@ static __always_inline enum action connecting(struct bpf_sock_addr *ctx, struct 
 		r->to = spread_of(&r->to, r->port);
 		r->port = bpf_htons(knobs.port_outbound);
 	} else {
-		r->to = is_ipv4(&r->to) ? mapped(bpf_htonl(0x7f000001)) :
-					  (struct ambient_address){ .word = { 0, 0, 0, bpf_htonl(1) } };
+		r->to = is_ipv4(&r->to) ? mapped(bpf_htonl(0x7f000001))
+					: (struct ambient_address){ .word = { 0, 0, 0, bpf_htonl(1) } };
 		r->port = bpf_htons(knobs.port_dns);
 	}
 	return action;
@@ -327,8 +327,8 @@ int ambient_sendmsg6(struct bpf_sock_addr *ctx)
 }
 
 /* Who was asked, when the answer comes from ztunnel's DNS port. */
-static __always_inline bool answered(struct bpf_sock_addr *ctx, const struct ambient_address *from, __u16 port,
-				     struct ambient_destination *server)
+static __always_inline bool answered(struct bpf_sock_addr *ctx, const struct ambient_address *from,
+				     __u16 port, struct ambient_destination *server)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct ambient_destination *kept;

@@ -44,8 +44,8 @@ static __always_inline int write_address(struct __sk_buff *skb, const struct pac
 					 const struct ambient_address *address)
 {
 	/* No flag: the sum stays as it is, which CHECKSUM_COMPLETE would get wrong otherwise for IPv6. */
-	int error = p->ipv4 ? bpf_skb_store_bytes(skb, offset, &address->word[3], 4, 0) :
-			      bpf_skb_store_bytes(skb, offset, address, 16, 0);
+	int error = p->ipv4 ? bpf_skb_store_bytes(skb, offset, &address->word[3], 4, 0)
+			    : bpf_skb_store_bytes(skb, offset, address, 16, 0);
 
 	return error ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
@@ -56,7 +56,8 @@ static __always_inline const struct ambient_address *shadow_of(const struct ambi
 }
 
 /* A probe of the node itself: from the address that probes wear, or from a socket of the node. */
-static __always_inline bool is_probe(const struct ambient_pod *pod, const struct packet *p, enum ambient_verdict *verdict)
+static __always_inline bool is_probe(const struct ambient_pod *pod, const struct packet *p,
+				     enum ambient_verdict *verdict)
 {
 	struct ambient_probe_key key = {
 		.source = p->source,
@@ -82,7 +83,8 @@ static __always_inline bool is_probe(const struct ambient_pod *pod, const struct
 }
 
 /* Errors about packets that left from the shadow quote the pod's address, where no such socket is. */
-static __always_inline int quoted(struct __sk_buff *skb, const struct packet *p, const struct ambient_pod *pod)
+static __always_inline int quoted(struct __sk_buff *skb, const struct packet *p,
+				  const struct ambient_pod *pod)
 {
 	const struct ambient_address *shadow = shadow_of(pod, p->ipv4);
 	struct packet inner = { .network = p->transport + 8 };
@@ -121,7 +123,8 @@ static __always_inline int quoted(struct __sk_buff *skb, const struct packet *p,
 	return write_address(skb, &inner, source_offset(&inner), shadow);
 }
 
-static __always_inline int to_shadow(struct __sk_buff *skb, const struct packet *p, const struct ambient_pod *pod)
+static __always_inline int to_shadow(struct __sk_buff *skb, const struct packet *p,
+				     const struct ambient_pod *pod)
 {
 	/* The rest of a fragmented segment has no ports to be told by. */
 	if (p->first_fragment) {
@@ -215,7 +218,8 @@ static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 	if (leg == NONE &&
 	    ((pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING)) || is_probe(pod, &p, &probe)))
 		return TC_ACT_UNSPEC;
-	/* The application's end of a leg, or nothing: what belongs to nobody gets its reset from the shadow. */
+	/* The application's end of a leg, or nothing: what belongs to nobody gets its reset from the shadow.
+	 */
 	if (!(pod->flags & AMBIENT_POD_INBOUND))
 		return TC_ACT_UNSPEC;
 	return to_shadow(skb, &p, pod);
@@ -283,7 +287,8 @@ static __always_inline int leaving(struct __sk_buff *skb, bool ethernet)
 	if (is_shadow(&p.source)) {
 		if (!pod || parsed == NOT_TCP)
 			return TC_ACT_SHOT;
-		/* ztunnel only answers from there: rewritten, it would leave as the pod, past what follows. */
+		/* ztunnel only answers from there: rewritten, it would leave as the pod, past what follows.
+		 */
 		if (parsed == TCP && is_syn(&p)) {
 			told(owner->cookie, AMBIENT_OUT_LEAK, &p);
 			return TC_ACT_SHOT;
@@ -344,12 +349,14 @@ static __always_inline int answer(struct __sk_buff *skb, const struct packet *p)
 	if (p->ipv4) {
 		__u32 from = p->source.word[3], to = p->destination.word[3];
 
-		if (bpf_l4_csum_replace(skb, checksum, from, to, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0 | 4) ||
+		if (bpf_l4_csum_replace(skb, checksum, from, to,
+					BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0 | 4) ||
 		    bpf_l3_csum_replace(skb, p->network + 10, from, to, 4))
 			return TC_ACT_SHOT;
 	} else {
 		sum = bpf_csum_diff((__be32 *)&p->source, 16, (__be32 *)&p->destination, 16, 0);
-		if (sum < 0 || bpf_l4_csum_replace(skb, checksum, 0, sum, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0))
+		if (sum < 0 ||
+		    bpf_l4_csum_replace(skb, checksum, 0, sum, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0))
 			return TC_ACT_SHOT;
 	}
 	return write_address(skb, p, source_offset(p), &p->destination);
@@ -360,7 +367,8 @@ static __always_inline bool is_answer(struct __sk_buff *skb, const struct packet
 	__u16 port;
 
 	return p->protocol == IPPROTO_UDP && is_spread(&p->destination) && is_loopback(&p->source) &&
-	       !bpf_skb_load_bytes(skb, p->transport, &port, sizeof(port)) && port == bpf_htons(knobs.port_dns);
+	       !bpf_skb_load_bytes(skb, p->transport, &port, sizeof(port)) &&
+	       port == bpf_htons(knobs.port_dns);
 }
 
 /*

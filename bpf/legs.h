@@ -55,8 +55,8 @@ static __always_inline __u32 mark_of(struct bpf_sock *sk)
 }
 
 /* The socket of the pod with these ends, seen from the pod: `remote` sends, `local` receives. */
-static __noinline enum leg leg_of(struct __sk_buff *skb, const struct ambient_address *remote, __u16 remote_port,
-				       const struct ambient_address *local, __u16 local_port)
+static __noinline enum leg leg_of(struct __sk_buff *skb, const struct ambient_address *remote,
+				  __u16 remote_port, const struct ambient_address *local, __u16 local_port)
 {
 	struct bpf_sock_tuple tuple = {};
 	enum leg leg = NONE;
@@ -80,7 +80,9 @@ static __noinline enum leg leg_of(struct __sk_buff *skb, const struct ambient_ad
 		return NONE;
 	if (sk->state != TCP_LISTEN_STATE) {
 		mark = mark_of(sk) & knobs.mark_mask;
-		leg = mark == knobs.local_mark ? MARKED_LOCAL : mark == knobs.ztunnel_mark ? MARKED_ZTUNNEL : UNMARKED;
+		leg = mark == knobs.local_mark	   ? MARKED_LOCAL
+		      : mark == knobs.ztunnel_mark ? MARKED_ZTUNNEL
+						   : UNMARKED;
 	}
 	bpf_sk_release(sk);
 	return leg;

@@ -16,7 +16,8 @@ static __always_inline __u64 cgroup_of(struct sock *sk)
 	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
 		cgroup = BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
 	else
-		cgroup = (struct cgroup *)BPF_CORE_READ((struct sock_cgroup_data___old *)&sk->sk_cgrp_data, val);
+		cgroup = (struct cgroup *)BPF_CORE_READ((struct sock_cgroup_data___old *)&sk->sk_cgrp_data,
+							val);
 	return BPF_CORE_READ(cgroup, kn, id);
 }
 
@@ -30,7 +31,8 @@ int ambient_adopt(struct bpf_iter__tcp *ctx)
 
 	if (!common)
 		return 0;
-	/* Listeners come first. Not 0 ends the iteration: the rest is a walk over the whole node's connections. */
+	/* Listeners come first. Not 0 ends the iteration: the rest is a walk over the whole node's
+	 * connections. */
 	if (common->skc_state != TCP_LISTEN)
 		return 1;
 	sk = (struct sock *)common;

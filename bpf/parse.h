@@ -134,8 +134,8 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *skb, struct pack
 /* Hop-by-hop, routing, fragment, AH, destination options, mobility, HIP, shim6. */
 static __always_inline bool is_extension(__u8 next)
 {
-	return next == 0 || next == 43 || next == 44 || next == 51 || next == 60 || next == 135 || next == 139 ||
-	       next == 140;
+	return next == 0 || next == 43 || next == 44 || next == 51 || next == 60 || next == 135 ||
+	       next == 139 || next == 140;
 }
 
 static __always_inline enum parsed parse_ipv6(struct __sk_buff *skb, struct packet *p)

@@ -27,15 +27,16 @@ struct sockaddr_in6 {
 
 static __always_inline struct ambient_address loopback(bool ipv4)
 {
-	return ipv4 ? mapped(bpf_htonl(0x7f000001)) :
-		      (struct ambient_address){ .word = { 0, 0, 0, bpf_htonl(1) } };
+	return ipv4 ? mapped(bpf_htonl(0x7f000001))
+		    : (struct ambient_address){ .word = { 0, 0, 0, bpf_htonl(1) } };
 }
 
 /*
  * Without the barriers clang 14 computes one address for a field of either branch, and the verifier takes
  * no arithmetic on a socket.
  */
-static __always_inline void ends(struct bpf_sock *sk, struct ambient_address *local, struct ambient_address *peer)
+static __always_inline void ends(struct bpf_sock *sk, struct ambient_address *local,
+				 struct ambient_address *peer)
 {
 	if (sk->family == AF_INET) {
 		__u32 ip4 = sk->src_ip4;
@@ -70,8 +71,8 @@ static __always_inline void ends(struct bpf_sock *sk, struct ambient_address *lo
  * Where an accepted connection was meant to go. False: it is not ours to say. `key` is of the entry that
  * told; of family 0, if it was not found.
  */
-static __always_inline bool original(struct bpf_sockopt *ctx, struct bpf_sock *sk, struct ambient_destination *to,
-				     struct ambient_handshake_key *key)
+static __always_inline bool original(struct bpf_sockopt *ctx, struct bpf_sock *sk,
+				     struct ambient_destination *to, struct ambient_handshake_key *key)
 {
 	struct ambient_address local, peer;
 	__u64 cookie = bpf_get_netns_cookie(ctx);
@@ -109,8 +110,8 @@ static __always_inline bool original(struct bpf_sockopt *ctx, struct bpf_sock *s
 	}
 	key->family = 0;
 	/*
-	 * Unanswered, ztunnel would take the local address for the destination and connect to itself for ever.
-	 * This one it knows for its own and refuses.
+	 * Unanswered, ztunnel would take the local address for the destination and connect to itself for
+	 * ever. This one it knows for its own and refuses.
 	 */
 	to->address = loopback(is_ipv4(&local));
 	to->port = bpf_htons(port);
@@ -130,12 +131,14 @@ int ambient_getsockopt(struct bpf_sockopt *ctx)
 			ctx->optlen = 0;
 		return 1;
 	}
-	if (!sk || sk->protocol != IPPROTO_TCP || !is_marked_ztunnel(sk->mark) || !original(ctx, sk, &to, &key))
+	if (!sk || sk->protocol != IPPROTO_TCP || !is_marked_ztunnel(sk->mark) ||
+	    !original(ctx, sk, &to, &key))
 		return 1;
 	if (ctx->level == SOL_IP) {
 		struct sockaddr_in *answer = ctx->optval;
 
-		/* ztunnel asks for IPv4 first, whatever the socket: an answer of the kernel's would be believed. */
+		/* ztunnel asks for IPv4 first, whatever the socket: an answer of the kernel's would be
+		 * believed. */
 		if (!is_ipv4(&to.address))
 			return ctx->retval == 0 ? 0 : 1;
 		if ((void *)(answer + 1) > ctx->optval_end)
@@ -166,7 +169,9 @@ int ambient_getsockopt(struct bpf_sockopt *ctx)
 		bpf_map_delete_elem(&handshakes, &key);
 	} else if (key.source_port) {
 		/* Here, as ztunnel asks on both levels: once per connection. */
-		struct flow flow = { .source = key.source, .destination = to.address, .protocol = IPPROTO_TCP };
+		struct flow flow = { .source = key.source,
+				     .destination = to.address,
+				     .protocol = IPPROTO_TCP };
 
 		flow.source_port = key.source_port;
 		flow.destination_port = to.port;

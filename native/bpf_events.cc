@@ -63,7 +63,8 @@ class EventReader final : public std::enable_shared_from_this<EventReader>,
         std::shared_ptr<Callback> told = told_;
         Napi::HandleScope scope(env_);
         Napi::Array events = Napi::Array::New(env_, batch_.size());
-        for (size_t i = 0; i < batch_.size(); i++) events.Set(static_cast<uint32_t>(i), object(batch_[i]));
+        for (size_t i = 0; i < batch_.size(); i++)
+            events.Set(static_cast<uint32_t>(i), object(batch_[i]));
         batch_.clear();
         if (told) told->call(env_.Global(), {events});
     }
@@ -71,7 +72,8 @@ class EventReader final : public std::enable_shared_from_this<EventReader>,
   private:
     static int collect(void* self, void* data, size_t size) {
         auto& batch = static_cast<EventReader*>(self)->batch_;
-        if (size >= sizeof(ambient_event)) batch.push_back(*static_cast<const ambient_event*>(data));
+        if (size >= sizeof(ambient_event))
+            batch.push_back(*static_cast<const ambient_event*>(data));
         return batch.size() >= kBatch ? -ENOSPC : 0;
     }
 
@@ -101,12 +103,24 @@ class EventReader final : public std::enable_shared_from_this<EventReader>,
 
 const char* verdictName(unsigned verdict) {
     static const char* const names[AMBIENT_VERDICTS] = {
-        "outbound_captured", "outbound_dns",          "outbound_local",
-        "outbound_excluded", "outbound_refused_self", "outbound_refused_full",
-        "outbound_lost_destination", "outbound_leak", "outbound_forged_mark",
-        "outbound_unparsed", "inbound_captured",      "inbound_hbone",
-        "inbound_probe",     "inbound_host_probe",    "inbound_bypassed",
-        "inbound_no_listener", "inbound_refused_address", "inbound_unparsed",
+        "outbound_captured",
+        "outbound_dns",
+        "outbound_local",
+        "outbound_excluded",
+        "outbound_refused_self",
+        "outbound_refused_full",
+        "outbound_lost_destination",
+        "outbound_leak",
+        "outbound_forged_mark",
+        "outbound_unparsed",
+        "inbound_captured",
+        "inbound_hbone",
+        "inbound_probe",
+        "inbound_host_probe",
+        "inbound_bypassed",
+        "inbound_no_listener",
+        "inbound_refused_address",
+        "inbound_unparsed",
         "loop_refused",
     };
     return verdict < AMBIENT_VERDICTS ? names[verdict] : "unknown";

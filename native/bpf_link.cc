@@ -42,7 +42,8 @@ namespace {
 LinkState stateOf(int fd, const std::string& path) {
     bpf_link_info info = {};
     __u32 size = sizeof(info);
-    if (bpf_obj_get_info_by_fd(fd, &info, &size) != 0) fail(errno, "bpf", "look at BPF link " + path);
+    if (bpf_obj_get_info_by_fd(fd, &info, &size) != 0)
+        fail(errno, "bpf", "look at BPF link " + path);
     LinkState state;
     state.program = info.prog_id;
     if (info.type == BPF_LINK_TYPE_CGROUP) state.target = info.cgroup.cgroup_id;
@@ -60,7 +61,8 @@ UniqueFd openLink(const std::string& path) {
 void makeParents(const std::string& base, const std::string& name) {
     for (size_t at = name.find('/'); at != std::string::npos; at = name.find('/', at + 1)) {
         const std::string parent = base + "/" + name.substr(0, at);
-        if (::mkdir(parent.c_str(), 0700) != 0 && errno != EEXIST) fail(errno, "mkdir", "make " + parent);
+        if (::mkdir(parent.c_str(), 0700) != 0 && errno != EEXIST)
+            fail(errno, "mkdir", "make " + parent);
     }
 }
 

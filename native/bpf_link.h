@@ -23,8 +23,9 @@ int attachType(const std::string& program);
 std::optional<LinkState> linkState(const std::string& path);
 
 /**
- * Makes sure that a link pinned at `name` below `base` attaches the program to the target: as it is, updated in place
- * (no moment without a program), or made anew. Directories below `base` are made.
+ * Makes sure that a link pinned at `name` below `base` attaches the program to the target: as it
+ * is, updated in place (no moment without a program), or made anew. Directories below `base` are
+ * made.
  */
 void ensureLink(const std::string& base, const std::string& name, int program, int type, int target,
                 uint64_t targetId);

@@ -4,8 +4,8 @@
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
-#include <linux/btf.h>
 #include <fcntl.h>
+#include <linux/btf.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -66,13 +66,15 @@ using ObjectPointer = std::unique_ptr<bpf_object, CloseObject>;
 /** Where `knobs` lies in .rodata: constants of the compiler's making may come first. */
 size_t knobsOffset(const bpf_object* object, const std::string& name) {
     const btf* types = bpf_object__btf(object);
-    const int section = types == nullptr ? -1 : btf__find_by_name_kind(types, ".rodata", BTF_KIND_DATASEC);
+    const int section =
+        types == nullptr ? -1 : btf__find_by_name_kind(types, ".rodata", BTF_KIND_DATASEC);
     if (section < 0) fail(EINVAL, "bpf", "find .rodata of BPF object " + name);
     const btf_type* type = btf__type_by_id(types, static_cast<__u32>(section));
     const btf_var_secinfo* variable = btf_var_secinfos(type);
     for (int i = 0; i < btf_vlen(type); i++, variable++) {
         const btf_type* of = btf__type_by_id(types, variable->type);
-        if (std::strcmp(btf__name_by_offset(types, of->name_off), "knobs") == 0) return variable->offset;
+        if (std::strcmp(btf__name_by_offset(types, of->name_off), "knobs") == 0)
+            return variable->offset;
     }
     fail(EINVAL, "bpf", "find the knobs of BPF object " + name);
 }
@@ -85,7 +87,8 @@ void writeKnobs(bpf_object* object, const BpfObject& source, const ambient_knobs
         const void* value = bpf_map__initial_value(map, &size);
         const size_t offset = knobsOffset(object, source.name);
         if (value == nullptr || offset + sizeof(knobs) > size) break;
-        std::vector<char> bytes(static_cast<const char*>(value), static_cast<const char*>(value) + size);
+        std::vector<char> bytes(static_cast<const char*>(value),
+                                static_cast<const char*>(value) + size);
         std::memcpy(bytes.data() + offset, &knobs, sizeof(knobs));
         if (bpf_map__set_initial_value(map, bytes.data(), bytes.size()) == 0) return;
         break;
@@ -93,16 +96,19 @@ void writeKnobs(bpf_object* object, const BpfObject& source, const ambient_knobs
     fail(EINVAL, "bpf", "write the knobs of BPF object " + source.name);
 }
 
-ObjectPointer openObject(const BpfObject& source, const ambient_knobs* knobs, const std::string& mapsDir) {
+ObjectPointer openObject(const BpfObject& source, const ambient_knobs* knobs,
+                         const std::string& mapsDir) {
     LIBBPF_OPTS(bpf_object_open_opts, options);
     options.object_name = source.name.c_str();
     if (!mapsDir.empty()) options.pin_root_path = mapsDir.c_str();
     ObjectPointer object(bpf_object__open_mem(source.data, source.size, &options));
     // libbpf has numbers of its own, for files that are none of its kind.
-    if (object == nullptr) fail(errno < kLibbpfErrno ? errno : EINVAL, "bpf", "open BPF object " + source.name);
+    if (object == nullptr)
+        fail(errno < kLibbpfErrno ? errno : EINVAL, "bpf", "open BPF object " + source.name);
     bpf_map* map = nullptr;
     // Without a place to pin, every map is made anew.
-    if (mapsDir.empty()) bpf_object__for_each_map(map, object.get()) bpf_map__set_pin_path(map, nullptr);
+    if (mapsDir.empty())
+        bpf_object__for_each_map(map, object.get()) bpf_map__set_pin_path(map, nullptr);
     if (knobs != nullptr) writeKnobs(object.get(), source, *knobs);
     return object;
 }
@@ -126,13 +132,15 @@ int tryLoad(const BpfObject& source, const ambient_knobs* knobs, const std::stri
     bpf_object__for_each_program(program, object.get()) {
         if (!bpf_program__autoload(program)) continue;
         const int fd = ::fcntl(bpf_program__fd(program), F_DUPFD_CLOEXEC, 3);
-        if (fd < 0) fail(errno, "fcntl", "keep BPF program " + std::string(bpf_program__name(program)));
+        if (fd < 0)
+            fail(errno, "fcntl", "keep BPF program " + std::string(bpf_program__name(program)));
         result.programs.emplace(bpf_program__name(program), UniqueFd(fd));
     }
     return 0;
 }
 
-LoadedPrograms load(const BpfObject& source, const ambient_knobs* knobs, const std::string& mapsDir) {
+LoadedPrograms load(const BpfObject& source, const ambient_knobs* knobs,
+                    const std::string& mapsDir) {
     LoadedPrograms result;
     {
         LogScope log;
@@ -148,7 +156,8 @@ LoadedPrograms load(const BpfObject& source, const ambient_knobs* knobs, const s
         LoadedPrograms alone;
         const int error = tryLoad(source, knobs, mapsDir, others, alone);
         if (error == 0) continue;
-        result.refused.emplace(name, std::string(std::strerror(-error)) + ": " + summarizeVerifierLog(log.text()));
+        result.refused.emplace(name, std::string(std::strerror(-error)) + ": " +
+                                         summarizeVerifierLog(log.text()));
     }
     LogScope log;
     if (const int error = tryLoad(source, knobs, mapsDir, result.refused, result); error != 0) {
@@ -164,7 +173,9 @@ LoadedPrograms loadObject(const BpfObject& object, const ambient_knobs& knobs,
     return load(object, &knobs, mapsDir);
 }
 
-LoadedPrograms loadForeignObject(const BpfObject& object) { return load(object, nullptr, ""); }
+LoadedPrograms loadForeignObject(const BpfObject& object) {
+    return load(object, nullptr, "");
+}
 
 std::string summarizeVerifierLog(const std::string& log) {
     std::istringstream lines(log);
@@ -175,8 +186,9 @@ std::string summarizeVerifierLog(const std::string& log) {
         count++;
         const bool ofLibbpf = line.rfind("libbpf: ", 0) == 0;
         // The verifier closes with statistics; what stands before them is why.
-        if (!ofLibbpf && line.rfind("processed ", 0) != 0 && line.rfind("verification time", 0) != 0 &&
-            line.rfind("stack depth", 0) != 0 && line.rfind("-- ", 0) != 0) {
+        if (!ofLibbpf && line.rfind("processed ", 0) != 0 &&
+            line.rfind("verification time", 0) != 0 && line.rfind("stack depth", 0) != 0 &&
+            line.rfind("-- ", 0) != 0) {
             last = line;
         }
         if (ofLibbpf && cause.empty()) cause = line.substr(8);

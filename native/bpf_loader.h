@@ -17,9 +17,9 @@ struct LoadedPrograms {
 };
 
 /**
- * Loads an object's programs. Maps are taken from `mapsDir`, or made and pinned there; "" pins nothing.
- * A refused program does not keep the others from being loaded. @throws Fault when the object itself
- * or a map is refused.
+ * Loads an object's programs. Maps are taken from `mapsDir`, or made and pinned there; "" pins
+ * nothing. A refused program does not keep the others from being loaded. @throws Fault when the
+ * object itself or a map is refused.
  */
 LoadedPrograms loadObject(const BpfObject& object, const ambient_knobs& knobs,
                           const std::string& mapsDir);

@@ -20,8 +20,8 @@ constexpr int MEMORY_TRIES = 20;
 constexpr useconds_t MEMORY_WAIT = 200;
 
 /**
- * Entries come from a cache that the kernel refills aside: many new ones in a row may find it empty for a
- * moment (ENOMEM, seen after some thousand pods).
+ * Entries come from a cache that the kernel refills aside: many new ones in a row may find it empty
+ * for a moment (ENOMEM, seen after some thousand pods).
  */
 int update(int map, const void* key, const void* value, uint64_t flags) {
     for (int tries = 1;; tries++) {
@@ -32,12 +32,14 @@ int update(int map, const void* key, const void* value, uint64_t flags) {
 }
 
 template <class Key, class Value>
-void put(const BpfNode& node, const char* map, const Key& key, const Value& value, uint64_t flags = BPF_ANY) {
+void put(const BpfNode& node, const char* map, const Key& key, const Value& value,
+         uint64_t flags = BPF_ANY) {
     if (update(node.map(map), &key, &value, flags) == 0) return;
     fail(errno, "bpf", std::string("write to BPF map ") + map, errno == E2BIG ? "it is full" : "");
 }
 
-template <class Key, class Value> bool get(const BpfNode& node, const char* map, const Key& key, Value& value) {
+template <class Key, class Value>
+bool get(const BpfNode& node, const char* map, const Key& key, Value& value) {
     if (bpf_map_lookup_elem(node.map(map), &key, &value) == 0) return true;
     if (errno == ENOENT) return false;
     fail(errno, "bpf", std::string("read BPF map ") + map);
@@ -65,7 +67,9 @@ bool isZero(const ambient_address& address) {
     return std::memcmp(&address, &zero, sizeof(zero)) == 0;
 }
 
-bool isSame(const ambient_address& a, const ambient_address& b) { return std::memcmp(&a, &b, sizeof(a)) == 0; }
+bool isSame(const ambient_address& a, const ambient_address& b) {
+    return std::memcmp(&a, &b, sizeof(a)) == 0;
+}
 
 struct Owned {
     const ambient_address* address;
@@ -74,15 +78,17 @@ struct Owned {
 
 std::vector<Owned> owned(const ambient_pod& pod) {
     std::vector<Owned> all;
-    for (const Owned& one : {Owned{&pod.ip4, AMBIENT_ROLE_POD}, Owned{&pod.ip6, AMBIENT_ROLE_POD},
-                             Owned{&pod.shadow4, AMBIENT_ROLE_SHADOW}, Owned{&pod.shadow6, AMBIENT_ROLE_SHADOW}}) {
+    for (const Owned& one :
+         {Owned{&pod.ip4, AMBIENT_ROLE_POD}, Owned{&pod.ip6, AMBIENT_ROLE_POD},
+          Owned{&pod.shadow4, AMBIENT_ROLE_SHADOW}, Owned{&pod.shadow6, AMBIENT_ROLE_SHADOW}}) {
         if (!isZero(*one.address)) all.push_back(one);
     }
     return all;
 }
 
 /** What pod_addresses should say about each address of the pod. */
-std::vector<std::pair<ambient_pod_address_key, uint32_t>> podAddresses(uint64_t cookie, const BpfPod& pod) {
+std::vector<std::pair<ambient_pod_address_key, uint32_t>> podAddresses(uint64_t cookie,
+                                                                       const BpfPod& pod) {
     std::vector<std::pair<ambient_pod_address_key, uint32_t>> all;
     const auto add = [&](const ambient_address& address, uint32_t flag) {
         for (auto& [key, flags] : all) {
@@ -92,23 +98,29 @@ std::vector<std::pair<ambient_pod_address_key, uint32_t>> podAddresses(uint64_t 
         }
         all.push_back({{cookie, address}, flag});
     };
-    for (const ambient_address& local : pod.locals) add(local, AMBIENT_ADDRESS_LOCAL);
-    for (const ambient_address& nameserver : pod.nameservers) add(nameserver, AMBIENT_ADDRESS_NAMESERVER);
+    for (const ambient_address& local : pod.locals)
+        add(local, AMBIENT_ADDRESS_LOCAL);
+    for (const ambient_address& nameserver : pod.nameservers)
+        add(nameserver, AMBIENT_ADDRESS_NAMESERVER);
     return all;
 }
 
 bool isOf(const ambient_exclude_key& key, uint64_t cookie) {
-    return key.cookie[0] == static_cast<uint32_t>(cookie) && key.cookie[1] == static_cast<uint32_t>(cookie >> 32);
+    return key.cookie[0] == static_cast<uint32_t>(cookie) &&
+           key.cookie[1] == static_cast<uint32_t>(cookie >> 32);
 }
 
-void eraseOwned(const BpfNode& node, uint64_t cookie, const ambient_pod& pod, const ambient_pod* keep) {
+void eraseOwned(const BpfNode& node, uint64_t cookie, const ambient_pod& pod,
+                const ambient_pod* keep) {
     for (const Owned& one : owned(pod)) {
         bool kept = false;
         if (keep != nullptr)
-            for (const Owned& other : owned(*keep)) kept = kept || isSame(*one.address, *other.address);
+            for (const Owned& other : owned(*keep))
+                kept = kept || isSame(*one.address, *other.address);
         ambient_owner owner = {};
         // The address may be another pod's by now.
-        if (kept || !get(node, "addresses", *one.address, owner) || owner.cookie != cookie) continue;
+        if (kept || !get(node, "addresses", *one.address, owner) || owner.cookie != cookie)
+            continue;
         erase(node, "addresses", *one.address);
     }
 }
@@ -118,13 +130,15 @@ void eraseLists(const BpfNode& node, uint64_t cookie, const BpfPod* keep) {
     const auto wanted = keep == nullptr ? podAddresses(cookie, {}) : podAddresses(cookie, *keep);
     for (const auto& key : keys<ambient_pod_address_key>(node, "pod_addresses")) {
         bool kept = key.cookie != cookie;
-        for (const auto& [other, flags] : wanted) kept = kept || isSame(other.address, key.address);
+        for (const auto& [other, flags] : wanted)
+            kept = kept || isSame(other.address, key.address);
         if (!kept) erase(node, "pod_addresses", key);
     }
     for (const auto& key : keys<ambient_exclude_key>(node, "excludes")) {
         bool kept = !isOf(key, cookie);
         if (keep != nullptr)
-            for (const auto& other : keep->excludes) kept = kept || std::memcmp(&other, &key, sizeof(key)) == 0;
+            for (const auto& other : keep->excludes)
+                kept = kept || std::memcmp(&other, &key, sizeof(key)) == 0;
         if (!kept) erase(node, "excludes", key);
     }
 }
@@ -146,7 +160,8 @@ ambient_address bpfAddress(const std::string& text) {
 
 std::string bpfAddressText(const ambient_address& address) {
     if (isZero(address)) return "";
-    const bool mapped = address.word[0] == 0 && address.word[1] == 0 && address.word[2] == htonl(0xffff);
+    const bool mapped =
+        address.word[0] == 0 && address.word[1] == 0 && address.word[2] == htonl(0xffff);
     return mapped ? formatIp(AF_INET, &address.word[3], 4) : formatIp(AF_INET6, &address, 16);
 }
 
@@ -157,7 +172,8 @@ ambient_exclude_key excludeKey(uint64_t cookie, const std::string& cidr) {
     uint32_t bits = most;
     if (slash != std::string::npos) {
         const std::string digits = cidr.substr(slash + 1);
-        if (digits.empty() || digits.size() > 3 || digits.find_first_not_of("0123456789") != std::string::npos ||
+        if (digits.empty() || digits.size() > 3 ||
+            digits.find_first_not_of("0123456789") != std::string::npos ||
             (bits = static_cast<uint32_t>(std::stoul(digits))) > most) {
             fail(EINVAL, "bpf", "read CIDR " + cidr);
         }
@@ -173,14 +189,17 @@ ambient_exclude_key excludeKey(uint64_t cookie, const std::string& cidr) {
 void writePod(const BpfNode& node, uint64_t cookie, const BpfPod& pod) {
     const std::optional<ambient_pod> before = readPod(node, cookie);
     const uint32_t one = 1;
-    for (const auto& [key, flags] : podAddresses(cookie, pod)) put(node, "pod_addresses", key, flags);
-    for (const auto& key : pod.excludes) put(node, "excludes", key, one);
+    for (const auto& [key, flags] : podAddresses(cookie, pod))
+        put(node, "pod_addresses", key, flags);
+    for (const auto& key : pod.excludes)
+        put(node, "excludes", key, one);
     for (const Owned& address : owned(pod.pod)) {
         put(node, "addresses", *address.address, ambient_owner{cookie, address.role, 0});
     }
     if (!before) {
         const std::vector<ambient_counters> none(static_cast<size_t>(libbpf_num_possible_cpus()));
-        if (update(node.map("counters"), &cookie, none.data(), BPF_NOEXIST) != 0 && errno != EEXIST) {
+        if (update(node.map("counters"), &cookie, none.data(), BPF_NOEXIST) != 0 &&
+            errno != EEXIST) {
             fail(errno, "bpf", "write to BPF map counters");
         }
     }
@@ -203,14 +222,17 @@ std::optional<ambient_pod> readPod(const BpfNode& node, uint64_t cookie) {
     return pod;
 }
 
-std::vector<std::string> podDifferences(const BpfNode& node, uint64_t cookie, const BpfPod& wanted) {
+std::vector<std::string> podDifferences(const BpfNode& node, uint64_t cookie,
+                                        const BpfPod& wanted) {
     std::vector<std::string> names;
     const std::optional<ambient_pod> found = readPod(node, cookie);
     if (!found) return {"entry"};
     if (std::memcmp(&*found, &wanted.pod, sizeof(ambient_pod)) != 0) names.push_back("settings");
     for (const Owned& one : owned(wanted.pod)) {
         ambient_owner owner = {};
-        if (get(node, "addresses", *one.address, owner) && owner.cookie == cookie && owner.role == one.role) continue;
+        if (get(node, "addresses", *one.address, owner) && owner.cookie == cookie &&
+            owner.role == one.role)
+            continue;
         names.push_back("address " + bpfAddressText(*one.address));
     }
     for (const auto& [key, flags] : podAddresses(cookie, wanted)) {
@@ -220,8 +242,10 @@ std::vector<std::string> podDifferences(const BpfNode& node, uint64_t cookie, co
     }
     for (const auto& key : wanted.excludes) {
         uint32_t is = 0;
-        // A lookup in a trie finds shorter prefixes too; of a deleted one only that much is noticed.
-        if (!get(node, "excludes", key, is)) names.push_back("exclude " + bpfAddressText(key.address));
+        // A lookup in a trie finds shorter prefixes too; of a deleted one only that much is
+        // noticed.
+        if (!get(node, "excludes", key, is))
+            names.push_back("exclude " + bpfAddressText(key.address));
     }
     return names;
 }
@@ -235,9 +259,13 @@ void deletePod(const BpfNode& node, uint64_t cookie) {
     erase(node, "counters", cookie);
 }
 
-std::vector<uint64_t> podCookies(const BpfNode& node) { return keys<uint64_t>(node, "pods"); }
+std::vector<uint64_t> podCookies(const BpfNode& node) {
+    return keys<uint64_t>(node, "pods");
+}
 
-std::vector<uint64_t> ztunnelIds(const BpfNode& node) { return keys<uint64_t>(node, "ztunnels"); }
+std::vector<uint64_t> ztunnelIds(const BpfNode& node) {
+    return keys<uint64_t>(node, "ztunnels");
+}
 
 ambient_counters readCounters(const BpfNode& node, uint64_t cookie) {
     ambient_counters sum = {};
@@ -247,7 +275,8 @@ ambient_counters readCounters(const BpfNode& node, uint64_t cookie) {
         fail(errno, "bpf", "read BPF map counters");
     }
     for (const ambient_counters& cpu : each) {
-        for (size_t i = 0; i < AMBIENT_VERDICTS; i++) sum.verdict[i] += cpu.verdict[i];
+        for (size_t i = 0; i < AMBIENT_VERDICTS; i++)
+            sum.verdict[i] += cpu.verdict[i];
     }
     return sum;
 }
@@ -255,7 +284,8 @@ ambient_counters readCounters(const BpfNode& node, uint64_t cookie) {
 bool hasListener(const BpfNode& node, uint64_t cookie, uint16_t port) {
     for (uint16_t slot = 0; slot < AMBIENT_SLOTS; slot++) {
         uint64_t socket = 0;
-        if (get(node, "listeners", ambient_listener_key{cookie, port, slot, 0}, socket)) return true;
+        if (get(node, "listeners", ambient_listener_key{cookie, port, slot, 0}, socket))
+            return true;
     }
     return false;
 }

@@ -104,7 +104,8 @@ void BpfNode::loadAndPin(const std::string& home, const ambient_knobs& knobs) {
     }
     makeDirectory(draft);
     for (const auto& [name, fd] : loaded_.programs) {
-        if (bpf_obj_pin(fd.get(), (draft + "/" + name).c_str()) != 0) fail(errno, "bpf", "pin BPF program " + name);
+        if (bpf_obj_pin(fd.get(), (draft + "/" + name).c_str()) != 0)
+            fail(errno, "bpf", "pin BPF program " + name);
     }
     // A bpffs keeps objects, directories and symbolic links: the reason is where a link would lead.
     for (const auto& [name, reason] : loaded_.refused) {
@@ -139,10 +140,12 @@ void BpfNode::openMaps() {
 }
 
 int BpfNode::program(const std::string& name) const {
-    if (auto found = loaded_.programs.find(name); found != loaded_.programs.end()) return found->second.get();
+    if (auto found = loaded_.programs.find(name); found != loaded_.programs.end())
+        return found->second.get();
     auto refused = loaded_.refused.find(name);
     fail(ENOENT, "bpf", "use BPF program " + name,
-         refused == loaded_.refused.end() ? "there is none of this name" : "this kernel refused it: " + refused->second);
+         refused == loaded_.refused.end() ? "there is none of this name"
+                                          : "this kernel refused it: " + refused->second);
 }
 
 int BpfNode::map(const std::string& name) const {

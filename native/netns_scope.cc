@@ -16,7 +16,8 @@ namespace ambient {
 
 namespace {
 
-/** Where this thread came from, remembered at its first scope: hundreds of scopes make one enrolment. */
+/** Where this thread came from, remembered at its first scope: hundreds of scopes make one
+ * enrolment. */
 thread_local UniqueFd threadHome;
 thread_local bool inside = false;
 

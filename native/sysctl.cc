@@ -130,7 +130,9 @@ Napi::Value sysctlSet(const Napi::CallbackInfo& info) {
     const int netns = args.netns(0);
     const std::string key = args.string(1, "key");
     const std::string value = args.string(2, "value");
-    const auto told = [&](const std::string& before) { return Napi::String::New(info.Env(), before); };
+    const auto told = [&](const std::string& before) {
+        return Napi::String::New(info.Env(), before);
+    };
     // Where /proc/sys was read-only once, it is for every key.
     static std::atomic<bool> readOnly{false};
     if (!readOnly) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// TC filters through libbpf, from a thread in the pod's netns: libbpf opens its socket where it is called.
+// TC filters through libbpf, from a thread in the pod's netns: libbpf opens its socket where it is
+// called.
 #include "tc.h"
 
 #include <bpf/libbpf.h>
@@ -40,7 +41,9 @@ bpf_tc_opts place() {
     return options;
 }
 
-bpf_tc_attach_point pointOf(bool ingress) { return ingress ? BPF_TC_INGRESS : BPF_TC_EGRESS; }
+bpf_tc_attach_point pointOf(bool ingress) {
+    return ingress ? BPF_TC_INGRESS : BPF_TC_EGRESS;
+}
 
 uint32_t programAt(uint32_t ifindex, bool ingress) {
     bpf_tc_hook hook = hookOf(ifindex, pointOf(ingress));
@@ -49,14 +52,16 @@ uint32_t programAt(uint32_t ifindex, bool ingress) {
     // EINVAL: there is no clsact on the interface.
     if (error == -ENOENT || error == -EINVAL || error == -EOPNOTSUPP) return 0;
     if (error == -ENODEV) fail(ENODEV, "netlink", "look at interface " + std::to_string(ifindex));
-    if (error != 0) fail(-error, "netlink", "look at the TC filters of interface " + std::to_string(ifindex));
+    if (error != 0)
+        fail(-error, "netlink", "look at the TC filters of interface " + std::to_string(ifindex));
     return options.prog_id;
 }
 
 /** How many filters of anybody's are on either side of the interface's clsact. */
 size_t filtersOn(NetlinkSocket& socket, uint32_t ifindex) {
     size_t count = 0;
-    for (const uint32_t parent : {TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)}) {
+    for (const uint32_t parent :
+         {TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)}) {
         tcmsg fixed = {};
         fixed.tcm_ifindex = static_cast<int>(ifindex);
         fixed.tcm_parent = parent;
@@ -109,8 +114,10 @@ void tcDetach(int netns, uint32_t ifindex) {
     }
     NetlinkSocket socket(kOwnNetns, NETLINK_ROUTE);
     if (!ours || filtersOn(socket, ifindex) > 0) return;
-    bpf_tc_hook hook = hookOf(ifindex, static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS));
-    if (const int error = bpf_tc_hook_destroy(&hook); error != 0 && error != -ENOENT && error != -EINVAL) {
+    bpf_tc_hook hook =
+        hookOf(ifindex, static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS));
+    if (const int error = bpf_tc_hook_destroy(&hook);
+        error != 0 && error != -ENOENT && error != -EINVAL) {
         fail(-error, "netlink", "remove clsact from interface " + std::to_string(ifindex));
     }
 }

@@ -35,7 +35,7 @@ const FLUSHED = {
       "tc qdisc del dev eth0 clsact; tc qdisc del dev lo clsact; ip route flush table local type local root 255.0.0.0/8",
     ],
     look: ["sh", "-c", "tc filter show dev eth0 egress; tc filter show dev lo ingress; ip route show table local"],
-    back: /ambient_leave[^]*ambient_loop[^]*local 255\.128\.0\.0\/16/,
+    back: /ambient_leave[\s\S]*ambient_loop[\s\S]*local 255\.128\.0\.0\/16/,
   },
 } as const;
 
