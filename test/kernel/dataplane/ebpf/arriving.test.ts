@@ -18,6 +18,7 @@ import { LabZtunnel } from "../../../support/lab-ztunnel.ts";
 import { inNetns, ipOf, NetnsLab } from "../../../support/netns-lab.ts";
 
 const APP = 8080;
+const SERVICE = 80;
 const CONTROL_PORT = 9999;
 /** A request that waits for its third packet. */
 const SYN_RECV = 3;
@@ -125,7 +126,8 @@ describe.each([4, 6] as const)("IPv%i", (family) => {
     for (const [i, sender] of senders.entries()) {
       await new Promise((resolve) => sender.send(sources[i] ?? "", bind.port, bind.address, resolve));
     }
-    await expect.poll(() => heard).toContain(podIp());
+    // The first neighbour solicitation of a new interface may be lost, and is repeated after a second.
+    await expect.poll(() => heard, { timeout: 5000 }).toContain(podIp());
     expect(heard).toEqual([podIp()]);
     for (const socket of [listener, ...senders]) socket.close();
   });
@@ -148,12 +150,18 @@ describe.each([4, 6] as const)("IPv%i", (family) => {
         call.close();
       }
       expect(ztunnel.accepted.map(({ port }) => port)).toEqual(calls.map(() => 15006));
+      const bind = { address: "::", port: SERVICE };
+      const remote = await EchoServer.start(lab.client.netns, "remote", { family: 6, bind });
+      const to = { address: ipOf(lab.client, family), port: SERVICE };
+      expect(await outcome(Call.open(lab.pod.netns, family, to.address, to.port))).toBe("remote");
+      expect(ztunnel.via(to)).toEqual([15001]);
+      await remote.close();
       const address = family === 4 ? PROBE_SNAT_IPV4 : PROBE_SNAT_IPV6;
       native().addressAdd(lab.client.netns.fd, "veth0", address, family === 4 ? 32 : 128);
       await inNetns(lab.pod.netns, "ip", family === 4 ? "-4" : "-6", "route", "replace", address, "dev", "eth0");
       const probe = Call.open(lab.client.netns, family, podIp(), APP, { bind: { address, port: 0 } });
       expect(await outcome(probe)).toBe("app");
-      expect(ztunnel.accepted).toHaveLength(calls.length);
+      expect(ztunnel.accepted).toHaveLength(calls.length + 1);
     },
   );
 
@@ -180,12 +188,15 @@ function shadowOf(family: 4 | 6): string {
 async function linkLocal(): Promise<string> {
   let found: string | undefined;
   await expect
-    .poll(() => {
-      found = native()
-        .addresses(lab.pod.netns.fd)
-        .find(({ address }) => address.startsWith("fe80:"))?.address;
-      return found;
-    })
+    .poll(
+      () => {
+        found = native()
+          .addresses(lab.pod.netns.fd)
+          .find(({ address }) => address.startsWith("fe80:"))?.address;
+        return found;
+      },
+      { timeout: 5000 },
+    )
     .toBeDefined();
   return found ?? "";
 }
