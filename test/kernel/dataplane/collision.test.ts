@@ -67,6 +67,12 @@ describe.each(ENGINES)("$name", (engine) => {
       expect(ztunnel.failures).toEqual([]);
     });
 
+    test.each([4, 6] as const)("IPv%i: every leg with the next client's port, 40 of 40", async (family) => {
+      const calls = await fortyClients(family, { legPort: (client) => client.port + 1 });
+      await expectAllAlive(calls, family);
+      expect(ztunnel.failures).toEqual([]);
+    });
+
     test.each([4, 6] as const)("IPv%i: a narrow range of ports, 40 of 40", async (family) => {
       native().sysctlSet(lab.pod.netns.fd, "net/ipv4/ip_local_port_range", "50000 50060");
       const calls = await fortyClients(family, {});
