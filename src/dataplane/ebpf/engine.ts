@@ -101,7 +101,7 @@ export class EbpfEngine implements Engine {
     else differences.push(...node.bpf.podDifferences(cookie, wanted).map((name) => `the pod's ${name} was changed`));
     if (link === undefined) differences.push("the pod has no single interface any more");
     else differences.push(...node.attachments.differences(netns.fd, inodeOf(netns), cookie, wanted, link));
-    differences.push(...node.hooks.missing());
+    differences.push(...node.hooks.missing(), ...node.ztunnels.missing());
     if (differences.length > 0) return this.#differs(differences);
     return { mode: mode === "captured" ? "captured" : "draining", engine: this.name, differences: [] };
   }
@@ -112,6 +112,7 @@ export class EbpfEngine implements Engine {
     const link = podInterface(this.options.binding, netns.fd);
     if (link === undefined) throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} has no single interface`);
     if (node.hooks.missing().length > 0) node.hooks.ensure();
+    node.ztunnels.ensure();
     const planned = this.#planned(netns, spec, "captured", state.sysctls);
     node.attachments.attachLookup(netns.fd, cookie, planned);
     node.ztunnels.ensureListeners(netns.fd, cookie);

@@ -68,11 +68,26 @@ export class ZtunnelHooks {
     this.#publish();
   }
 
+  /** Sentences about what is not attached any more, though its ztunnel is there. No fork. */
+  missing(): string[] {
+    return this.#unhooked().map(({ path }) => `the programs for ztunnel are not attached to its cgroup (${path})`);
+  }
+
+  /** Attaches what is missing. Idempotent. @throws NativeError. */
+  ensure(): void {
+    if (this.#unhooked().length > 0) this.collect();
+    const unhooked = this.#unhooked();
+    const older = this.#newestSlot === 0 ? 1 : 0;
+    for (const cgroup of unhooked) this.#attach(cgroup, cgroup === this.#hooked[0] ? this.#newestSlot : older);
+    if (unhooked.length > 0) this.#publish();
+  }
+
   /** Forgets cgroups that are gone. */
   collect(): void {
     const gone = this.#hooked.filter(({ id }) => {
       const link = this.bpf.link(`${PINS}/${id}/getsockopt`);
-      return link === undefined || link.target !== id;
+      // A pin that somebody else has removed says nothing about the cgroup.
+      return link === undefined ? this.cgroups.withId(id) === undefined : link.target !== id;
     });
     const many = this.#hooked.filter((cgroup) => !gone.includes(cgroup)).slice(MAX_ZTUNNELS);
     for (const { id } of [...gone, ...many]) this.bpf.unpin(`${PINS}/${id}`);
@@ -119,6 +134,10 @@ export class ZtunnelHooks {
   get toldByCgroup(): boolean {
     const pods = this.cgroups.pods();
     return this.#hooked.length > 0 && this.#hooked.every((cgroup) => !isWithin(pods, cgroup));
+  }
+
+  #unhooked(): Cgroup[] {
+    return this.#hooked.filter(({ id }) => this.bpf.link(`${PINS}/${id}/getsockopt`) === undefined);
   }
 
   #listeners(netns: number): SocketInfo[] {

@@ -97,6 +97,12 @@ describe.each([4, 6] as const)("IPv%i", (family) => {
     expect(counters().loop_refused).toBe(5);
     expect(reached).toEqual([]);
     engine.collect();
+    expect(dataplane.observe(lab.pod.netns, specOf(lab))).toMatchObject({
+      mode: "differs",
+      differences: [expect.stringContaining("the programs for ztunnel are not attached to its cgroup")],
+    });
+    await capture();
+    expect(await outcome(fromPod())).toBe("remote");
   });
 
   test("where ztunnel shares its cgroup with pods its mark alone tells it, and whoever wears that is let out", async () => {
