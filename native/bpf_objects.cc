@@ -13,8 +13,11 @@
     extern "C" const char ambient_object_end_##name[];
 
 EMBED(connect)
+EMBED(dns)
 EMBED(ztunnel)
-EMBED(inbound)
+EMBED(arrive)
+EMBED(leave)
+EMBED(steer)
 EMBED(listeners)
 EMBED(probe)
 
@@ -28,7 +31,8 @@ namespace ambient {
 
 const std::vector<BpfObject>& bpfObjects() {
     static const std::vector<BpfObject> objects = {
-        OBJECT(connect), OBJECT(ztunnel), OBJECT(inbound), OBJECT(listeners), OBJECT(probe)};
+        OBJECT(connect), OBJECT(dns),   OBJECT(ztunnel),   OBJECT(arrive),
+        OBJECT(leave),   OBJECT(steer), OBJECT(listeners), OBJECT(probe)};
     return objects;
 }
 

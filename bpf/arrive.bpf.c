@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * The pod's interfaces, inward: what comes for the pod is turned to its shadow address, where only ztunnel
+ * listens. The client's leg and the leg to the application then never share a 4-tuple.
+ */
+#include "legs.h"
+#include "rewrite.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* A probe of the node itself: from the address that probes wear, or from a socket of the node. */
+static __always_inline bool is_probe(const struct ambient_pod *pod, const struct packet *p,
+				     enum ambient_verdict *verdict)
+{
+	struct ambient_probe_key key = {
+		.source = p->source,
+		.destination = p->destination,
+		.source_port = p->source_port,
+		.destination_port = p->destination_port,
+	};
+	struct ambient_state *node;
+	__u32 *prober;
+
+	*verdict = AMBIENT_IN_PROBE;
+	if (is_same(&p->source, &pod->probe4) || is_same(&p->source, &pod->probe6))
+		return true;
+	node = node_state();
+	if (!node || !node->probers)
+		return false;
+	prober = bpf_map_lookup_elem(&probes, &key);
+	if (!prober || *prober > node->probers)
+		return false;
+	if (*prober == AMBIENT_PROBER_HOST)
+		*verdict = AMBIENT_IN_HOST_PROBE;
+	return true;
+}
+
+/* Errors about packets that left from the shadow quote the pod's address, where no such socket is. */
+static __always_inline int quoted(struct __sk_buff *skb, const struct packet *p,
+				  const struct ambient_pod *pod)
+{
+	const struct ambient_address *shadow = shadow_of(pod, p->ipv4);
+	struct packet inner = { .network = p->transport + 8 };
+	struct {
+		__u16 source;
+		__u16 destination;
+	} ports;
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, p->transport, &type, sizeof(type)))
+		return TC_ACT_UNSPEC;
+	if (p->ipv4 ? type != 3 && type != 11 && type != 12 : type < 1 || type > 4)
+		return TC_ACT_UNSPEC;
+	if (p->ipv4) {
+		struct ipv4_header ip;
+
+		if (bpf_skb_load_bytes(skb, inner.network, &ip, sizeof(ip)) || ip.protocol != IPPROTO_TCP)
+			return TC_ACT_UNSPEC;
+		inner.source = mapped(ip.source);
+		inner.destination = mapped(ip.destination);
+		inner.transport = inner.network + (ip.version_length & 15) * 4;
+	} else {
+		struct ipv6_header ip;
+
+		if (bpf_skb_load_bytes(skb, inner.network, &ip, sizeof(ip)) || ip.next != IPPROTO_TCP)
+			return TC_ACT_UNSPEC;
+		inner.source = ip.source;
+		inner.destination = ip.destination;
+		inner.transport = inner.network + sizeof(ip);
+	}
+	if (!is_same(&inner.source, &p->destination) ||
+	    bpf_skb_load_bytes(skb, inner.transport, &ports, sizeof(ports)) ||
+	    leg_of(skb, &inner.destination, ports.destination, shadow, ports.source) == NONE)
+		return TC_ACT_UNSPEC;
+	inner.ipv4 = p->ipv4;
+	return write_address(skb, &inner, source_offset(&inner), shadow);
+}
+
+static __always_inline int to_shadow(struct __sk_buff *skb, const struct packet *p,
+				     const struct ambient_pod *pod)
+{
+	/* The rest of a fragmented segment has no ports to be told by. */
+	if (p->first_fragment) {
+		struct ambient_fragment_key key = {
+			.source = p->source,
+			.destination = p->destination,
+			.id = p->fragment_id,
+		};
+		__u32 one = 1;
+
+		bpf_map_update_elem(&fragments, &key, &one, BPF_ANY);
+	}
+	return write_address(skb, p, destination_offset(p), shadow_of(pod, p->ipv4));
+}
+
+static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
+{
+	struct packet p = {};
+	enum parsed parsed = parse(skb, ethernet, false, &p);
+	struct ambient_owner *owner;
+	enum ambient_verdict probe;
+	struct ambient_pod *pod;
+	enum leg leg;
+
+	if (parsed == NOT_IP)
+		return TC_ACT_UNSPEC;
+	if (parsed == UNPARSED)
+		return dropped(&p.destination, AMBIENT_IN_UNPARSED, &p);
+	/* Nobody outside has business with them: an application's wildcard listener would answer. */
+	if (is_shadow(&p.destination) || is_spread(&p.destination))
+		return TC_ACT_SHOT;
+	owner = bpf_map_lookup_elem(&addresses, &p.destination);
+	pod = owner && owner->role == AMBIENT_ROLE_POD ? bpf_map_lookup_elem(&pods, &owner->cookie) : NULL;
+	if (!pod) {
+		/* An address that we know nothing about would lead past ztunnel. */
+		if (parsed == TCP && is_syn(&p))
+			return TC_ACT_SHOT;
+		return TC_ACT_UNSPEC;
+	}
+	if (parsed == NOT_TCP) {
+		if (p.protocol == IPPROTO_ICMP || p.protocol == IPPROTO_ICMPV6)
+			return quoted(skb, &p, pod);
+		return TC_ACT_UNSPEC;
+	}
+	if (!p.ipv4 && !(pod->flags & AMBIENT_POD_IPV6))
+		return TC_ACT_UNSPEC;
+	if (is_zero(shadow_of(pod, p.ipv4)))
+		return TC_ACT_UNSPEC;
+	if (parsed == LATER_FRAGMENT) {
+		struct ambient_fragment_key key = {
+			.source = p.source,
+			.destination = p.destination,
+			.id = p.fragment_id,
+		};
+
+		if (!bpf_map_lookup_elem(&fragments, &key))
+			return TC_ACT_UNSPEC;
+		return write_address(skb, &p, destination_offset(&p), shadow_of(pod, p.ipv4));
+	}
+	if (p.destination_port == bpf_htons(knobs.port_hbone)) {
+		if (is_syn(&p))
+			told(owner->cookie, AMBIENT_IN_HBONE, &p);
+		return TC_ACT_UNSPEC;
+	}
+	if (is_syn(&p)) {
+		if (pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING))
+			return TC_ACT_UNSPEC;
+		if (!(pod->flags & AMBIENT_POD_INBOUND)) {
+			told(owner->cookie, AMBIENT_IN_BYPASSED, &p);
+			return TC_ACT_UNSPEC;
+		}
+		if (is_probe(pod, &p, &probe)) {
+			told(owner->cookie, probe, &p);
+			return TC_ACT_UNSPEC;
+		}
+		/* Put together again only behind us: what it says then is not what was seen here. */
+		if (p.first_fragment) {
+			told(owner->cookie, AMBIENT_IN_UNPARSED, &p);
+			return TC_ACT_SHOT;
+		}
+		told(owner->cookie, AMBIENT_IN_CAPTURED, &p);
+		return to_shadow(skb, &p, pod);
+	}
+	if (leg_of(skb, &p.source, p.source_port, shadow_of(pod, p.ipv4), p.destination_port) != NONE)
+		return to_shadow(skb, &p, pod);
+	leg = leg_of(skb, &p.source, p.source_port, &p.destination, p.destination_port);
+	/* Older than capture, a probe, or outbound of ztunnel or of one that is exempt. */
+	if (leg == UNMARKED || leg == MARKED_ZTUNNEL)
+		return TC_ACT_UNSPEC;
+	/* An ACK that completes a SYN cookie has no socket yet: it goes where its SYN has gone. */
+	if (leg == NONE &&
+	    ((pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING)) || is_probe(pod, &p, &probe)))
+		return TC_ACT_UNSPEC;
+	/* The application's end of a leg, or nothing: what belongs to nobody gets its reset from the shadow.
+	 */
+	if (!(pod->flags & AMBIENT_POD_INBOUND))
+		return TC_ACT_UNSPEC;
+	return to_shadow(skb, &p, pod);
+}
+
+SEC("tc")
+int ambient_arrive(struct __sk_buff *skb)
+{
+	return arriving(skb, true);
+}
+
+/* For devices without link-layer headers. */
+SEC("tc")
+int ambient_arrive_l3(struct __sk_buff *skb)
+{
+	return arriving(skb, false);
+}
