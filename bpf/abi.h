@@ -169,6 +169,15 @@ struct ambient_probe_key {
 	__u32 zero;
 };
 
+/* How long an announcement holds: the SYN and its retransmissions. */
+#define AMBIENT_PROBE_NANOSECONDS (10ULL * 1000 * 1000 * 1000)
+
+struct ambient_probe {
+	__u64 nanoseconds;
+	__u32 prober;
+	__u32 zero;
+};
+
 /* Who may open connections past ztunnel: processes of the node itself. */
 enum ambient_prober {
 	AMBIENT_PROBER_KUBELET = 1,

@@ -19,7 +19,7 @@ static __always_inline bool is_probe(const struct ambient_pod *pod, const struct
 		.destination_port = p->destination_port,
 	};
 	struct ambient_state *node;
-	__u32 *prober;
+	struct ambient_probe *probe;
 
 	*verdict = AMBIENT_IN_PROBE;
 	if (is_same(&p->source, &pod->probe4) || is_same(&p->source, &pod->probe6))
@@ -27,10 +27,12 @@ static __always_inline bool is_probe(const struct ambient_pod *pod, const struct
 	node = node_state();
 	if (!node || !node->probers)
 		return false;
-	prober = bpf_map_lookup_elem(&probes, &key);
-	if (!prober || *prober > node->probers)
+	probe = bpf_map_lookup_elem(&probes, &key);
+	/* An old one is of another connection: what the node forwards may come to wear its port. */
+	if (!probe || probe->prober > node->probers ||
+	    bpf_ktime_get_ns() - probe->nanoseconds > AMBIENT_PROBE_NANOSECONDS)
 		return false;
-	if (*prober == AMBIENT_PROBER_HOST)
+	if (probe->prober == AMBIENT_PROBER_HOST)
 		*verdict = AMBIENT_IN_HOST_PROBE;
 	return true;
 }
@@ -93,12 +95,47 @@ static __always_inline int to_shadow(struct __sk_buff *skb, const struct packet 
 	return write_address(skb, p, destination_offset(p), shadow_of(pod, p->ipv4));
 }
 
+enum answering { NOBODY, ZTUNNEL, SOMEBODY_ELSE };
+
+/*
+ * Who would answer a SYN at the shadow. Somebody else than ztunnel does, whoever listens on every address,
+ * when the sk_lookup program has been taken off the netns.
+ */
+static __noinline enum answering answering(struct __sk_buff *skb, const struct packet *p,
+					   const struct ambient_address *shadow)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+	enum answering who;
+
+	if (p->ipv4) {
+		tuple.ipv4.saddr = p->source.word[3];
+		tuple.ipv4.daddr = shadow->word[3];
+		tuple.ipv4.sport = p->source_port;
+		tuple.ipv4.dport = p->destination_port;
+		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, &p->source, sizeof(p->source));
+		__builtin_memcpy(tuple.ipv6.daddr, shadow, sizeof(*shadow));
+		tuple.ipv6.sport = p->source_port;
+		tuple.ipv6.dport = p->destination_port;
+		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return NOBODY;
+	/* Not a listener: ztunnel's leg of before, or one that is closing. */
+	who = sk->state != TCP_LISTEN_STATE || is_marked_ztunnel(mark_of(sk)) ? ZTUNNEL : SOMEBODY_ELSE;
+	bpf_sk_release(sk);
+	return who;
+}
+
 static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 {
 	struct packet p = {};
 	enum parsed parsed = parse(skb, ethernet, false, &p);
 	struct ambient_owner *owner;
 	enum ambient_verdict probe;
+	enum answering who;
 	struct ambient_pod *pod;
 	enum leg leg;
 
@@ -158,7 +195,10 @@ static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 			told(owner->cookie, AMBIENT_IN_UNPARSED, &p);
 			return TC_ACT_SHOT;
 		}
-		told(owner->cookie, AMBIENT_IN_CAPTURED, &p);
+		who = answering(skb, &p, shadow_of(pod, p.ipv4));
+		told(owner->cookie, who == ZTUNNEL ? AMBIENT_IN_CAPTURED : AMBIENT_IN_NO_LISTENER, &p);
+		if (who == SOMEBODY_ELSE)
+			return TC_ACT_SHOT;
 		return to_shadow(skb, &p, pod);
 	}
 	if (leg_of(skb, &p.source, p.source_port, shadow_of(pod, p.ipv4), p.destination_port) != NONE)

@@ -10,8 +10,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 static __always_inline int refused(void)
 {
-	/* 5.18. Without it the caller reads EPERM. */
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_set_retval))
+	/*
+	 * The helper is of 5.18, but these programs may use it only since 6.1, as which the youngest helper
+	 * of that version tells the kernel. Without it the caller reads EPERM.
+	 */
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_user_ringbuf_drain))
 		bpf_set_retval(-ECONNREFUSED);
 	return 0;
 }
@@ -32,12 +35,21 @@ static __always_inline enum action connecting(struct bpf_sock_addr *ctx, struct 
 	r->protocol = ctx->protocol;
 	if (r->protocol != IPPROTO_TCP && r->protocol != IPPROTO_UDP)
 		return PASS;
-	/* A socket may be connected again, to somewhere else: getpeername() must not tell the old. */
-	bpf_sk_storage_delete(&destinations, sk);
+	/*
+	 * A socket may be connected again, to somewhere else: getpeername() must not tell the old. What these
+	 * programs have turned already, attached to another cgroup on the way up too, is no new destination.
+	 */
+	if (!is_spread(&r->to) && !(is_loopback(&r->to) && r->port == bpf_htons(knobs.port_dns))) {
+		bpf_sk_storage_delete(&destinations, sk);
+		bpf_sk_storage_delete(&asked, sk);
+	}
 	mark = sk->mark;
 	device = sk->bound_dev_if;
 	r->ztunnel = is_ztunnel(mark);
 	r->verify = mark == knobs.verify_mark;
+	/* Another engine's verification. The policy rule leads it to `lo`: it can't leave. */
+	if (!r->verify && (mark & knobs.mark_mask) == knobs.local_mark)
+		return PASS;
 	action = choose(r);
 	if (action == PASS || action == REFUSE)
 		return action;
@@ -63,7 +75,11 @@ static __always_inline enum action connecting(struct bpf_sock_addr *ctx, struct 
 		/* Bound to eth0, it would never reach an address of lo. */
 		char nothing[4] = "";
 
-		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, nothing, sizeof(nothing));
+		if (bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, nothing, sizeof(nothing))) {
+			/* The kernel asks the caller for CAP_NET_RAW. Refused at once, not after minutes. */
+			told(r, AMBIENT_OUT_REFUSED_FULL);
+			return REFUSE;
+		}
 	}
 	if (action == CAPTURE) {
 		told(r, AMBIENT_OUT_CAPTURED);
@@ -191,7 +207,6 @@ int ambient_sockops(struct bpf_sock_ops *ctx)
 		/* Given up: nobody will ask, and entries of other handshakes need the room. */
 		if (ctx->args[1] == BPF_TCP_CLOSE && handshake_of(ctx, &key))
 			bpf_map_delete_elem(&handshakes, &key);
-		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 1;
 	}
 	return 1;

@@ -100,7 +100,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, AMBIENT_MAX_PROBES);
 	__type(key, struct ambient_probe_key);
-	__type(value, __u32);
+	__type(value, struct ambient_probe);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } probes SEC(".maps");
 

@@ -114,7 +114,6 @@ int ambient_lookup(struct bpf_sk_lookup *ctx)
 {
 	struct ambient_address local, remote;
 	struct ambient_owner *owner;
-	int verdict;
 
 	if (ctx->family == AF_INET) {
 		local = mapped(ctx->local_ip4);
@@ -153,13 +152,5 @@ int ambient_lookup(struct bpf_sk_lookup *ctx)
 	owner = bpf_map_lookup_elem(&addresses, &local);
 	if (ctx->protocol != IPPROTO_TCP || !owner || owner->role != AMBIENT_ROLE_SHADOW)
 		return SK_DROP;
-	verdict = steer_to(ctx, owner->cookie, knobs.port_inbound);
-	if (verdict == SK_DROP) {
-		struct flow flow = { .source = remote, .destination = local, .protocol = IPPROTO_TCP };
-
-		flow.source_port = ctx->remote_port;
-		flow.destination_port = bpf_htons(ctx->local_port);
-		decided(owner->cookie, AMBIENT_IN_NO_LISTENER, &flow);
-	}
-	return verdict;
+	return steer_to(ctx, owner->cookie, knobs.port_inbound);
 }

@@ -80,9 +80,15 @@ static __always_inline bool original(struct bpf_sockopt *ctx, struct bpf_sock *s
 	__u16 port = sk->src_port;
 	struct ambient_destination *published;
 
-	if (!pod)
-		return false;
 	ends(sk, &local, &peer);
+	if (!pod) {
+		/* Accepted late, from a pod that has been released: never the local address itself. */
+		if (port != knobs.port_outbound || !is_spread(&local))
+			return false;
+		to->address = loopback(is_ipv4(&local));
+		to->port = bpf_htons(port);
+		return true;
+	}
 	if (is_shadow(&local)) {
 		to->address = is_ipv4(&local) ? pod->ip4 : pod->ip6;
 		to->port = bpf_htons(port);

@@ -9,6 +9,7 @@
 #include "fault.h"
 #include "link.h"
 #include "netns.h"
+#include "netns_scope.h"
 #include "nft.h"
 #include "route.h"
 #include "rule.h"
@@ -34,6 +35,7 @@ void add(Napi::Object& exports, const char* name) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
     env.SetInstanceData(new EnvState(env));
+    prepareNetnsScopes();
     exports.Set("abiVersion", kAbiVersion);
     add<setErrorClass>(exports, "setErrorClass");
 

@@ -194,7 +194,11 @@ void writePod(const BpfNode& node, uint64_t cookie, const BpfPod& pod) {
     for (const auto& key : pod.excludes)
         put(node, "excludes", key, one);
     for (const Owned& address : owned(pod.pod)) {
-        put(node, "addresses", *address.address, ambient_owner{cookie, address.role, 0});
+        ambient_owner owner = {};
+        // Only a pod that is new takes an address over: the other one is on its way out.
+        const bool lost = before && get(node, "addresses", *address.address, owner) &&
+                          owner.cookie != cookie && readPod(node, owner.cookie);
+        if (!lost) put(node, "addresses", *address.address, ambient_owner{cookie, address.role, 0});
     }
     if (!before) {
         const std::vector<ambient_counters> none(static_cast<size_t>(libbpf_num_possible_cpus()));
@@ -230,9 +234,11 @@ std::vector<std::string> podDifferences(const BpfNode& node, uint64_t cookie,
     if (std::memcmp(&*found, &wanted.pod, sizeof(ambient_pod)) != 0) names.push_back("settings");
     for (const Owned& one : owned(wanted.pod)) {
         ambient_owner owner = {};
-        if (get(node, "addresses", *one.address, owner) && owner.cookie == cookie &&
-            owner.role == one.role)
-            continue;
+        const bool there = get(node, "addresses", *one.address, owner);
+        if (there && owner.cookie == cookie && owner.role == one.role) continue;
+        // A younger pod has got the address while this netns still lives: it is not ours to take
+        // back.
+        if (there && owner.cookie != cookie && readPod(node, owner.cookie)) continue;
         names.push_back("address " + bpfAddressText(*one.address));
     }
     for (const auto& [key, flags] : podAddresses(cookie, wanted)) {

@@ -30,10 +30,14 @@ int openHome() {
 
 } // namespace
 
+void prepareNetnsScopes() {
+    if (!threadHome) threadHome.reset(openHome());
+}
+
 NetnsScope::NetnsScope(int netns) {
     if (netns == kOwnNetns) return;
     if (inside) std::abort();
-    if (!threadHome) threadHome.reset(openHome());
+    prepareNetnsScopes();
     if (::setns(netns, CLONE_NEWNET) != 0) {
         fail(errno, "setns", "enter network namespace fd " + std::to_string(netns));
     }

@@ -25,6 +25,9 @@ class NetnsScope {
     bool entered_ = false;
 };
 
+/** Opens now what the calling thread's first scope would: one fd per thread, for its life. */
+void prepareNetnsScopes();
+
 /**
  * socket(2) inside a netns, close-on-exec and non-blocking. A socket keeps its netns for life, so
  * everything after its creation is done from outside.

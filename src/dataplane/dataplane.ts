@@ -20,7 +20,7 @@ import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
 import type { Engine } from "./engine.ts";
 import { glance } from "./glance.ts";
-import { proxiedSockets } from "./proxied.ts";
+import { proxiedSockets, steeredSockets } from "./proxied.ts";
 import { addRouting, missingRouting, needlessRouting, removeRouting, routingPresent } from "./routes.ts";
 import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
 import { upstreamPresent } from "./upstream.ts";
@@ -266,7 +266,7 @@ export class NodeDataplane implements Dataplane {
   }
 
   #isIdle(netns: NetnsHandle, engine: Engine): boolean {
-    return engine.keepsAlive(proxiedSockets(this.options.binding, netns.fd)) === 0;
+    return engine.keepsAlive(steeredSockets(this.options.binding, netns.fd)) === 0;
   }
 
   #present(netns: NetnsHandle): Engine[] {

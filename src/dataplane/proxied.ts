@@ -11,6 +11,16 @@ const PROXY_PORTS: readonly number[] = [
   ZTUNNEL_PORT.inboundHbone,
 ];
 
+/** SYN_RECV, and what waits to be accepted. */
+const PENDING_STATES = [3, ...OPEN_STATES] as const;
+
+/** As `proxiedSockets`, with those that ztunnel has not accepted yet: steering must outlive them. */
+export function steeredSockets(binding: NativeBinding, netns: number): SocketInfo[] {
+  return binding
+    .sockets(netns, { protocol: "tcp", states: PENDING_STATES })
+    .filter((socket) => socket.mark === ZTUNNEL_MARK && isProxied(socket));
+}
+
 /**
  * ztunnel's ends of the open connections that it accepted in this netns. Without an inode a socket belongs
  * to no process any more: the kernel only ends it.

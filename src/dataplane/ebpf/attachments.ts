@@ -16,9 +16,15 @@ export function podInterface(binding: NativeBinding, netns: number): Link | unde
   return more.length === 0 ? first : undefined;
 }
 
-/** Interfaces that can carry traffic: tunnel devices of loaded modules lie in every netns, down. */
-export function plainInterfaces(binding: NativeBinding, netns: number): Link[] {
-  return glance(binding, netns).links.filter(({ loopback, up }) => !loopback && up);
+/**
+ * Interfaces that carry traffic: those that are up or have an address. Tunnel devices of loaded modules lie in
+ * every netns, down; an interface that is down for a moment keeps its address.
+ */
+export function plainInterfaces(binding: NativeBinding, netns: number): readonly Link[] {
+  const { links, addresses } = glance(binding, netns);
+  return links.filter(
+    ({ index, loopback, up }) => !loopback && (up || addresses.some(({ ifindex }) => ifindex === index)),
+  );
 }
 
 export class Attachments {

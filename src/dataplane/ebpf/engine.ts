@@ -116,10 +116,12 @@ export class EbpfEngine implements Engine {
     const planned = this.#planned(netns, spec, "captured", state.sysctls);
     node.attachments.attachLookup(netns.fd, cookie, planned);
     node.ztunnels.ensureListeners(netns.fd, cookie);
-    // From here on new connections are captured: those that leave by the entry, those that come by the filter.
+    // Another engine may steer the pod still. Until all is in place nothing is refused that it redirects.
+    if (node.bpf.podRead(cookie) === undefined) node.bpf.podWrite(cookie, { ...planned, retiring: true });
+    node.attachments.attachInterface(netns.fd, link);
+    // From here on new connections are captured.
     node.bpf.podWrite(cookie, planned);
     node.remember(cookie);
-    node.attachments.attachInterface(netns.fd, link);
   }
 
   async verify(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {

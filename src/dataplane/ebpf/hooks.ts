@@ -77,7 +77,8 @@ export class OutboundHooks {
 
   /** So that the agent's own verification connections meet the programs too, wherever the agent runs. */
   cover(own: Cgroup): void {
-    if (this.#own.length > 0 || isWithin(own, this.cgroups.pods())) return;
+    const pods = this.cgroups.pods();
+    if (this.#own.length > 0 || isWithin(own, pods)) return;
     this.#own = this.#programs.map((program) => this.bpf.holdCgroup(program, own.path));
   }
 

@@ -35,9 +35,13 @@ export class ZtunnelHooks {
   adopt(): void {
     for (const pin of this.bpf.pins(PINS)) {
       const link = this.bpf.link(`${PINS}/${pin}/getsockopt`);
-      const cgroup = link === undefined || link.target === 0n ? undefined : this.cgroups.withId(link.target);
-      if (cgroup === undefined) this.bpf.unpin(`${PINS}/${pin}`);
-      else this.#attach(cgroup, this.#slotOf(cgroup) ?? 0);
+      if (link === undefined || link.target === 0n) {
+        this.bpf.unpin(`${PINS}/${pin}`);
+        continue;
+      }
+      // Not found is not gone: a walk over a large tree may end before it. Its hooks go on as they are.
+      const cgroup = this.cgroups.withId(link.target);
+      if (cgroup !== undefined) this.#attach(cgroup, this.#slotOf(cgroup) ?? 0);
     }
     this.#publish();
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what must be true of a pod's traffic to the chains that make it so. Pure. The rules are those of
 // the nftables engine (nftables/plan.ts says why each is there), in the words of iptables.
-import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
+import { EBPF_RANGE, LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { AddressFamily } from "../../native/binding.ts";
@@ -51,7 +51,7 @@ export function planCapture(
   if (!families.includes(6)) return tables;
   if (spec.ipv6) return [...tables, ...familyTables(spec, features, mode, 6)];
   // IPv6 is not captured, but a call to ztunnel's own ports is refused in it all the same.
-  return features.ipv6 ? [...tables, { family: 6, name: "filter", chains: refusal(mode) }] : tables;
+  return features.ipv6 ? [...tables, { family: 6, name: "filter", chains: refusal(mode, 6) }] : tables;
 }
 
 function familyTables(spec: CaptureSpec, features: Features, mode: PlanMode, family: AddressFamily): Table[] {
@@ -59,7 +59,7 @@ function familyTables(spec: CaptureSpec, features: Features, mode: PlanMode, fam
   return [
     { family, name: "raw", chains: features.sysctls ? untrackedLeg() : trackedLeg() },
     { family, name: "mangle", chains: [{ name: CHAIN.output, from: "OUTPUT", rules: markOutput() }] },
-    { family, name: "filter", chains: refusal(mode) },
+    { family, name: "filter", chains: refusal(mode, family) },
     {
       family,
       name: "nat",
@@ -138,7 +138,7 @@ function markOutput(): Rule[] {
 }
 
 /** A call to 15001 or 15006 themselves, which were not what its packets asked for before a redirection. */
-function refusal(mode: PlanMode): Chain[] {
+function refusal(mode: PlanMode, family: AddressFamily): Chain[] {
   const ports = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext];
   return [
     {
@@ -147,7 +147,10 @@ function refusal(mode: PlanMode): Chain[] {
       rules:
         mode === "retiring"
           ? []
-          : ports.map((port) => ({ name: `port-${port}`, text: `${SYN} --dport ${port} -j ${CHAIN.direct}` })),
+          : [
+              steeredByEbpf(family),
+              ...ports.map((port) => ({ name: `port-${port}`, text: `${SYN} --dport ${port} -j ${CHAIN.direct}` })),
+            ],
     },
     {
       name: CHAIN.direct,
@@ -160,6 +163,11 @@ function refusal(mode: PlanMode): Chain[] {
   ];
 }
 
+/** While one engine takes over from another, both are in the netns: these addresses are the other one's. */
+function steeredByEbpf(family: AddressFamily): Rule {
+  return { name: "ebpf", text: `-d ${EBPF_RANGE[family]} -j RETURN` };
+}
+
 /** Our own connection from inside the netns to itself (netfilter/verify.ts). */
 function verification(): Rule {
   return { name: "verify", text: `-p tcp -m mark --mark ${hex(VERIFY_MARK.netfilter)} -j REDIRECT` };
@@ -169,6 +177,7 @@ function inbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
   const rules: Rule[] = [
     { name: "not-tcp", text: "! -p tcp -j RETURN" },
     { name: "not-syn", text: `${NOT_A_SYN} -j RETURN` },
+    steeredByEbpf(family),
   ];
   for (const name of new Set(spec.rerouteInterfaces.map(ruleInterface))) {
     rules.push({ name: `reroute-${name}`, text: `-i ${name} -p tcp ${redirect(ZTUNNEL_PORT.outbound)}` });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what must be true of a pod's traffic to the table that makes it so. Pure.
-import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
+import { EBPF_RANGE, LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { PlanMode } from "../netfilter/mode.ts";
 import { CONNTRACK_ZONE, hex } from "../netfilter/numbers.ts";
@@ -68,7 +68,7 @@ export function planCapture(spec: CaptureSpec, features: Features, mode: PlanMod
     {
       name: "refuse-input",
       hook: { type: "filter", hook: "input", priority: PRIORITY.filter },
-      rules: mode === "retiring" ? [] : [refuseDirectCalls()],
+      rules: mode === "retiring" ? [] : [...steeredByEbpf(), refuseDirectCalls()],
     },
     {
       // A call to 15001 or 15006 themselves, by anybody including ztunnel, would be answered as if it
@@ -196,6 +196,14 @@ function markOutput(): Rule[] {
   ];
 }
 
+/** While one engine takes over from another, both are in the netns: these addresses are the other one's. */
+function steeredByEbpf(): Rule[] {
+  return [
+    { name: "ebpf-v4", text: `ip daddr ${EBPF_RANGE[4]} accept` },
+    { name: "ebpf-v6", text: `ip6 daddr ${EBPF_RANGE[6]} accept` },
+  ];
+}
+
 function refuseDirectCalls(): Rule {
   const ports = `${ZTUNNEL_PORT.outbound}, ${ZTUNNEL_PORT.inboundPlaintext}`;
   return { name: "ztunnel-ports", text: `tcp dport { ${ports} } ${SYN} jump direct-call` };
@@ -211,6 +219,7 @@ function inbound(spec: CaptureSpec): Rule[] {
   const rules: Rule[] = [
     { name: "not-tcp", text: "meta l4proto != tcp accept" },
     { name: "not-syn", text: `${NOT_A_SYN} accept` },
+    ...steeredByEbpf(),
     ...onlyIpv4(spec),
   ];
   for (const name of new Set(spec.rerouteInterfaces.map(interfaceName))) {

@@ -166,9 +166,8 @@ describe.each(ENGINES)("$name", (engine) => {
       },
     );
 
-    test.runIf(engine.reachesMarkedListeners)(
-      "a listener with an SO_MARK of its own is reached, at once or after one lost SYN",
-      async () => {
+    if (engine.reachesMarkedListeners)
+      test("a listener with an SO_MARK of its own is reached, at once or after one lost SYN", async () => {
         const marked = { family: 6, bind: { address: "::", port: 8081 }, mark: 0x77 } as const;
         servers.push(await EchoServer.start(lab.pod.netns, "marked", marked));
         await capture();
@@ -186,12 +185,10 @@ describe.each(ENGINES)("$name", (engine) => {
         expect(performance.now() - late, "learnt once, never again").toBeLessThan(900);
         expect(await outcome(Call.open(lab.client.netns, family, podIp(), 8081))).toBe("marked");
         for (const call of calls) call.close();
-      },
-    );
+      });
 
-    test.runIf(engine.reachesMarkedListeners)(
-      "a listener with a mark of its own and the client's very port",
-      async () => {
+    if (engine.reachesMarkedListeners)
+      test("a listener with a mark of its own and the client's very port", async () => {
         await ztunnel.close();
         ztunnel = await LabZtunnel.start(lab.pod.netns, { legPort: ({ port }) => port });
         const marked = { family: 6, bind: { address: "::", port: 8081 }, mark: 0x77 } as const;
@@ -202,8 +199,7 @@ describe.each(ENGINES)("$name", (engine) => {
         for (const call of calls) expect((await call.greeting()).name).toBe("marked");
         for (const call of calls) expect(await call.echo("alive")).toBe("alive");
         for (const call of calls) call.close();
-      },
-    );
+      });
 
     test("connections that wait in the queue of a ztunnel that ends are taken by its successor", async () => {
       await capture();

@@ -59,7 +59,7 @@ test("a watch outlives the netns's fd and survives a flood that overruns its buf
   }
   netns.close();
   // Lost messages count as a change of everything.
-  await vi.waitFor(() => expect(told).toEqual(new Set(["link", "address", "route", "rule"])));
+  await vi.waitFor(() => expect(told).toEqual(new Set(["link", "address", "route", "rule", "filter"])));
   stop();
 });
 
