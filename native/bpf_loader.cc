@@ -45,8 +45,7 @@ int collectLog(libbpf_print_level level, const char* format, va_list arguments) 
 class LogScope {
   public:
     LogScope() {
-        static std::once_flag once;
-        std::call_once(once, [] { libbpf_set_print(collectLog); });
+        quietLibbpf();
         currentLog = &text_;
     }
     ~LogScope() { currentLog = nullptr; }
@@ -167,6 +166,11 @@ LoadedPrograms load(const BpfObject& source, const ambient_knobs* knobs,
 }
 
 } // namespace
+
+void quietLibbpf() {
+    static std::once_flag once;
+    std::call_once(once, [] { libbpf_set_print(collectLog); });
+}
 
 LoadedPrograms loadObject(const BpfObject& object, const ambient_knobs& knobs,
                           const std::string& mapsDir) {

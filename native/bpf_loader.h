@@ -16,6 +16,9 @@ struct LoadedPrograms {
     std::map<std::string, std::string> refused;
 };
 
+/** Otherwise libbpf writes to stderr, also that an interface has no TC filter. */
+void quietLibbpf();
+
 /**
  * Loads an object's programs. Maps are taken from `mapsDir`, or made and pinned there; "" pins
  * nothing. A refused program does not keep the others from being loaded. @throws Fault when the

@@ -70,6 +70,7 @@ uint32_t programId(int fd) {
 }
 
 BpfNode BpfNode::open(const std::string& dir, const ambient_knobs& knobs) {
+    quietLibbpf();
     makeDirectory(dir.substr(0, dir.rfind('/')));
     makeDirectory(dir);
     struct statfs status;
