@@ -203,16 +203,17 @@ static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 	}
 	if (leg_of(skb, &p.source, p.source_port, shadow_of(pod, p.ipv4), p.destination_port) != NONE)
 		return to_shadow(skb, &p, pod);
+	/* New connections are another engine's, or direct: what is redirected behind us has no socket here. */
+	if (pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING))
+		return TC_ACT_UNSPEC;
 	leg = leg_of(skb, &p.source, p.source_port, &p.destination, p.destination_port);
 	/* Older than capture, a probe, or outbound of ztunnel or of one that is exempt. */
 	if (leg == UNMARKED || leg == MARKED_ZTUNNEL)
 		return TC_ACT_UNSPEC;
 	/* An ACK that completes a SYN cookie has no socket yet: it goes where its SYN has gone. */
-	if (leg == NONE &&
-	    ((pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING)) || is_probe(pod, &p, &probe)))
+	if (leg == NONE && is_probe(pod, &p, &probe))
 		return TC_ACT_UNSPEC;
-	/* The application's end of a leg, or nothing: what belongs to nobody gets its reset from the shadow.
-	 */
+	/* The application's end of a leg, or nothing, which gets its reset from the shadow. */
 	if (!(pod->flags & AMBIENT_POD_INBOUND))
 		return TC_ACT_UNSPEC;
 	return to_shadow(skb, &p, pod);

@@ -44,12 +44,12 @@ static __always_inline enum action connecting(struct bpf_sock_addr *ctx, struct 
 		bpf_sk_storage_delete(&asked, sk);
 	}
 	mark = sk->mark;
+	/* Led to lo whatever its destination: another engine verifies itself while this one is in charge. */
+	if (mark != knobs.verify_mark && (mark & knobs.mark_mask) == knobs.local_mark)
+		return PASS;
 	device = sk->bound_dev_if;
 	r->ztunnel = is_ztunnel(mark);
 	r->verify = mark == knobs.verify_mark;
-	/* Another engine's verification. The policy rule leads it to `lo`: it can't leave. */
-	if (!r->verify && (mark & knobs.mark_mask) == knobs.local_mark)
-		return PASS;
 	action = choose(r);
 	if (action == PASS || action == REFUSE)
 		return action;
