@@ -68,6 +68,35 @@ static __always_inline void ends(struct bpf_sock *sk, struct ambient_address *lo
 }
 
 /*
+ * A program that runs before ours has told the destination: one of another schema, which captured the
+ * connection. What conntrack says of it is the spread address.
+ */
+static __always_inline bool is_answered(struct bpf_sockopt *ctx)
+{
+	struct ambient_address told;
+
+	if (ctx->retval != 0)
+		return false;
+	if (ctx->level == SOL_IP) {
+		struct sockaddr_in *answer = ctx->optval;
+
+		if ((void *)(answer + 1) > ctx->optval_end)
+			return false;
+		told = mapped(answer->address);
+	} else {
+		struct sockaddr_in6 *answer = ctx->optval;
+
+		if ((void *)(answer + 1) > ctx->optval_end)
+			return false;
+		told.word[0] = answer->address[0];
+		told.word[1] = answer->address[1];
+		told.word[2] = answer->address[2];
+		told.word[3] = answer->address[3];
+	}
+	return !is_spread(&told);
+}
+
+/*
  * Where an accepted connection was meant to go. False: it is not ours to say. `key` is of the entry that
  * told; of family 0, if it was not found.
  */
@@ -115,6 +144,8 @@ static __always_inline bool original(struct bpf_sockopt *ctx, struct bpf_sock *s
 		return true;
 	}
 	key->family = 0;
+	if (is_answered(ctx))
+		return false;
 	/*
 	 * Unanswered, ztunnel would take the local address for the destination and connect to itself for
 	 * ever. This one it knows for its own and refuses.

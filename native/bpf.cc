@@ -387,6 +387,11 @@ void bindPods(Napi::Object& object, const Node& node) {
                adopt(bpf, Args(info).fd(0, "netns"), idsAt(info, 1, "cgroups"));
                return info.Env().Undefined();
            });
+    define(object, node, "erase",
+           [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+               eraseFrom(bpf.dir() + "/" + Args(info).string(0, "pin"), cookieAt(info, 1));
+               return info.Env().Undefined();
+           });
 }
 
 } // namespace

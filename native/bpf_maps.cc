@@ -265,6 +265,21 @@ void deletePod(const BpfNode& node, uint64_t cookie) {
     erase(node, "counters", cookie);
 }
 
+void eraseFrom(const std::string& path, uint64_t cookie) {
+    UniqueFd map(bpf_obj_get(path.c_str()));
+    if (!map && errno == ENOENT) return;
+    if (!map) fail(errno, "bpf", "open BPF map " + path);
+    // The kernel reads as many bytes as the key has.
+    bpf_map_info info = {};
+    __u32 size = sizeof(info);
+    if (bpf_obj_get_info_by_fd(map.get(), &info, &size) != 0)
+        fail(errno, "bpf", "look at BPF map " + path);
+    if (info.key_size != sizeof(cookie))
+        fail(EINVAL, "bpf", "delete from BPF map " + path, "its key is no netns cookie");
+    if (bpf_map_delete_elem(map.get(), &cookie) == 0 || errno == ENOENT) return;
+    fail(errno, "bpf", "delete from BPF map " + path);
+}
+
 std::vector<uint64_t> podCookies(const BpfNode& node) {
     return keys<uint64_t>(node, "pods");
 }

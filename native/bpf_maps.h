@@ -36,6 +36,8 @@ std::optional<ambient_pod> readPod(const BpfNode& node, uint64_t cookie);
 std::vector<std::string> podDifferences(const BpfNode& node, uint64_t cookie, const BpfPod& pod);
 /** The pod first: from then on it is not captured. Idempotent; addresses of others stay. */
 void deletePod(const BpfNode& node, uint64_t cookie);
+/** Deletes a netns cookie's entry from the pinned map of another schema. @throws Fault. */
+void eraseFrom(const std::string& path, uint64_t cookie);
 std::vector<uint64_t> podCookies(const BpfNode& node);
 
 /** cgroup ids in `ztunnels`. */

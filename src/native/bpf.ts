@@ -68,7 +68,8 @@ export interface BpfFlow {
 }
 
 /**
- * Programs and maps below one directory of a bpffs. Pins are paths relative to it, without dots. Every
+ * Programs and maps below one directory of a bpffs. Pins are paths relative to it, without dots, but
+ * for a leading `../` to the directory of another schema. Every
  * call throws EBADF after close; closing changes nothing in the kernel.
  */
 export interface BpfNode {
@@ -103,6 +104,8 @@ export interface BpfNode {
   podDifferences(cookie: bigint, pod: BpfPod & BpfPodLists): string[];
   podDelete(cookie: bigint): void;
   podCookies(): bigint[];
+  /** Deletes an entry from a pinned map of another schema, whose key is the netns cookie. Idempotent. */
+  erase(pin: string, cookie: bigint): void;
   /** By verdict, summed over CPUs. */
   counters(cookie: bigint): Readonly<Record<string, number>>;
 

@@ -7,10 +7,11 @@ import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
 import type { Engine, EngineState } from "../engine.ts";
 import { glance } from "../glance.ts";
 import { isBehindEbpf } from "../proxied.ts";
+import { ALL_LETTERS } from "../sysctls.ts";
 import { podInterface } from "./attachments.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { ineligibility } from "./eligible.ts";
-import { EbpfNode } from "./node.ts";
+import { EbpfNode, type EbpfNodeOptions } from "./node.ts";
 import { ipOf, type PodMode, planPod, planText } from "./pod.ts";
 import { ProberHooks, type ProberOptions } from "./probers.ts";
 import { selfTest } from "./selftest.ts";
@@ -24,6 +25,8 @@ export interface EbpfOptions {
   readonly bpffs: { readonly path: string } | { readonly reason: string };
   /** The node's cgroup2 hierarchy, or why it is not reached. */
   readonly cgroups: Cgroups | { readonly reason: string };
+  readonly clock?: EbpfNodeOptions["clock"];
+  readonly version?: EbpfNodeOptions["version"];
 }
 
 /** Capture at connect() and at the pod's interface: no netfilter, no conntrack. */
@@ -39,7 +42,7 @@ export class EbpfEngine implements Engine {
   constructor(private readonly options: EbpfOptions) {}
 
   async selfTest(): Promise<EngineTest> {
-    const { binding, logger, bpffs, cgroups } = this.options;
+    const { binding, logger, bpffs, cgroups, clock, version } = this.options;
     const began = performance.now();
     const losses: string[] = [];
     const result = (reason: string | undefined): EngineTest => ({
@@ -52,7 +55,7 @@ export class EbpfEngine implements Engine {
     if ("reason" in bpffs) return result(bpffs.reason);
     if ("reason" in cgroups) return result(cgroups.reason);
     try {
-      const node = this.#node ?? EbpfNode.open({ binding, logger, bpffs: bpffs.path, cgroups });
+      const node = this.#node ?? EbpfNode.open({ binding, logger, bpffs: bpffs.path, cgroups, clock, version });
       this.#node = node;
       node.hooks.ensure();
       node.ztunnels.adopt();
@@ -132,11 +135,11 @@ export class EbpfEngine implements Engine {
   }
 
   async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    this.#setMode(netns, spec, "draining");
+    await this.#setMode(netns, spec, "draining");
   }
 
   async retire(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    this.#setMode(netns, spec, "retiring");
+    await this.#setMode(netns, spec, "retiring");
   }
 
   keepsAlive(sockets: readonly SocketInfo[]): number {
@@ -149,6 +152,7 @@ export class EbpfEngine implements Engine {
     const cookie = this.#cookie(netns);
     node.attachments.detachInterfaces(netns.fd);
     node.bpf.podDelete(cookie);
+    node.others.forget(cookie);
     node.attachments.detachLookup(netns.fd, cookie);
     node.remember(cookie);
   }
@@ -190,9 +194,14 @@ export class EbpfEngine implements Engine {
     return this.#opened;
   }
 
-  #setMode(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode): void {
-    const { bpf } = this.#opened;
+  async #setMode(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode): Promise<void> {
+    const { bpf, others } = this.#opened;
     const cookie = this.#cookie(netns);
+    // The mode of a pod that only another schema knows is not ours to change: first it becomes ours.
+    if (bpf.podRead(cookie) === undefined && others.holds(cookie)) {
+      await this.apply(netns, spec, { sysctls: ALL_LETTERS });
+      others.forget(cookie);
+    }
     const found = bpf.podRead(cookie);
     if (found !== undefined) bpf.podWrite(cookie, this.#planned(netns, spec, mode, found.sysctls));
   }

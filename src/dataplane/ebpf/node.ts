@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engine's share of the node: pinned programs and maps, hooks on cgroups, and the pods it knows.
 import { join } from "node:path";
+import type { Clock } from "../../core/clock.ts";
 import {
   LOCAL_MARK,
   MARK_MASK,
@@ -17,6 +18,7 @@ import type { Cgroup } from "../../sys/cgroup.ts";
 import { Attachments } from "./attachments.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { OutboundHooks } from "./hooks.ts";
+import { OtherVersions } from "./versions.ts";
 import { ZtunnelHooks } from "./ztunnels.ts";
 
 /** Equal to AMBIENT_SCHEMA of bpf/abi.h: layouts of maps. Agents of another schema keep to their own pins. */
@@ -45,7 +47,18 @@ export interface EbpfNodeOptions {
   /** The node's bpffs, as this process reaches it. */
   readonly bpffs: string;
   readonly cgroups: Cgroups;
+  readonly clock?: Clock | undefined;
+  /** Of an agent of another version, for tests: SCHEMA and KNOBS are ours. */
+  readonly version?: EbpfVersion | undefined;
 }
+
+export interface EbpfVersion {
+  readonly schema: number;
+  readonly knobs: BpfKnobs;
+}
+
+/** A pin of a pod is named by its netns cookie; whatever else lies there is not ours. */
+const COOKIE = /^\d{1,20}$/;
 
 export class EbpfNode {
   readonly bpf: BpfNode;
@@ -54,21 +67,25 @@ export class EbpfNode {
   readonly attachments: Attachments;
   /** The agent's own cgroup, once the self-test has found it. */
   own: Cgroup | undefined;
+  readonly others: OtherVersions;
   /** Shadows in use, as the kernel has them. */
   readonly #shadows = new Map<string, bigint>();
 
-  private constructor(options: EbpfNodeOptions, bpf: BpfNode) {
-    const { binding, cgroups, logger } = options;
+  private constructor(options: EbpfNodeOptions, bpf: BpfNode, name: string) {
+    const { binding, cgroups, logger, clock } = options;
     this.bpf = bpf;
     this.hooks = new OutboundHooks(binding, bpf, cgroups, logger);
     this.ztunnels = new ZtunnelHooks(binding, bpf, cgroups, logger);
     this.attachments = new Attachments(binding, bpf);
+    this.others = new OtherVersions(bpf, name, logger, clock);
     for (const cookie of bpf.podCookies()) this.#remember(cookie);
   }
 
   /** Opens what an earlier agent pinned, or loads it. @throws NativeError. */
   static open(options: EbpfNodeOptions): EbpfNode {
-    return new EbpfNode(options, options.binding.bpfOpen(join(options.bpffs, HOME, `v${SCHEMA}`), KNOBS));
+    const { binding, bpffs, version = { schema: SCHEMA, knobs: KNOBS } } = options;
+    const name = `v${version.schema}`;
+    return new EbpfNode(options, binding.bpfOpen(join(bpffs, HOME, name), version.knobs), name);
   }
 
   /** True when the shadow is another pod's. */
@@ -83,10 +100,10 @@ export class EbpfNode {
     this.#remember(cookie);
   }
 
-  /** Removes what belongs to netns that are gone. Returns how many. */
+  /** Removes what belongs to netns that are gone, and to versions that no pod uses. Returns how many netns. */
   collect(): number {
     let gone = 0;
-    for (const pin of this.bpf.pins("pods")) {
+    for (const pin of this.bpf.pins("pods").filter((name) => COOKIE.test(name))) {
       const link = this.bpf.link(`pods/${pin}/lookup`);
       // The kernel empties a link's target when its netns ends.
       if (link !== undefined && link.target !== 0n) continue;
@@ -97,6 +114,7 @@ export class EbpfNode {
       this.remember(cookie);
     }
     this.ztunnels.collect();
+    this.others.collect(this.hooks.missing().length === 0);
     return gone;
   }
 
