@@ -94,3 +94,12 @@ function rootPath(): string {
   }
   throw new Error("no cgroup2 is mounted");
 }
+
+let homes = 0;
+
+/** A directory of `labBpffs` of a test's own, for an agent that finds nothing there. Remove it with `bpfRemove`. */
+export function freshBpffs(): string {
+  const dir = join(labBpffs(), `home${++homes}`);
+  mkdirSync(dir);
+  return dir;
+}
