@@ -81,7 +81,7 @@ export class EbpfEngine implements Engine {
     const node = this.#node;
     if (node === undefined) return false;
     const cookie = this.#cookie(netns);
-    return node.bpf.podRead(cookie) !== undefined || node.attachments.present(cookie);
+    return node.bpf.podRead(cookie) !== undefined || node.attachments.present(cookie) || node.others.holds(cookie);
   }
 
   state(netns: NetnsHandle): EngineState | undefined {
