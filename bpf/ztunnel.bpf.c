@@ -112,7 +112,7 @@ static __always_inline bool original(struct bpf_sockopt *ctx, struct bpf_sock *s
 	ends(sk, &local, &peer);
 	if (!pod) {
 		/* Accepted late, from a pod that has been released: never the local address itself. */
-		if (port != knobs.port_outbound || !is_spread(&local))
+		if (port != knobs.port_outbound || !is_spread(&local) || is_answered(ctx))
 			return false;
 		to->address = loopback(is_ipv4(&local));
 		to->port = bpf_htons(port);
