@@ -4,6 +4,7 @@
 
 #include "accept.h"
 #include "bpf.h"
+#include "bpf_orphan.h"
 #include "connect.h"
 #include "env.h"
 #include "fault.h"
@@ -85,6 +86,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 
     add<bpfOpen>(exports, "bpfOpen");
     add<bpfVerify>(exports, "bpfVerify");
+    add<bpfNetnsLinked>(exports, "bpfNetnsLinked");
+    add<bpfFilterState>(exports, "bpfFilterState");
+    add<bpfFilterDetach>(exports, "bpfFilterDetach");
     add<bpfCgroupFlags>(exports, "bpfCgroupFlags");
     add<bpfRemove>(exports, "bpfRemove");
 

@@ -317,21 +317,6 @@ void bindLinks(Napi::Object& object, const Node& node) {
                         bpf.program(args.string(3, "program")));
                return info.Env().Undefined();
            });
-    define(object, node, "tcState",
-           [](const Napi::CallbackInfo& info, const BpfNode&) -> Napi::Value {
-               Args args(info);
-               const TcState state = tcState(args.fd(0, "netns"), args.number(1, "ifindex"));
-               Napi::Object result = Napi::Object::New(info.Env());
-               result.Set("ingress", state.ingress);
-               result.Set("egress", state.egress);
-               return result;
-           });
-    define(object, node, "tcDetach",
-           [](const Napi::CallbackInfo& info, const BpfNode&) -> Napi::Value {
-               Args args(info);
-               tcDetach(args.fd(0, "netns"), args.number(1, "ifindex"));
-               return info.Env().Undefined();
-           });
 }
 
 void bindPods(Napi::Object& object, const Node& node) {

@@ -126,6 +126,10 @@ export class NodeDataplane implements Dataplane {
     if (obstacle !== undefined) {
       throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
     }
+    for (const engine of this.#engines) {
+      const reason = engine.unreachable?.(netns);
+      if (reason !== undefined) throw new AgentError("ENGINE_UNREACHABLE", `${spec.pod} ${reason}`);
+    }
     const fallbacks: Fallback[] = [];
     let failure: unknown;
     for (const engine of this.#assigned.candidates(netns, spec, fallbacks)) {

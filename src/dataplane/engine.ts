@@ -46,6 +46,11 @@ export interface Engine {
    * `apply` of a new pod, and also for pods that this engine does not steer.
    */
   listenersOpened?(netns: NetnsHandle): void;
+  /**
+   * Why no other engine may capture this pod: this one does, and neither can it be removed from here. For an
+   * engine that works this is never so. No fork.
+   */
+  unreachable?(netns: NetnsHandle): string | undefined;
   /** Removes what belongs to netns that are gone. */
   collect?(): void;
   /** Gives back what the process holds; pods stay captured. */

@@ -342,6 +342,12 @@ export interface NativeBinding {
   bpfVerify(object: Buffer): Readonly<Record<string, string>>;
   /** Removes a directory of a bpffs with all pins in it. Idempotent. */
   bpfRemove(dir: string): void;
+  /** True when an sk_lookup program is attached to the netns, whoever pinned its link and where. */
+  bpfNetnsLinked(netns: number): boolean;
+  /** Kernel ids of the programs at our place among the TC filters of an interface, 0 for nothing. */
+  bpfFilterState(netns: number, ifindex: number): { readonly ingress: number; readonly egress: number };
+  /** Removes our filters, and the clsact qdisc when nobody else has a filter on it. Idempotent. */
+  bpfFilterDetach(netns: number, ifindex: number): void;
   /** Attach flags (BPF_F_ALLOW_OVERRIDE = 1, BPF_F_ALLOW_MULTI = 2) and count of what is attached to a cgroup itself. */
   bpfCgroupFlags(cgroup: string, program: string): { readonly flags: number; readonly count: number };
 

@@ -93,9 +93,6 @@ export interface BpfNode {
 
   /** Our place among the TC filters of an interface; replaced in one step. */
   tcAttach(netns: number, ifindex: number, direction: "ingress" | "egress", program: string): void;
-  /** Kernel ids of what is at our place, 0 for nothing. */
-  tcState(netns: number, ifindex: number): { readonly ingress: number; readonly egress: number };
-  tcDetach(netns: number, ifindex: number): void;
 
   /** From here on the pod is captured; what its lists held before goes. */
   podWrite(cookie: bigint, pod: BpfPod & BpfPodLists): void;

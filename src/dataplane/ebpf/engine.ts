@@ -11,7 +11,9 @@ import { ALL_LETTERS } from "../sysctls.ts";
 import { podInterface } from "./attachments.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { ineligibility } from "./eligible.ts";
+import { routedShadows } from "./local-routes.ts";
 import { EbpfNode, type EbpfNodeOptions } from "./node.ts";
+import { orphanedCapture } from "./orphan.ts";
 import { ipOf, type PodMode, planPod, planText } from "./pod.ts";
 import { ProberHooks, type ProberOptions } from "./probers.ts";
 import { selfTest } from "./selftest.ts";
@@ -170,6 +172,13 @@ export class EbpfEngine implements Engine {
     this.#node?.collect();
   }
 
+  unreachable(netns: NetnsHandle): string | undefined {
+    if (this.#node !== undefined) return undefined;
+    const { binding, bpffs } = this.options;
+    const why = "reason" in bpffs ? bpffs.reason : "the self-test failed";
+    return orphanedCapture(binding, netns.fd) ? `is captured by eBPF, which can't be reached: ${why}` : undefined;
+  }
+
   /** What the programs counted for this pod, by verdict. */
   counters(netns: NetnsHandle): Readonly<Record<string, number>> {
     return this.#node?.bpf.counters(this.#cookie(netns)) ?? {};
@@ -225,7 +234,8 @@ export class EbpfEngine implements Engine {
     const node = this.#opened;
     const cookie = this.#cookie(netns);
     const pod = node.bpf.podRead(cookie);
-    const had = pod === undefined ? node.attachments.shadows(netns.fd, familyOf(ip)) : [pod.shadow4, pod.shadow6];
+    const had =
+      pod === undefined ? routedShadows(this.options.binding, netns.fd, familyOf(ip)) : [pod.shadow4, pod.shadow6];
     const usable = (shadow: string) => isShadowOf(shadow, ip) && !node.isTaken(shadow, cookie);
     const chosen = had.find(usable) ?? freeShadow(ip, (shadow) => node.isTaken(shadow, cookie));
     if (chosen === undefined) throw new AgentError("NO_SHADOW", `all shadow addresses for ${ip} are taken`);

@@ -68,6 +68,9 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
   },
   bpfVerify: { works: (a) => a.bpfRemove(`${labBpffs()}/law`), fails: (a) => a.bpfVerify(Buffer.from("no object")) },
   bpfRemove: { works: (a) => a.bpfRemove(`${labBpffs()}/none`), fails: (a) => a.bpfRemove("/proc/self") },
+  bpfNetnsLinked: { works: (a) => a.bpfNetnsLinked(netns.fd), fails: (a) => a.bpfNetnsLinked(closed) },
+  bpfFilterState: { works: (a) => a.bpfFilterState(netns.fd, 1), fails: (a) => a.bpfFilterState(netns.fd, 99) },
+  bpfFilterDetach: { works: (a) => a.bpfFilterDetach(netns.fd, 1), fails: (a) => a.bpfFilterDetach(closed, 1) },
   bpfCgroupFlags: {
     works: (a) => a.bpfCgroupFlags(LabCgroups.root.path, "ambient_connect4"),
     fails: (a) => a.bpfCgroupFlags("/tmp", "ambient_connect4"),
