@@ -66,6 +66,8 @@ enum ambient_pod_flag {
 	AMBIENT_POD_DRAINING = 1 << 5,
 	/* Another engine steers: nothing is refused either. */
 	AMBIENT_POD_RETIRING = 1 << 6,
+	/* Connections that another engine has captured go on: what belongs to no socket may be theirs. */
+	AMBIENT_POD_BESIDE = 1 << 7,
 };
 
 /* pods: netns cookie -> this. A pod is captured by writing its entry, released by deleting it. */

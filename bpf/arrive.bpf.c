@@ -203,9 +203,8 @@ static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 	}
 	if (leg_of(skb, &p.source, p.source_port, shadow_of(pod, p.ipv4), p.destination_port) != NONE)
 		return to_shadow(skb, &p, pod);
-	/* New connections are another engine's, or direct: what is redirected behind us has no socket here.
-	 */
-	if (pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING))
+	/* What is redirected behind us, or was, has no socket here. */
+	if (pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING | AMBIENT_POD_BESIDE))
 		return TC_ACT_UNSPEC;
 	leg = leg_of(skb, &p.source, p.source_port, &p.destination, p.destination_port);
 	/* Older than capture, a probe, or outbound of ztunnel or of one that is exempt. */

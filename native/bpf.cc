@@ -83,6 +83,7 @@ constexpr std::pair<const char*, uint32_t> kFlags[] = {
     {"ipv6", AMBIENT_POD_IPV6},         {"inbound", AMBIENT_POD_INBOUND},
     {"dns", AMBIENT_POD_DNS},           {"dnsListed", AMBIENT_POD_DNS_LISTED},
     {"draining", AMBIENT_POD_DRAINING}, {"retiring", AMBIENT_POD_RETIRING},
+    {"beside", AMBIENT_POD_BESIDE},
 };
 
 BpfPod podOf(const Args& args, size_t index, uint64_t cookie) {
@@ -324,6 +325,12 @@ void bindPods(Napi::Object& object, const Node& node) {
            [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
                const uint64_t cookie = cookieAt(info, 0);
                writePod(bpf, cookie, podOf(Args(info), 1, cookie));
+               return info.Env().Undefined();
+           });
+    define(object, node, "podFlags",
+           [](const Napi::CallbackInfo& info, const BpfNode& bpf) -> Napi::Value {
+               const uint64_t cookie = cookieAt(info, 0);
+               writePodFlags(bpf, cookie, podOf(Args(info), 1, cookie).pod.flags);
                return info.Env().Undefined();
            });
     define(object, node, "podRead",

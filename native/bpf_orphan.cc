@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernel says of our programs in a netns without any pin: for an agent that can't reach them.
+// What the kernel says of our programs in a netns without any pin: for an agent that can't reach
+// them.
 #include "bpf_orphan.h"
 
 #include <bpf/bpf.h>

@@ -67,9 +67,6 @@ export const HOST_TABLE = "ambient-cni-probes";
  */
 export const SHADOW_RANGE = { 4: "255.0.0.0/9", 6: "fd16:9254:7127:1::/64" } as const;
 export const SPREAD_RANGE = { 4: "255.128.0.0/16", 6: "fd16:9254:7127:2::/112" } as const;
-/** Both of them, for rules that must leave alone what the eBPF engine steers. */
-export const EBPF_RANGE = { 4: "255.0.0.0/8", 6: "fd16:9254:7127::/62" } as const;
-
 /**
  * Marks of our own verification connections inside a pod. They match LOCAL_MARK/MARK_MASK, so the policy
  * rule leads them to lo whatever the pod's routes are, and only the full value meets what is verified. One

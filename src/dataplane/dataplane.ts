@@ -218,6 +218,7 @@ export class NodeDataplane implements Dataplane {
     const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
     const present = fresh ? [] : this.#present(netns);
     const had = present.includes(engine);
+    const others = present.filter((other) => other !== engine);
     let unprepared: unknown;
     if (prepared === undefined) {
       try {
@@ -231,16 +232,13 @@ export class NodeDataplane implements Dataplane {
     try {
       const sysctls = prepared ?? this.#letters(netns);
       const steers = had && engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
-      if (!steers) await engine.apply(netns, spec, { sysctls });
+      if (!steers) await engine.apply(netns, spec, { sysctls, beside: others.length > 0 });
       if (unprepared !== undefined) throw unprepared;
       await engine.verify(netns, spec);
       // What was just prepared and applied was acknowledged by the kernel step by step, and proved by verify.
       if (prepared === undefined) {
-        await this.#retire(
-          present.filter((other) => other !== engine),
-          netns,
-          spec,
-        );
+        await this.#retire(others, netns, spec);
+        if (this.#present(netns).every((one) => one === engine)) engine.alone?.(netns, spec);
         removeRouting(this.options.binding, netns.fd, this.#needless(netns, spec));
         const after = engine.observe(netns, spec);
         const differences = [...after.differences, ...this.#wrongState(netns, spec, engine)];

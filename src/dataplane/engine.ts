@@ -31,6 +31,8 @@ export interface Engine {
    * `observe` as draining. It stays until `keepsAlive` is 0, then `remove` is called.
    */
   retire(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
+  /** No connection of another engine's is left in the netns. */
+  alone?(netns: NetnsHandle, spec: CaptureSpec): void;
   /** Of these open sockets of ztunnel's in the netns, how many live through this engine's steering. Pure. */
   keepsAlive(sockets: readonly SocketInfo[]): number;
   /** Removes the steering. Idempotent. */
@@ -61,4 +63,6 @@ export interface Engine {
 export interface EngineState {
   /** Letters of the sysctls that we changed (sysctls.ts): only those are put back on release. */
   readonly sysctls: string;
+  /** Connections of another engine's go on in the netns, until `alone`. */
+  readonly beside?: boolean;
 }

@@ -33,6 +33,8 @@ export interface BpfPod {
   readonly dnsListed: boolean;
   readonly draining: boolean;
   readonly retiring: boolean;
+  /** Connections of another engine's go on in the netns. */
+  readonly beside: boolean;
   /** At most 12 characters. */
   readonly sysctls: string;
   /** At most 16 characters. */
@@ -96,6 +98,8 @@ export interface BpfNode {
 
   /** From here on the pod is captured; what its lists held before goes. */
   podWrite(cookie: bigint, pod: BpfPod & BpfPodLists): void;
+  /** Only what `pod` says as booleans is written. Throws ENOENT. */
+  podFlags(cookie: bigint, pod: BpfPod & BpfPodLists): void;
   podRead(cookie: bigint): BpfPod | undefined;
   /** Names of what differs from `pod`. */
   podDifferences(cookie: bigint, pod: BpfPod & BpfPodLists): string[];

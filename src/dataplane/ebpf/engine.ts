@@ -88,7 +88,7 @@ export class EbpfEngine implements Engine {
 
   state(netns: NetnsHandle): EngineState | undefined {
     const pod = this.#node?.bpf.podRead(this.#cookie(netns));
-    return pod === undefined ? undefined : { sysctls: pod.sysctls };
+    return pod === undefined ? undefined : { sysctls: pod.sysctls, beside: pod.beside };
   }
 
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
@@ -99,7 +99,7 @@ export class EbpfEngine implements Engine {
     if (found === undefined) return this.#differs(["the pod's entry is missing: its connections are not captured"]);
     const mode = modeOf(found);
     const link = podInterface(this.options.binding, netns.fd);
-    const wanted = this.#planned(netns, spec, mode, found.sysctls);
+    const wanted = this.#planned(netns, spec, mode, found);
     const differences: string[] = [];
     if (found.plan !== wanted.plan)
       differences.push("the pod's entry was made for other settings of the pod, or by another version");
@@ -118,14 +118,15 @@ export class EbpfEngine implements Engine {
     if (link === undefined) throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} has no single interface`);
     if (node.hooks.missing().length > 0) node.hooks.ensure();
     node.ztunnels.ensure();
-    const planned = this.#planned(netns, spec, "captured", state.sysctls);
+    const planned = this.#planned(netns, spec, "captured", state);
     node.attachments.attachLookup(netns.fd, cookie, planned);
     node.ztunnels.ensureListeners(netns.fd, cookie);
-    // Another engine may steer the pod still. Until all is in place nothing is refused that it redirects.
-    if (node.bpf.podRead(cookie) === undefined) node.bpf.podWrite(cookie, { ...planned, retiring: true });
+    // One write turns both directions: by half of it, what another engine redirects would be refused.
+    const fresh = node.bpf.podRead(cookie) === undefined;
+    if (fresh) node.bpf.podWrite(cookie, { ...planned, retiring: true });
     node.attachments.attachInterface(netns.fd, link);
-    // From here on new connections are captured.
-    node.bpf.podWrite(cookie, planned);
+    if (fresh) node.bpf.podFlags(cookie, planned);
+    else node.bpf.podWrite(cookie, planned);
     node.remember(cookie);
   }
 
@@ -142,6 +143,14 @@ export class EbpfEngine implements Engine {
 
   async retire(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
     await this.#setMode(netns, spec, "retiring");
+  }
+
+  alone(netns: NetnsHandle, spec: CaptureSpec): void {
+    const { bpf } = this.#opened;
+    const cookie = this.#cookie(netns);
+    const found = bpf.podRead(cookie);
+    if (found?.beside !== true) return;
+    bpf.podFlags(cookie, this.#planned(netns, spec, modeOf(found), { sysctls: found.sysctls }));
   }
 
   keepsAlive(sockets: readonly SocketInfo[]): number {
@@ -212,10 +221,10 @@ export class EbpfEngine implements Engine {
       others.forget(cookie);
     }
     const found = bpf.podRead(cookie);
-    if (found !== undefined) bpf.podWrite(cookie, this.#planned(netns, spec, mode, found.sysctls));
+    if (found !== undefined) bpf.podWrite(cookie, this.#planned(netns, spec, mode, found));
   }
 
-  #planned(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode, sysctls: string): BpfPod & BpfPodLists {
+  #planned(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode, state: EngineState): BpfPod & BpfPodLists {
     const { binding } = this.options;
     const { addresses, families } = glance(binding, netns.fd);
     const captured = families.filter((family) => family === 4 || spec.ipv6);
@@ -226,7 +235,8 @@ export class EbpfEngine implements Engine {
       const ip = ipOf(spec, family);
       return ip === "" || !captured.includes(family) ? "" : this.#shadow(netns, ip);
     };
-    return planPod(spec, { shadow4: shadow(4), shadow6: shadow(6), locals: locals.sort(), sysctls }, mode);
+    const { sysctls, beside = false } = state;
+    return planPod(spec, { shadow4: shadow(4), shadow6: shadow(6), locals: locals.sort(), sysctls, beside }, mode);
   }
 
   /** The one it has, also when an agent of another version gave it: open connections are bound to it. */

@@ -17,11 +17,16 @@ export interface PodFacts {
   /** Addresses of its interfaces that are not pod IPs: link-local ones. */
   readonly locals: readonly string[];
   readonly sysctls: string;
+  /** Connections of another engine's go on in it. */
+  readonly beside: boolean;
 }
 
 export type PodMode = "captured" | "draining" | "retiring";
 
-type Told = Omit<BpfPod & BpfPodLists, "shadow4" | "shadow6" | "locals" | "sysctls" | "draining" | "retiring">;
+type Told = Omit<
+  BpfPod & BpfPodLists,
+  "shadow4" | "shadow6" | "locals" | "sysctls" | "beside" | "draining" | "retiring"
+>;
 
 /** What a spec alone says; a pod keeps its spec for life. */
 const told = new WeakMap<CaptureSpec, Told>();
@@ -56,8 +61,9 @@ export function ipOf(spec: CaptureSpec, family: 4 | 6): string {
 
 /** The plan as text that can be reviewed and compared. */
 export function planText(spec: CaptureSpec): string {
-  const none: PodFacts = { shadow4: "<shadow>", shadow6: spec.ipv6 ? "<shadow>" : "", locals: [], sysctls: "" };
-  const { plan, sysctls, draining, retiring, ...told } = planPod(spec, none, "captured");
+  const shadow6 = spec.ipv6 ? "<shadow>" : "";
+  const none: PodFacts = { shadow4: "<shadow>", shadow6, locals: [], sysctls: "", beside: false };
+  const { plan, sysctls, beside, draining, retiring, ...told } = planPod(spec, none, "captured");
   return Object.entries(told)
     .map(([key, value]) => `${key} ${Array.isArray(value) ? value.join(", ") : String(value)}`)
     .join("\n");

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what must be true of a pod's traffic to the chains that make it so. Pure. The rules are those of
 // the nftables engine (nftables/plan.ts says why each is there), in the words of iptables.
-import { EBPF_RANGE, LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
+import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { AddressFamily } from "../../native/binding.ts";
 import type { PlanMode } from "../netfilter/mode.ts";
-import { CONNTRACK_ZONE, hex } from "../netfilter/numbers.ts";
+import { CONNTRACK_ZONE, EBPF_RANGES, hex } from "../netfilter/numbers.ts";
 import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
 import { CHAIN_PREFIX, type Chain, type Rule, type Ruleset, type Table } from "./ruleset.ts";
 
@@ -147,25 +147,23 @@ function refusal(mode: PlanMode, family: AddressFamily): Chain[] {
       rules:
         mode === "retiring"
           ? []
-          : [
-              steeredByEbpf(family),
-              ...ports.map((port) => ({ name: `port-${port}`, text: `${SYN} --dport ${port} -j ${CHAIN.direct}` })),
-            ],
+          : ports.map((port) => ({ name: `port-${port}`, text: `${SYN} --dport ${port} -j ${CHAIN.direct}` })),
     },
     {
       name: CHAIN.direct,
       from: undefined,
       rules: [
         { name: "redirected", text: "-m conntrack --ctstate DNAT -j RETURN" },
+        ...ofEbpf(family),
         { name: "refused", text: "-p tcp -j REJECT --reject-with tcp-reset" },
       ],
     },
   ];
 }
 
-/** While one engine takes over from another, both are in the netns: these addresses are the other one's. */
-function steeredByEbpf(family: AddressFamily): Rule {
-  return { name: "ebpf", text: `-d ${EBPF_RANGE[family]} -j RETURN` };
+/** The eBPF engine's, until it has retired or we have. */
+function ofEbpf(family: AddressFamily): Rule[] {
+  return EBPF_RANGES[family].map((range, place) => ({ name: `ebpf-${place}`, text: `-d ${range} -j RETURN` }));
 }
 
 /** Our own connection from inside the netns to itself (netfilter/verify.ts). */
@@ -177,7 +175,6 @@ function inbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
   const rules: Rule[] = [
     { name: "not-tcp", text: "! -p tcp -j RETURN" },
     { name: "not-syn", text: `${NOT_A_SYN} -j RETURN` },
-    steeredByEbpf(family),
   ];
   for (const name of new Set(spec.rerouteInterfaces.map(ruleInterface))) {
     rules.push({ name: `reroute-${name}`, text: `-i ${name} -p tcp ${redirect(ZTUNNEL_PORT.outbound)}` });
@@ -188,6 +185,7 @@ function inbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
     { name: "ztunnel", text: `${FROM_ZTUNNEL} -j RETURN` },
     { name: "hbone", text: `-p tcp -m tcp --dport ${ZTUNNEL_PORT.inboundHbone} -j RETURN` },
     { name: "probe", text: `-s ${probe(spec, family)} -j RETURN` },
+    ...ofEbpf(family),
     // Any local address, not only the pod IP: a second interface or an alias leads to the same sockets.
     { name: "inbound", text: `-p tcp -m addrtype --dst-type LOCAL ${redirect(ZTUNNEL_PORT.inboundPlaintext)}` },
   );

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what must be true of a pod's traffic to the table that makes it so. Pure.
-import { EBPF_RANGE, LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
+import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { PlanMode } from "../netfilter/mode.ts";
-import { CONNTRACK_ZONE, hex } from "../netfilter/numbers.ts";
+import { CONNTRACK_ZONE, EBPF_RANGES, hex } from "../netfilter/numbers.ts";
 import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
 import type { Chain, Rule, Ruleset } from "./ruleset.ts";
 
@@ -68,7 +68,7 @@ export function planCapture(spec: CaptureSpec, features: Features, mode: PlanMod
     {
       name: "refuse-input",
       hook: { type: "filter", hook: "input", priority: PRIORITY.filter },
-      rules: mode === "retiring" ? [] : [...steeredByEbpf(), refuseDirectCalls()],
+      rules: mode === "retiring" ? [] : [refuseDirectCalls()],
     },
     {
       // A call to 15001 or 15006 themselves, by anybody including ztunnel, would be answered as if it
@@ -77,6 +77,7 @@ export function planCapture(spec: CaptureSpec, features: Features, mode: PlanMod
       hook: undefined,
       rules: [
         { name: "redirected", text: "ct status dnat accept" },
+        ...ofEbpf(),
         { name: "refused", text: "meta l4proto tcp counter reject with tcp reset" },
       ],
     },
@@ -196,17 +197,17 @@ function markOutput(): Rule[] {
   ];
 }
 
-/** While one engine takes over from another, both are in the netns: these addresses are the other one's. */
-function steeredByEbpf(): Rule[] {
-  return [
-    { name: "ebpf-v4", text: `ip daddr ${EBPF_RANGE[4]} accept` },
-    { name: "ebpf-v6", text: `ip6 daddr ${EBPF_RANGE[6]} accept` },
-  ];
-}
-
 function refuseDirectCalls(): Rule {
   const ports = `${ZTUNNEL_PORT.outbound}, ${ZTUNNEL_PORT.inboundPlaintext}`;
   return { name: "ztunnel-ports", text: `tcp dport { ${ports} } ${SYN} jump direct-call` };
+}
+
+/** The eBPF engine's, until it has retired or we have. */
+function ofEbpf(): Rule[] {
+  return [
+    { name: "ebpf-v4", text: `ip daddr { ${EBPF_RANGES[4].join(", ")} } accept` },
+    { name: "ebpf-v6", text: `ip6 daddr { ${EBPF_RANGES[6].join(", ")} } accept` },
+  ];
 }
 
 /** Our own connection from inside the netns to itself (verify.ts): proves hook, conntrack, rule and route. */
@@ -219,7 +220,6 @@ function inbound(spec: CaptureSpec): Rule[] {
   const rules: Rule[] = [
     { name: "not-tcp", text: "meta l4proto != tcp accept" },
     { name: "not-syn", text: `${NOT_A_SYN} accept` },
-    ...steeredByEbpf(),
     ...onlyIpv4(spec),
   ];
   for (const name of new Set(spec.rerouteInterfaces.map(interfaceName))) {
@@ -235,6 +235,7 @@ function inbound(spec: CaptureSpec): Rule[] {
     { name: "hbone", text: `tcp dport ${ZTUNNEL_PORT.inboundHbone} accept` },
     { name: "probe-v4", text: `ip saddr ${address(spec.probeIpv4, 4)} counter accept` },
     { name: "probe-v6", text: `ip6 saddr ${address(spec.probeIpv6, 6)} counter accept` },
+    ...ofEbpf(),
     // Any local address, not only the pod IP: a second interface or an alias leads to the same
     // sockets. What is only forwarded through the pod is left alone.
     {

@@ -170,6 +170,7 @@ const NOBODY: BpfPod & BpfPodLists = {
   dnsListed: false,
   draining: false,
   retiring: false,
+  beside: false,
   sysctls: "",
   plan: "",
   locals: [],
