@@ -134,7 +134,7 @@ test("a pod in which only ebpf's verification fails is an nftables pod, and noth
     // From here on this process is outside the hooked cgroup, and so are its verification connections.
     lab.ebpf.node.hooks.close();
     expect(await lab.dataplane.capture(pod(), spec)).toBe("nftables");
-    expect(lab.reasons).toEqual([expect.stringContaining("was not turned by the connect program")]);
+    expect(lab.reasons).toEqual([expect.stringContaining("was not led to ztunnel's address")]);
     expect(lab.fallbacks).toEqual({
       'ambient_cni_engine_fallbacks_total{"from":"ebpf","to":"nftables","kind":"failed"}': 1,
     });
