@@ -27,15 +27,14 @@ const OPTIONAL: Readonly<Record<string, string>> = {
 };
 
 const PINS = "outbound";
-/** How long (ms) a look at the links holds. */
-const FRESH_MS = 10;
 const ALLOW_OVERRIDE = 1;
 const ALLOW_MULTI = 2;
 
 export class OutboundHooks {
   /** Links on the agent's own cgroup, where that is not among the pods'; they end with the agent. */
   #own: number[] = [];
-  #seen: { readonly at: number; readonly missing: readonly string[] } = { at: Number.NEGATIVE_INFINITY, missing: [] };
+  /** One look serves a turn of the event loop. */
+  #seen: readonly string[] | undefined;
 
   constructor(
     private readonly binding: NativeBinding,
@@ -46,7 +45,7 @@ export class OutboundHooks {
 
   /** Attaches what is missing or of another version. Idempotent. @throws AgentError CGROUP_OVERRIDDEN | NativeError. */
   ensure(): void {
-    this.#seen = { at: Number.NEGATIVE_INFINITY, missing: [] };
+    this.#forget();
     const pods = this.cgroups.pods();
     this.#refuseOverride(pods);
     for (const program of this.#programs) this.bpf.linkCgroup(program, pods.path, `${PINS}/${pods.id}/${program}`);
@@ -60,9 +59,15 @@ export class OutboundHooks {
 
   /** Sentences about what is not attached as it should be. No fork; many pods asked about in a row share one look. */
   missing(): readonly string[] {
-    const now = performance.now();
-    if (now - this.#seen.at > FRESH_MS) this.#seen = { at: now, missing: this.#look() };
-    return this.#seen.missing;
+    if (this.#seen === undefined) {
+      this.#seen = this.#look();
+      setImmediate(() => this.#forget());
+    }
+    return this.#seen;
+  }
+
+  #forget(): void {
+    this.#seen = undefined;
   }
 
   #look(): string[] {
