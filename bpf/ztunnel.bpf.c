@@ -93,7 +93,8 @@ static __always_inline bool is_answered(struct bpf_sockopt *ctx)
 		told.word[2] = answer->address[2];
 		told.word[3] = answer->address[3];
 	}
-	return !is_spread(&told);
+	/* Nor is it an answer that nobody knew one. */
+	return !is_spread(&told) && !is_loopback(&told);
 }
 
 /*
