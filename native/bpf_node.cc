@@ -71,14 +71,17 @@ uint32_t programId(int fd) {
 
 BpfNode BpfNode::open(const std::string& dir, const ambient_knobs& knobs) {
     quietLibbpf();
-    makeDirectory(dir.substr(0, dir.rfind('/')));
-    makeDirectory(dir);
+    // Before anything is made: another file system is left as it is.
+    std::string there = dir;
+    while (!exists(there) && there.rfind('/') > 0)
+        there.resize(there.rfind('/'));
     struct statfs status;
-    if (::statfs(dir.c_str(), &status) != 0) fail(errno, "statfs", "look at " + dir);
+    if (::statfs(there.c_str(), &status) != 0) fail(errno, "statfs", "look at " + there);
     if (static_cast<uint32_t>(status.f_type) != BPF_FS_MAGIC) {
-        ::rmdir(dir.c_str());
         fail(ENODEV, "statfs", "pin BPF objects in " + dir, "it is not on a bpffs");
     }
+    makeDirectory(dir.substr(0, dir.rfind('/')));
+    makeDirectory(dir);
     makeDirectory(dir + "/maps");
     makeDirectory(dir + "/programs");
     BpfNode node;
