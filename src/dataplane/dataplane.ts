@@ -3,7 +3,6 @@ import { type Clock, systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
-import { familyOf } from "../core/ip.ts";
 import type {
   CaptureSpec,
   Dataplane,
@@ -15,14 +14,14 @@ import type {
   Observation,
   ZtunnelPeer,
 } from "../core/ports.ts";
-import type { AddressFamily, NativeBinding } from "../native/binding.ts";
+import type { NativeBinding } from "../native/binding.ts";
 import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
 import type { Engine } from "./engine.ts";
-import { glance } from "./glance.ts";
 import { proxiedSockets, steeredSockets } from "./proxied.ts";
-import { addRouting, missingRouting, needlessRouting, removeRouting, routingPresent } from "./routes.ts";
-import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
+import { addRouting, removeRouting, routingPresent } from "./routes.ts";
+import { familiesOf, familyObstacle, unneededFamilies, wrongState } from "./routing-state.ts";
+import { ALL_LETTERS, restoreSysctls, setSysctls } from "./sysctls.ts";
 import { upstreamPresent } from "./upstream.ts";
 import { watchNetns } from "./watch.ts";
 
@@ -81,7 +80,10 @@ export class NodeDataplane implements Dataplane {
     if (steering === undefined) return ABSENT;
     const { engine, observation } = steering;
     if (observation.mode === "draining" || observation.mode === "absent") return observation;
-    const differences = [...observation.differences, ...this.#wrongState(netns, spec, engine)];
+    const differences = [
+      ...observation.differences,
+      ...wrongState(this.options.binding, netns, spec, engine.needsSysctls),
+    ];
     const fallbacks: Fallback[] = [];
     const { value: best } = this.#assigned.candidates(netns, spec, fallbacks).next();
     if (best === undefined) differences.push(notCapturable(spec, fallbacks).message);
@@ -122,7 +124,7 @@ export class NodeDataplane implements Dataplane {
     const untouched = !keep && this.#prepared.get(netns)?.untouched === true;
     const before = untouched ? ABSENT : this.observe(netns, spec);
     if (before.mode === "captured") return before.engine ?? this.engine;
-    const obstacle = this.#familyObstacle(netns, spec);
+    const obstacle = familyObstacle(this.options.binding, netns, spec);
     if (obstacle !== undefined) {
       throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
     }
@@ -239,9 +241,12 @@ export class NodeDataplane implements Dataplane {
       if (prepared === undefined) {
         await this.#retire(others, netns, spec);
         if (this.#present(netns).every((one) => one === engine)) engine.alone?.(netns, spec);
-        removeRouting(this.options.binding, netns.fd, this.#needless(netns, spec));
+        removeRouting(this.options.binding, netns.fd, unneededFamilies(this.options.binding, netns, spec));
         const after = engine.observe(netns, spec);
-        const differences = [...after.differences, ...this.#wrongState(netns, spec, engine)];
+        const differences = [
+          ...after.differences,
+          ...wrongState(this.options.binding, netns, spec, engine.needsSysctls),
+        ];
         if (after.mode !== "captured" || differences.length > 0) {
           throw new AgentError("CAPTURE_DIFFERS", `${spec.pod} is not captured as asked: ${differences.join("; ")}`);
         }
@@ -285,34 +290,6 @@ export class NodeDataplane implements Dataplane {
     return active.find(({ observation }) => observation.mode === "captured") ?? active[0] ?? all[0];
   }
 
-  /** Why nothing that reaches this pod would be captured: rules of a family it has no address of prove nothing. */
-  #familyObstacle(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
-    const captured = familiesOf(this.options.binding, netns, spec);
-    if (spec.ips.length === 0 || spec.ips.some((ip) => captured.includes(familyOf(ip)))) return undefined;
-    const why = spec.ipv6
-      ? "net.ipv6.conf.lo.disable_ipv6 is not 0 in its netns, so AMBIENT_IPV6 has no effect there"
-      : "AMBIENT_IPV6 is false on this node";
-    return `all of its addresses (${spec.ips.join(", ")}) are IPv6, which is not captured: ${why}`;
-  }
-
-  /** Routing of ours in a family that is not captured any more. Upstream's is the same, and not ours. */
-  #needless(netns: NetnsHandle, spec: CaptureSpec): ReturnType<typeof needlessRouting> {
-    const { binding } = this.options;
-    const needless = needlessRouting(binding, netns.fd, familiesOf(binding, netns, spec));
-    return needless.length > 0 && upstreamPresent(binding, netns.fd) ? [] : needless;
-  }
-
-  #wrongState(netns: NetnsHandle, spec: CaptureSpec, engine: Engine): string[] {
-    const { binding } = this.options;
-    const obstacle = this.#familyObstacle(netns, spec);
-    return [
-      ...(obstacle === undefined ? [] : [obstacle]),
-      ...missingRouting(binding, netns.fd, familiesOf(binding, netns, spec)),
-      ...this.#needless(netns, spec).map((family) => `IPv${family} is not captured, but its policy rule is there`),
-      ...(engine.needsSysctls ? wrongSysctls(binding, netns.fd) : []),
-    ];
-  }
-
   /**
    * Letters of the sysctls that we have changed in this netns. Routing of ours without anything else
    * was left by an agent that died between prepare and capture: then all of them are taken for ours.
@@ -336,11 +313,6 @@ export class NodeDataplane implements Dataplane {
       this.options.logger.error("capture failed and can't be undone", { pod: spec.pod, reason: messageOf(error) });
     }
   }
-}
-
-/** Families that are captured in this pod. */
-function familiesOf(binding: NativeBinding, netns: NetnsHandle, { ipv6 }: CaptureSpec): readonly AddressFamily[] {
-  return glance(binding, netns.fd).families.filter((family) => family === 4 || ipv6);
 }
 
 function merged(a: string, b: string): string {
