@@ -30,6 +30,7 @@ export const SYSCTLS: readonly Sysctl[] = [
 export const ALL_LETTERS = SYSCTLS.map(({ letter }) => letter).join("");
 
 export interface SysctlFailure {
+  readonly letter: string;
   readonly key: string;
   readonly required: boolean;
   readonly reason: string;
@@ -48,7 +49,7 @@ export function setSysctls(
     } catch (error) {
       // ENOENT: a kernel without it, or without IPv6 at all; then no IPv6 packet needs it either.
       if (codeOf(error) === "ENOENT" && key.startsWith("net/ipv6/")) continue;
-      failures.push({ key, required, reason: codeOf(error) });
+      failures.push({ letter, key, required, reason: codeOf(error) });
     }
   }
   return { changed, failures };

@@ -42,6 +42,6 @@ export function prepareScratchPod(
   if (denied.length > 0) {
     losses.push(LOSS.noSysctls(denied.map(({ key, reason }) => `${key}: ${reason}`).join(", ")));
   }
-  for (const { required, reason } of failures) if (!required) losses.push(LOSS.noMigration(reason));
+  for (const { letter, reason } of failures) if (letter === "m") losses.push(LOSS.noMigration(reason));
   return { sysctls: denied.length === 0, losses };
 }

@@ -73,6 +73,8 @@ test("where the pins are gone nobody reaches the app past ztunnel, and the next 
   const dataplane = await capturedByEbpf();
   dataplane.close();
   native().bpfRemove(`${labBpffs()}/ambient-cni`);
+  // The kernel takes a link apart a moment after its last pin went.
+  await expect.poll(() => native().bpfNetnsLinked(lab.pod.netns.fd)).toBe(false);
   for (const family of [4, 6] as const) {
     const call = Call.open(lab.client.netns, family, ipOf(lab.pod, family), APP, { timeout: 500 });
     await expect(call).rejects.toMatchObject({ code: "ETIMEDOUT" });
