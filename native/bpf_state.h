@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <napi.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "args.h"
+#include "bpf_node.h"
+
+namespace ambient {
+
+/** Enters open listeners of these cgroups into the map, by an iterator that is read in the netns. */
+void adopt(const BpfNode& node, int netns, const std::vector<uint64_t>& cgroups);
+/** Fields that are not given stay. */
+void writeState(const BpfNode& node, const Fields& fields);
+/** The list replaces what is there; what stays in it is never missing in between. */
+void writeZtunnels(const BpfNode& node, const Napi::CallbackInfo& info);
+
+} // namespace ambient
