@@ -222,9 +222,16 @@ export class Sandbox {
 
   /** The engine that pods get, by the agent's own metric. */
   async engine(): Promise<string> {
-    if (this.agent === undefined) throw new Error("no agent runs");
-    const { body } = await httpGet(agentNetns(this.agent), "127.0.0.1", 15014, "/metrics");
-    return /^ambient_cni_engine\{engine="(\w+)",reason="[^"]*"\} 1$/m.exec(body)?.[1] ?? "none";
+    let engine: string | undefined;
+    await until("the agent tells its engine", async () => {
+      if (this.agent === undefined) return false;
+      const { body } = await httpGet(agentNetns(this.agent), "127.0.0.1", 15014, "/metrics").catch(() => ({
+        body: "",
+      }));
+      engine = /^ambient_cni_engine\{engine="(\w+)",reason="[^"]*"\} 1$/m.exec(body)?.[1];
+      return engine !== undefined;
+    });
+    return engine ?? "none";
   }
 
   /** Sets a label of a namespace, or removes it (null), as `kubectl label` does. */

@@ -48,15 +48,19 @@ test("kill -9 at random points of 50 enrolments: captured pods lose and leak not
     })();
 
     await appOf(client).open("long", ipOf(server, 4), 9090);
-    sandbox.label("many", LABEL, "ambient");
     const began = Date.now();
     const enrolledAtKill: number[] = [];
+    const enrolled = () => many.filter((name) => sandbox.annotation("many", name, REDIRECTION) === "enabled").length;
     for (let kill = 0; kill < KILLS; kill++) {
-      await new Promise((resolve) => setTimeout(resolve, 250 + Math.random() * 500));
+      // In and out of the mesh by turns: an enrolment takes a few milliseconds, and each kill is to find some.
+      sandbox.label("many", LABEL, kill % 2 === 0 ? "ambient" : null);
+      if (kill === 0) await until("the first pod is enrolled", () => enrolled() > 0);
+      else await new Promise((resolve) => setTimeout(resolve, Math.random() * 750));
       await sandbox.endAgent("SIGKILL");
-      enrolledAtKill.push(many.filter((name) => sandbox.annotation("many", name, REDIRECTION) === "enabled").length);
+      enrolledAtKill.push(enrolled());
       await sandbox.startAgent(false);
     }
+    sandbox.label("many", LABEL, "ambient");
     await until(
       "all pods are annotated",
       () => many.every((name) => sandbox.annotation("many", name, REDIRECTION) === "enabled"),
