@@ -11,7 +11,8 @@
 
 namespace ambient {
 
-/** Enters open listeners of these cgroups into the map, by an iterator that is read in the netns. */
+/** Enters open listeners of these cgroups into the map, by an iterator that is read in the netns.
+ */
 void adopt(const BpfNode& node, int netns, const std::vector<uint64_t>& cgroups);
 /** Fields that are not given stay. */
 void writeState(const BpfNode& node, const Fields& fields);
