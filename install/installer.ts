@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdir, stat, unlink } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Config } from "../src/core/config/config.ts";
 import { PLUGIN_NAME } from "../src/core/constants.ts";
@@ -59,8 +59,8 @@ export class Installer {
   }
 
   /**
-   * Takes our entry out of every list that has it, which gives back the bytes from before `install`,
-   * and then removes the plugin: in this order, since a chain must not name a missing plugin.
+   * Takes our entry out of every list that has it, which gives back the bytes from before `install`.
+   * The plugin stays: runtimes remember the chain of a running pod, and its DEL must find it.
    * @throws errors of the file system
    */
   async restore(): Promise<void> {
@@ -75,9 +75,6 @@ export class Installer {
       await writeOnNode(conf.path, text, conf.mode);
       this.logger.info("CNI plugin taken out of the chain", { conf: conf.path });
     }
-    await unlink(join(this.config.cniBinDir, PLUGIN_NAME)).catch((error: unknown) => {
-      if (codeOf(error) !== "ENOENT") throw error;
-    });
   }
 
   /** Whether the node's plugin had to be replaced. */

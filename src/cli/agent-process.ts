@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { join } from "node:path";
 import { Installer } from "../../install/installer.ts";
+import { Keeper } from "../../install/keeper.ts";
 import { pluginEntry } from "../../install/plugin-entry.ts";
 import { Agent } from "../agent/agent.ts";
 import { nameserversFrom } from "../agent/nameservers.ts";
 import { LogServer } from "../cniserver/log-server.ts";
 import { stateWrittenAt, writeState } from "../cniserver/published-state.ts";
 import { CniServer } from "../cniserver/server.ts";
-import { backoffMs } from "../core/backoff.ts";
 import { systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
-import { messageOf } from "../core/errors.ts";
 import { NodeDataplane } from "../dataplane/dataplane.ts";
 import { EbpfEngine } from "../dataplane/ebpf/engine.ts";
 import { ebpfHost } from "../dataplane/ebpf/host.ts";
@@ -28,20 +27,15 @@ import type { Log } from "../telemetry/log.ts";
 import { PromMetrics } from "../telemetry/metrics.ts";
 import { ZdsServer } from "../zds/server.ts";
 
-const INSTALL_BACKOFF = { initialMs: 1000, maxMs: 30_000, jitter: 0.2 };
-
 /** The agent with everything it needs, wired once: the only place that knows all parts. */
 export class AgentProcess {
   private readonly agent: Agent;
   private readonly admin: Admin;
   private readonly cniServer: CniServer;
   private readonly logServer: LogServer;
-  private readonly installer: Installer;
-  private readonly metrics: PromMetrics;
+  private readonly keeper: Keeper;
   private readonly chained: boolean;
-  private installed = false;
   private answering = false;
-  private stopped = false;
 
   private constructor(
     config: Config,
@@ -58,7 +52,6 @@ export class AgentProcess {
     const host = finder.host();
     const ebpf = new EbpfEngine({ binding, logger: log.scope("dataplane"), ...ebpfHost(config.procDir) });
     const kubelet = new Kubelet(config.procDir);
-    this.metrics = metrics;
     this.chained = config.chained;
     this.agent = new Agent({
       config,
@@ -101,7 +94,12 @@ export class AgentProcess {
       metrics,
     });
     this.logServer = new LogServer(config.runDir, logger);
-    this.installer = new Installer(config, pluginEntry(config), logger, metrics);
+    this.keeper = new Keeper({
+      installer: new Installer(config, pluginEntry(config), logger, metrics),
+      clock,
+      logger,
+      metrics,
+    });
     this.admin = new Admin({
       monitoringPort: config.monitoringPort,
       healthPort: config.healthPort,
@@ -125,7 +123,7 @@ export class AgentProcess {
     await this.logServer.listen();
     await this.cniServer.listen();
     this.answering = true;
-    if (this.chained) void this.install();
+    if (this.chained) this.keeper.start();
     else
       this.log
         .scope("cni-install")
@@ -134,8 +132,8 @@ export class AgentProcess {
 
   /** Leaves pods captured and the plugin in place: removal from the node is not ours to guess. */
   async stop(): Promise<void> {
-    this.stopped = true;
     this.answering = false;
+    await this.keeper.stop();
     await this.cniServer.stop();
     await this.agent.stop();
     await this.logServer.stop();
@@ -145,23 +143,8 @@ export class AgentProcess {
   private missing(): readonly string[] {
     const missing = [...this.agent.missing()];
     if (!this.answering) missing.push("plugin socket: not listening yet");
-    if (this.chained && !this.installed) missing.push("CNI plugin: not installed yet");
+    const uninstalled = this.chained ? this.keeper.missing() : undefined;
+    if (uninstalled !== undefined) missing.push(uninstalled);
     return missing;
-  }
-
-  /** Tries until the node has a configuration to chain into. */
-  private async install(): Promise<void> {
-    for (let attempt = 0; !this.stopped; attempt++) {
-      try {
-        await this.installer.install();
-        this.installed = true;
-        this.metrics.set("istio_cni_install_ready", 1);
-        return;
-      } catch (error) {
-        const retryMs = Math.round(backoffMs(INSTALL_BACKOFF, attempt));
-        this.log.scope("cni-install").warn("installing the CNI plugin", { error: messageOf(error), retryMs });
-        await new Promise<void>((resolve) => systemClock.after(retryMs, resolve));
-      }
-    }
   }
 }

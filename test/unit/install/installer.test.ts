@@ -200,7 +200,7 @@ describe("restore", () => {
       await installer().restore();
       expect(readFileSync(conf(name))).toEqual(before);
       expect(statSync(conf(name)).mode & 0o7777).toBe(0o640);
-      expect(readdirSync(dir.file("bin"))).toEqual([]);
+      expect(readdirSync(dir.file("bin"))).toEqual(["istio-cni"]);
     },
   );
 
