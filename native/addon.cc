@@ -27,7 +27,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 2;
+constexpr int kAbiVersion = 3;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -74,6 +74,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<remoteEndpoint>(exports, "remoteEndpoint");
     add<socketMark>(exports, "socketMark");
     add<sockets>(exports, "sockets");
+    add<socketDestroy>(exports, "socketDestroy");
 
     add<nftTables>(exports, "nftTables");
     add<nftTable>(exports, "nftTable");

@@ -70,6 +70,14 @@ std::optional<uint32_t> Fields::optionalNumber(const char* key, uint32_t max) co
     return number(key, max);
 }
 
+uint64_t Fields::number64(const char* key) const {
+    Napi::Value value = get(key);
+    bool lossless = false;
+    const uint64_t number = value.IsBigInt() ? value.As<Napi::BigInt>().Uint64Value(&lossless) : 0;
+    if (!lossless) refuse(object_.Env(), name_ + "." + key + " must be a bigint of 64 bits");
+    return number;
+}
+
 bool Fields::flag(const char* key) const {
     Napi::Value value = get(key);
     if (value.IsUndefined()) return false;

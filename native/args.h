@@ -22,6 +22,8 @@ class Fields {
     std::string stringOr(const char* key, const char* otherwise) const;
     uint32_t number(const char* key, uint32_t max = UINT32_MAX) const;
     std::optional<uint32_t> optionalNumber(const char* key, uint32_t max = UINT32_MAX) const;
+    /** A BigInt of at most 64 bits. */
+    uint64_t number64(const char* key) const;
     bool flag(const char* key) const;
     Napi::Function function(const char* key) const;
     std::optional<Fields> object(const char* key) const;

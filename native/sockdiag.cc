@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "address.h"
 #include "args.h"
@@ -24,7 +25,7 @@ struct Socket {
     uint8_t state;
     uint16_t srcPort, dstPort;
     uint32_t uid, inode, mark = 0;
-    uint64_t cgroup = 0;
+    uint64_t cgroup = 0, cookie = 0;
     std::string src, dst;
 };
 
@@ -40,6 +41,8 @@ void parseSocket(const nlmsghdr& header, std::vector<Socket>& result) {
     socket.dstPort = ntohs(fixed->id.idiag_dport);
     socket.uid = fixed->idiag_uid;
     socket.inode = fixed->idiag_inode;
+    socket.cookie =
+        static_cast<uint64_t>(fixed->id.idiag_cookie[1]) << 32 | fixed->id.idiag_cookie[0];
     for (Attribute attribute : Attributes::after<inet_diag_msg>(header)) {
         if (attribute.type == INET_DIAG_MARK) socket.mark = attribute.as<uint32_t>();
         if (attribute.type == INET_DIAG_CGROUP_ID) socket.cgroup = attribute.as<uint64_t>();
@@ -104,9 +107,41 @@ Napi::Value sockets(const Napi::CallbackInfo& info) {
         socket.Set("inode", found[i].inode);
         socket.Set("mark", found[i].mark);
         socket.Set("cgroupId", bigint(info.Env(), found[i].cgroup));
+        socket.Set("cookie", bigint(info.Env(), found[i].cookie));
         result.Set(static_cast<uint32_t>(i), socket);
     }
     return result;
+}
+
+Napi::Value socketDestroy(const Napi::CallbackInfo& info) {
+    Args args(info);
+    const Fields socket = args.object(1, "socket");
+    inet_diag_req_v2 request = {};
+    request.sdiag_family = static_cast<uint8_t>(socket.family("family"));
+    request.sdiag_protocol = IPPROTO_TCP;
+    request.idiag_states = UINT32_MAX;
+    inet_diag_sockid& id = request.id;
+    id.idiag_sport = htons(static_cast<uint16_t>(socket.number("srcPort", UINT16_MAX)));
+    id.idiag_dport = htons(static_cast<uint16_t>(socket.number("dstPort", UINT16_MAX)));
+    const IpBytes src = parseIp(request.sdiag_family, socket.string("src"));
+    const IpBytes dst = parseIp(request.sdiag_family, socket.string("dst"));
+    memcpy(id.idiag_src, src.bytes, src.size);
+    memcpy(id.idiag_dst, dst.bytes, dst.size);
+    // The cookie makes it this very socket: a tuple may have been taken by another one since it was
+    // listed.
+    const uint64_t cookie = socket.number64("cookie");
+    id.idiag_cookie[0] = static_cast<uint32_t>(cookie);
+    id.idiag_cookie[1] = static_cast<uint32_t>(cookie >> 32);
+    NetlinkSocket netlink(args.netns(0), NETLINK_SOCK_DIAG);
+    Message message(SOCK_DESTROY, NLM_F_ACK);
+    message.fixed(request);
+    try {
+        netlink.request(message, "destroy a tcp socket");
+    } catch (const Fault& fault) {
+        if (fault.error != ENOENT && fault.error != ESTALE) throw;
+        return Napi::Boolean::New(info.Env(), false);
+    }
+    return Napi::Boolean::New(info.Env(), true);
 }
 
 } // namespace ambient

@@ -6,5 +6,6 @@
 namespace ambient {
 
 Napi::Value sockets(const Napi::CallbackInfo& info);
+Napi::Value socketDestroy(const Napi::CallbackInfo& info);
 
 } // namespace ambient

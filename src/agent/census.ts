@@ -18,6 +18,8 @@ export interface PodStatus {
   readonly engine: string | undefined;
   readonly acked: boolean;
   readonly annotation: string | null;
+  /** Open connections that are older than the capture. */
+  readonly existing: number;
 }
 
 /** Every pod of the node with its state and the reason for it. */
@@ -47,6 +49,7 @@ export function census(parts: Parts, roster: Roster): PodStatus[] {
       engine: enrollment?.state === "enrolled" ? enrollment.engine : undefined,
       acked: enrollment?.acked ?? false,
       annotation: enrollment?.annotation ?? null,
+      existing: enrollment?.state === "enrolled" ? enrollment.existing : 0,
     });
   }
   return seen;
@@ -65,6 +68,8 @@ export class CensusGauge {
       this.known.set(key, { state, reason });
       counts.set(key, (counts.get(key) ?? 0) + 1);
     }
+    const existing = pods.reduce((sum, pod) => sum + pod.existing, 0);
+    this.parts.metrics.set("ambient_cni_existing_connections", existing);
     for (const [key, labels] of this.known) {
       this.parts.metrics.set("ambient_cni_pods", counts.get(key) ?? 0, labels);
     }

@@ -55,6 +55,8 @@ export class Enrollment {
   lost = false;
   /** Wall clock, ms. */
   enrolledAt: number | undefined;
+  /** Open connections that are older than the capture, at the last look. */
+  existing = 0;
   /** Captured by the watch though its ADD should have done it. */
   late = false;
   private drainTimer: Stop | undefined;

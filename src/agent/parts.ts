@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
-import type { Cluster, Dataplane, Logger, Metrics, NetnsFinder, ProbeExemption, Ztunnel } from "../core/ports.ts";
+import type {
+  Cluster,
+  Dataplane,
+  ExistingConnections,
+  Logger,
+  Metrics,
+  NetnsFinder,
+  ProbeExemption,
+  Ztunnel,
+} from "../core/ports.ts";
 import type { Nameservers } from "./desire.ts";
 
 /** Everything of the floors below that the agent works with. */
@@ -12,6 +21,7 @@ export interface Parts {
   readonly ztunnel: Ztunnel;
   readonly dataplane: Dataplane;
   readonly probes: ProbeExemption;
+  readonly existing: ExistingConnections;
   readonly nameservers: Nameservers;
   /** Writes what the plugin may rely on while the agent is away: namespaces without a mesh pod. */
   readonly publish: (clearNamespaces: readonly string[]) => Promise<void>;

@@ -7,6 +7,7 @@ import { captureSpec, eligibilityOf } from "./desire.ts";
 import { Enroller, netnsNotFound } from "./enroll.ts";
 import type { Enrollment } from "./enrollment.ts";
 import { NetnsLookup } from "./netns-lookup.ts";
+import { OlderConnections } from "./older-connections.ts";
 import type { Parts } from "./parts.ts";
 import { KeyedQueue } from "./queue.ts";
 import type { Roster } from "./roster.ts";
@@ -31,6 +32,7 @@ export class Reconciler {
   private readonly enroller: Enroller;
   private readonly unenroller: Unenroller;
   private readonly announcer: Announcer;
+  private readonly older: OlderConnections;
 
   constructor(
     private readonly parts: Parts,
@@ -41,6 +43,7 @@ export class Reconciler {
     this.enroller = new Enroller(parts);
     this.unenroller = new Unenroller(parts);
     this.announcer = new Announcer(parts);
+    this.older = new OlderConnections(parts);
     this.queue = new KeyedQueue({
       concurrency: CONCURRENCY,
       backoff: BACKOFF,
@@ -107,6 +110,7 @@ export class Reconciler {
       this.queue.trigger(enrollment.uid);
       return;
     }
+    this.older.look(enrollment, netns, spec);
     await this.annotate(enrollment, "enabled");
     this.announcer.enrolled(enrollment);
   }

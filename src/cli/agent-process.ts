@@ -14,6 +14,7 @@ import { NodeDataplane } from "../dataplane/dataplane.ts";
 import { EbpfEngine } from "../dataplane/ebpf/engine.ts";
 import { ebpfHost } from "../dataplane/ebpf/host.ts";
 import { netfilterEngines } from "../dataplane/engines.ts";
+import { PodExistingConnections } from "../dataplane/existing.ts";
 import { NodeProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
 import { Kubelet } from "../dataplane/probe-exemption/kubelet.ts";
 import { SnatExemption } from "../dataplane/probe-exemption/snat.ts";
@@ -77,6 +78,7 @@ export class AgentProcess {
         kubeletOnly: config.probeSources === "kubelet",
         logger: log.scope("probes"),
       }),
+      existing: new PodExistingConnections(binding, host),
       nameservers: nameserversFrom({
         cluster: nameserversOf("/etc/resolv.conf"),
         node: nameserversOf(join(config.procDir, "1/root/etc/resolv.conf")),

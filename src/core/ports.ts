@@ -266,6 +266,17 @@ export interface Dataplane {
   collect(): void;
 }
 
+/** A captured pod's connections that are older than its capture: in the clear until they close. */
+export interface ExistingConnections {
+  /** How many are open. Reads the kernel, no fork. */
+  count(netns: NetnsHandle, spec: CaptureSpec): number;
+  /**
+   * Resets them: both ends see their connection end. Returns how many there were. Only TCP that would be
+   * captured if it were made now.
+   */
+  reset(netns: NetnsHandle, spec: CaptureSpec): number;
+}
+
 /** A pod as the probe exemption needs to know it. */
 export interface ExemptPod {
   readonly uid: string;

@@ -91,6 +91,8 @@ export interface SocketInfo {
   readonly mark: number;
   /** cgroup v2 id (INET_DIAG_CGROUP_ID), 0n when the kernel does not say. */
   readonly cgroupId: bigint;
+  /** Tells this socket from a later one with the same addresses and ports. */
+  readonly cookie: bigint;
 }
 
 export interface SocketOptions {
@@ -310,6 +312,11 @@ export interface NativeBinding {
     netns: NetnsArg,
     filter: { readonly protocol: "tcp" | "udp"; readonly states?: readonly number[] },
   ): SocketInfo[];
+  /**
+   * Ends a TCP connection at once (SOCK_DESTROY): its peer gets a reset, its owner ECONNABORTED. False when
+   * that very socket is gone. Throws EOPNOTSUPP on a kernel without INET_DIAG_DESTROY.
+   */
+  socketDestroy(netns: NetnsArg, socket: SocketInfo): boolean;
 
   // -- nf_tables, read only (NETLINK_NETFILTER dumps; no fork)
   /** Names of all tables as "family name", e.g. "inet ambient-cni". */

@@ -73,6 +73,12 @@ export const OWN_METRICS: readonly MetricRow[] = [
     ["from", "to", "kind"],
     "Pods that got another engine than the node's, by kind of reason: ineligible or failed",
   ),
+  gauge(
+    "ambient_cni_existing_connections",
+    [],
+    "Open connections of enrolled pods that are older than their capture: in the clear until they close",
+  ),
+  counter("ambient_cni_existing_connections_reset_total", [], "Connections older than the capture that were reset"),
   counter("ambient_cni_late_captures_total", [], "Pods that started while the agent was away and were captured later"),
   counter(
     "ambient_cni_drift_repairs_total",

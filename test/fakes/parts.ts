@@ -13,6 +13,7 @@ import type {
   Cluster,
   Dataplane,
   ExemptPod,
+  ExistingConnections,
   Logger,
   Metrics,
   NamespaceChange,
@@ -337,6 +338,21 @@ export class FakeProbes implements ProbeExemption {
   async stop(): Promise<void> {}
 }
 
+export class FakeExisting implements ExistingConnections {
+  /** Open connections by netns. */
+  readonly open = new Map<string, number>();
+  constructor(private readonly journal: string[]) {}
+  count({ id }: NetnsHandle): number {
+    return this.open.get(id) ?? 0;
+  }
+  reset({ id }: NetnsHandle): number {
+    const count = this.open.get(id) ?? 0;
+    if (count > 0) this.journal.push(`reset ${count} of ${id}`);
+    this.open.delete(id);
+    return count;
+  }
+}
+
 export const AMBIENT_SELECTORS: Config["enablementSelectors"] = [
   {
     podSelector: { requirements: [{ key: "istio.io/dataplane-mode", operator: "In", values: ["ambient"] }] },
@@ -361,6 +377,7 @@ const AGENT_CONFIG: Partial<Config> = {
   probeIpv4: "169.254.7.127",
   probeIpv6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff",
   drainSeconds: 1,
+  existingConnections: "keep",
 };
 
 /** A whole set of parts with one journal. */
@@ -372,6 +389,7 @@ export class FakeParts implements Parts {
   readonly ztunnel = new FakeZtunnel(this.journal);
   readonly dataplane = new FakeDataplane(this.journal);
   readonly probes = new FakeProbes(this.journal);
+  readonly existing = new FakeExisting(this.journal);
   readonly published: (readonly string[])[] = [];
   readonly nameservers = () => undefined;
   lastAliveAt: number | undefined;

@@ -37,6 +37,7 @@ export interface Config {
   /** The agent has a netns of its own: the host's is that of pid 1 in procDir. Else its own is the host's. */
   readonly switchToHostNetns: boolean;
   readonly drainSeconds: number;
+  readonly existingConnections: "keep" | "reset";
   readonly uncaptureOnRemoval: boolean;
   readonly disableSafeUpgrade: boolean;
 

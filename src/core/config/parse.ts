@@ -108,6 +108,7 @@ function assemble(values: Values): Config {
     awsBranchEni: values.awsBranchEni,
     switchToHostNetns: values.switchToHostNetns,
     drainSeconds: values.drainSeconds,
+    existingConnections: values.existingConnections,
     uncaptureOnRemoval: values.uncaptureOnRemoval,
     disableSafeUpgrade: values.disableSafeUpgrade,
 

@@ -200,6 +200,13 @@ export const DATAPLANE = {
     "5",
     "How long proxied connections of a pod that leaves the mesh may go on.",
   ),
+  existingConnections: plainEnv(
+    "Dataplane",
+    "AMBIENT_CNI_EXISTING_CONNECTIONS",
+    oneOf("keep", "reset"),
+    "keep",
+    "What happens to connections that are older than their pod's capture. keep: they go on in the clear until they close; reset: both ends see them end, and connect anew through ztunnel.",
+  ),
   disableSafeUpgrade: envOnly(
     "Dataplane",
     "AMBIENT_DISABLE_SAFE_UPGRADE",

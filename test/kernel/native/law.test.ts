@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { KNOBS } from "../../../src/dataplane/ebpf/node.ts";
-import type { NativeBinding } from "../../../src/native/binding.ts";
+import type { NativeBinding, SocketInfo } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { guardFds } from "../../support/fds.ts";
@@ -32,6 +32,10 @@ afterEach(() => {
 const ROUTE = { family: 4, table: 100, type: "local", dst: "0.0.0.0", prefix: 0, oif: 1 } as const;
 const RULE = { family: 4, priority: 5, table: 100, fwmark: 1 } as const;
 const SOCKET = { family: 4, bind: { address: "127.0.0.1", port: 8080 } } as const;
+const GONE: SocketInfo = {
+  ...{ family: 4, protocol: "tcp", state: 1, uid: 0, inode: 0, mark: 0, cgroupId: 0n, cookie: 1n },
+  ...{ src: "127.0.0.1", srcPort: 1, dst: "127.0.0.1", dstPort: 2 },
+};
 const PROGRAM = { env: ["PATH=/usr/bin:/bin"], timeoutMs: 5000, maxStdout: 1000, maxStderr: 1000 } as const;
 const QUIET = { packet: () => {}, end: () => {} };
 
@@ -181,6 +185,10 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
   sockets: {
     works: (a) => a.sockets(netns.fd, { protocol: "tcp" }),
     fails: (a) => a.sockets(0, { protocol: "udp" }),
+  },
+  socketDestroy: {
+    works: (a) => a.socketDestroy(netns.fd, GONE),
+    fails: (a) => a.socketDestroy(0, GONE),
   },
   nftTables: { works: (a) => a.nftTables(netns.fd), fails: (a) => a.nftTables(0) },
   nftTable: { works: (a) => a.nftTable(netns.fd, "inet", "none"), fails: (a) => a.nftTable(netns.fd, "no", "none") },

@@ -274,3 +274,36 @@ test("200 pods labelled at once cost a handful of passes over /proc", async () =
   expect(parts.finder.passes).toBeLessThan(30);
   expect(makePod("x").uid).toBe("uid-x");
 });
+
+describe("connections older than the capture", () => {
+  test("are counted, and go on", async () => {
+    const parts = new FakeParts();
+    parts.existing.open.set("ns-web", 3);
+    parts.run("web");
+    await startAgent(parts);
+    await eventually("enrolled", () => stateOf("shop/web") === "enrolled");
+    await eventually("annotated", () => parts.journal.includes("annotate web enabled"));
+    expect(agent?.pods()[0]).toMatchObject({ existing: 3 });
+    expect(parts.existing.open.get("ns-web")).toBe(3);
+  });
+
+  test("are reset where the node says so, once the pod is captured", async () => {
+    const parts = new FakeParts({ existingConnections: "reset" });
+    parts.existing.open.set("ns-web", 3);
+    parts.run("web");
+    await startAgent(parts);
+    await eventually("annotated", () => parts.journal.includes("annotate web enabled"));
+    expect(parts.journal.indexOf("reset 3 of ns-web")).toBeGreaterThan(parts.journal.indexOf("capture shop/web"));
+    expect(agent?.pods()[0]).toMatchObject({ existing: 0 });
+  });
+
+  test("that can't be read do not stand in the way of the pod", async () => {
+    const parts = new FakeParts();
+    parts.existing.count = () => {
+      throw new AgentError("EOPNOTSUPP", "no sock_diag");
+    };
+    parts.run("web");
+    await startAgent(parts);
+    await eventually("annotated", () => parts.journal.includes("annotate web enabled"));
+  });
+});

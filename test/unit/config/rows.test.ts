@@ -183,6 +183,13 @@ const rows: Partial<Record<SettingId, Row>> = {
     ],
     bad: ["-1", "301", "5s", "1.5"],
   },
+  existingConnections: {
+    of: (c) => c.existingConnections,
+    unset: "keep",
+    empty: "keep",
+    good: [["reset", "reset"]],
+    bad: ["drop", "RESET"],
+  },
   disableSafeUpgrade: bool((c) => c.disableSafeUpgrade, false, false),
   uncaptureOnRemoval: bool((c) => c.uncaptureOnRemoval, false, false),
   hostRoot: {

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+import { messageOf } from "../core/errors.ts";
+import type { CaptureSpec, NetnsHandle } from "../core/ports.ts";
+import type { Enrollment } from "./enrollment.ts";
+import type { Parts } from "./parts.ts";
+
+/** Counts a captured pod's connections that are older than its capture and, where the node wants it, resets them. */
+export class OlderConnections {
+  constructor(private readonly parts: Parts) {}
+
+  /** One look. A failure is logged, never thrown: the pod is captured all the same. */
+  look(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): void {
+    const { existing, config, metrics, logger } = this.parts;
+    try {
+      if (config.existingConnections === "reset") {
+        const connections = existing.reset(netns, spec);
+        enrollment.existing = 0;
+        if (connections === 0) return;
+        metrics.count("ambient_cni_existing_connections_reset_total", {}, connections);
+        logger.info("connections older than the capture are reset", { pod: enrollment.name, connections });
+        return;
+      }
+      const before = enrollment.existing;
+      enrollment.existing = existing.count(netns, spec);
+      if (before === 0 && enrollment.existing > 0) {
+        const connections = enrollment.existing;
+        logger.info("connections older than the capture go on outside the mesh until they close", {
+          pod: enrollment.name,
+          connections,
+        });
+      }
+    } catch (error) {
+      logger.warn("looking for connections older than the capture", {
+        pod: enrollment.name,
+        error: messageOf(error),
+      });
+    }
+  }
+}
