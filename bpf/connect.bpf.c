@@ -77,7 +77,7 @@ static __always_inline enum action connecting(struct bpf_sock_addr *ctx, struct 
 
 		if (bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, nothing, sizeof(nothing))) {
 			/* The kernel asks the caller for CAP_NET_RAW. Refused at once, not after minutes. */
-			told(r, AMBIENT_OUT_REFUSED_FULL);
+			told(r, AMBIENT_OUT_REFUSED_DEVICE);
 			return REFUSE;
 		}
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The face of the BPF side towards JavaScript: one object per opened directory. Structures of
-// bpf/abi.h are read and written here and in bpf_maps.cc, nowhere else.
+// bpf/abi.h are read and written here and in bpf_pods.cc and bpf_state.cc, nowhere else.
 #include "bpf.h"
 
 #include <arpa/inet.h>
@@ -17,8 +17,8 @@
 #include "args.h"
 #include "bpf_events.h"
 #include "bpf_link.h"
-#include "bpf_maps.h"
 #include "bpf_node.h"
+#include "bpf_pods.h"
 #include "bpf_state.h"
 #include "bpf_values.h"
 #include "fault.h"
@@ -219,6 +219,10 @@ Napi::Value bpfOpen(const Napi::CallbackInfo& info) {
     object.Set("refused", describeRefused(info.Env(), opened(node)));
     bindLinks(object, node);
     bindPods(object, node);
+    define(object, node, "stateRead",
+           [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
+               return readState(call.Env(), bpf);
+           });
     define(object, node, "stateWrite",
            [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
                writeState(bpf, Args(call).object(0, "state"));

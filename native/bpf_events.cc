@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "args.h"
-#include "bpf_maps.h"
+#include "bpf_address.h"
 #include "env.h"
 #include "fault.h"
 #include "loop.h"
@@ -109,6 +109,7 @@ const char* verdictName(unsigned verdict) {
         "outbound_excluded",
         "outbound_refused_self",
         "outbound_refused_full",
+        "outbound_refused_device",
         "outbound_lost_destination",
         "outbound_leak",
         "outbound_forged_mark",
@@ -119,7 +120,6 @@ const char* verdictName(unsigned verdict) {
         "inbound_host_probe",
         "inbound_bypassed",
         "inbound_no_listener",
-        "inbound_refused_address",
         "inbound_unparsed",
         "loop_refused",
     };

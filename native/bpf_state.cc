@@ -2,51 +2,81 @@
 // What is true of the node as a whole, and listeners that were open before the hooks.
 #include "bpf_state.h"
 
-#include <bpf/bpf.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 
 #include "bpf_link.h"
-#include "bpf_maps.h"
+#include "bpf_table.h"
 #include "bpf_values.h"
-#include "fault.h"
 #include "netns_scope.h"
 
 namespace ambient {
 
+namespace {
+
+/** Which cgroups' listeners the iterator takes, until the end of the scope. */
+class Adoptable {
+  public:
+    Adoptable(const BpfNode& node, const std::vector<uint64_t>& cgroups)
+        : map_(node.map("adoptable")), cgroups_(cgroups) {
+        const uint32_t one = 1;
+        for (const uint64_t cgroup : cgroups_) {
+            if (update(map_, &cgroup, &one, BPF_ANY) == 0) continue;
+            const int error = errno;
+            clear();
+            fail(error, "bpf", "write to BPF map adoptable");
+        }
+    }
+    Adoptable(const Adoptable&) = delete;
+    Adoptable& operator=(const Adoptable&) = delete;
+    ~Adoptable() { clear(); }
+
+  private:
+    void clear() {
+        for (const uint64_t cgroup : cgroups_)
+            bpf_map_delete_elem(map_, &cgroup);
+    }
+
+    int map_;
+    const std::vector<uint64_t>& cgroups_;
+};
+
+ambient_state stateOf(const BpfNode& node) {
+    ambient_state state = {};
+    get(node, "state", uint32_t{0}, state);
+    return state;
+}
+
+} // namespace
+
 /** Reads the iterator to its end in the netns; -EAGAIN is how the program says that it has seen
  * enough. */
 void adopt(const BpfNode& node, int netns, const std::vector<uint64_t>& cgroups) {
-    const uint32_t one = 1;
-    for (uint64_t cgroup : cgroups) {
-        if (bpf_map_update_elem(node.map("adoptable"), &cgroup, &one, BPF_ANY) != 0) {
-            fail(errno, "bpf", "write to BPF map adoptable");
-        }
-    }
+    const Adoptable adoptable(node, cgroups);
     UniqueFd link = makeLink(node.program("ambient_adopt"), BPF_TRACE_ITER, 0);
-    {
-        NetnsScope scope(netns);
-        UniqueFd iterator(bpf_iter_create(link.get()));
-        if (!iterator) fail(errno, "bpf", "iterate over the sockets of a netns");
-        char nothing[64];
-        for (;;) {
-            const ssize_t size = ::read(iterator.get(), nothing, sizeof(nothing));
-            if (size > 0 || (size < 0 && errno == EINTR)) continue;
-            if (size == 0 || errno == EAGAIN) break;
-            fail(errno, "read", "iterate over the sockets of a netns");
-        }
+    NetnsScope scope(netns);
+    UniqueFd iterator(bpf_iter_create(link.get()));
+    if (!iterator) fail(errno, "bpf", "iterate over the sockets of a netns");
+    char nothing[64];
+    for (;;) {
+        const ssize_t size = ::read(iterator.get(), nothing, sizeof(nothing));
+        if (size > 0 || (size < 0 && errno == EINTR)) continue;
+        if (size == 0 || errno == EAGAIN) return;
+        fail(errno, "read", "iterate over the sockets of a netns");
     }
-    for (uint64_t cgroup : cgroups)
-        bpf_map_delete_elem(node.map("adoptable"), &cgroup);
+}
+
+Napi::Object readState(Napi::Env env, const BpfNode& node) {
+    const ambient_state state = stateOf(node);
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("newestSlot", state.newest_slot);
+    object.Set("eventsLost", static_cast<double>(state.events_lost));
+    return object;
 }
 
 void writeState(const BpfNode& node, const Fields& fields) {
-    const uint32_t zero = 0;
-    ambient_state state = {};
-    if (bpf_map_lookup_elem(node.map("state"), &zero, &state) != 0)
-        fail(errno, "bpf", "read BPF map state");
+    ambient_state state = stateOf(node);
     if (fields.has("hostCookie")) {
         state.host_cookie = uint64Of(fields.raw().Get("hostCookie"), "hostCookie");
     }
@@ -54,21 +84,16 @@ void writeState(const BpfNode& node, const Fields& fields) {
     if (auto known = fields.optionalNumber("ztunnelByCgroup", 1)) state.ztunnel_by_cgroup = *known;
     if (auto events = fields.optionalNumber("events", 1)) state.events = *events;
     if (auto probers = fields.optionalNumber("probers", 2)) state.probers = *probers;
-    if (bpf_map_update_elem(node.map("state"), &zero, &state, BPF_ANY) != 0)
-        fail(errno, "bpf", "write to BPF map state");
+    put(node, "state", uint32_t{0}, state);
 }
 
 void writeZtunnels(const BpfNode& node, const Napi::CallbackInfo& info) {
     const std::vector<uint64_t> wanted = idsAt(info, 0, "cgroups");
-    const uint32_t one = 1;
-    for (const uint64_t id : wanted) {
-        if (bpf_map_update_elem(node.map("ztunnels"), &id, &one, BPF_ANY) != 0) {
-            fail(errno, "bpf", "write to BPF map ztunnels");
-        }
-    }
-    for (const uint64_t id : ztunnelIds(node)) {
+    for (const uint64_t id : wanted)
+        put(node, "ztunnels", id, uint32_t{1});
+    for (const uint64_t id : keys<uint64_t>(node, "ztunnels")) {
         if (std::find(wanted.begin(), wanted.end(), id) == wanted.end())
-            bpf_map_delete_elem(node.map("ztunnels"), &id);
+            erase(node, "ztunnels", id);
     }
 }
 

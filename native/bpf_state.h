@@ -14,6 +14,7 @@ namespace ambient {
 /** Enters open listeners of these cgroups into the map, by an iterator that is read in the netns.
  */
 void adopt(const BpfNode& node, int netns, const std::vector<uint64_t>& cgroups);
+Napi::Object readState(Napi::Env env, const BpfNode& node);
 /** Fields that are not given stay. */
 void writeState(const BpfNode& node, const Fields& fields);
 /** The list replaces what is there; what stays in it is never missing in between. */

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "bpf_address.h"
 #include "fault.h"
 
 namespace ambient {

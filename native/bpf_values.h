@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "args.h"
-#include "bpf_maps.h"
+#include "bpf_pods.h"
 
 namespace ambient {
 

@@ -20,8 +20,7 @@ export class ZtunnelWatch implements ZtunnelListener {
     this.parts.dataplane.meet(peer);
   }
 
-  parted(connection: number): void {
-    this.parts.dataplane.part(connection);
+  parted(): void {
     void this.readListeners();
   }
 

@@ -246,8 +246,6 @@ export interface Dataplane {
   drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
   /** A ztunnel has come, and has been told of no pod yet. Failures are logged, never thrown. */
   meet(ztunnel: ZtunnelPeer): void;
-  /** The connection of a ztunnel has ended, not necessarily the process. Failures are logged, never thrown. */
-  part(connection: number): void;
   /**
    * ztunnel's listeners in this netns may be others than before: one was told of the pod, or one has
    * gone. Idempotent. Failures are logged, never thrown.

@@ -156,10 +156,6 @@ export class NodeDataplane implements Dataplane {
     this.#tell("a ztunnel has come", (engine) => engine.meet?.(ztunnel));
   }
 
-  part(connection: number): void {
-    this.#tell("a ztunnel has gone", (engine) => engine.part?.(connection));
-  }
-
   listenersOpened(netns: NetnsHandle): void {
     this.#tell("ztunnel's listeners have changed", (engine) => engine.listenersOpened?.(netns));
   }

@@ -41,8 +41,6 @@ export interface Engine {
   state(netns: NetnsHandle): EngineState | undefined;
   /** For an engine that acts on ztunnel's process: it is here, and owns no listener in any pod yet. */
   meet?(ztunnel: ZtunnelPeer): void;
-  /** That connection has ended. The process may live on, with connections of pods. */
-  part?(connection: number): void;
   /**
    * For an engine that keeps ztunnel's listeners: those of this netns may have changed. Called before
    * `apply` of a new pod, and also for pods that this engine does not steer.

@@ -103,6 +103,7 @@ export interface BpfNode {
   podRead(cookie: bigint): BpfPod | undefined;
   /** Names of what differs from `pod`. */
   podDifferences(cookie: bigint, pod: BpfPod & BpfPodLists): string[];
+  /** Also what a writer that was killed has left of it. Idempotent. */
   podDelete(cookie: bigint): void;
   podCookies(): bigint[];
   /** Deletes an entry from a pinned map of another schema, whose key is the netns cookie. Idempotent. */
@@ -114,6 +115,11 @@ export interface BpfNode {
   hasListener(cookie: bigint, port: number): boolean;
   /** Enters listeners of these cgroups (exact ids) that are open in the netns. */
   adoptListeners(netns: number, cgroups: readonly bigint[]): void;
+  stateRead(): {
+    readonly newestSlot: 0 | 1;
+    /** Since the maps were made. */
+    readonly eventsLost: number;
+  };
   /** What is not named stays. */
   stateWrite(state: {
     readonly hostCookie?: bigint;

@@ -286,9 +286,6 @@ export class FakeDataplane implements Dataplane {
   meet({ connection }: ZtunnelPeer): void {
     this.heard.push(`meet ${connection}`);
   }
-  part(connection: number): void {
-    this.heard.push(`part ${connection}`);
-  }
   listenersOpened({ id }: NetnsHandle): void {
     const { mode, prepared } = this.kernel.get(id) ?? { mode: "absent", prepared: false };
     this.heard.push(`listeners of ${id}: ${prepared ? "prepared, " : ""}${mode}`);

@@ -24,7 +24,8 @@ static void send_with_fds(const char* text, size_t size, int count) {
         header->cmsg_len = CMSG_LEN(count * sizeof(int));
         int* fds = (int*)CMSG_DATA(header);
         int fd = open("/dev/null", O_RDONLY);
-        for (int i = 0; i < count; i++) fds[i] = fd;
+        for (int i = 0; i < count; i++)
+            fds[i] = fd;
     }
     if (sendmsg(peer, &message, MSG_NOSIGNAL) < 0) {
         perror("sendmsg");
@@ -52,9 +53,11 @@ int main(int argc, char** argv) {
         char* text = calloc(1, (size_t)count);
         send_with_fds(text, (size_t)count, 1);
     } else if (strcmp(mode, "flood") == 0) {
-        for (int i = 0; i < count; i++) send_with_fds("flood", 5, 0);
+        for (int i = 0; i < count; i++)
+            send_with_fds("flood", 5, 0);
     } else if (strcmp(mode, "unread") == 0) {
-        /* Waits for a datagram, does not read it, answers, and dies: the kernel resets the socket. */
+        /* Waits for a datagram, does not read it, answers, and dies: the kernel resets the socket.
+         */
         char byte;
         recv(peer, &byte, 1, MSG_PEEK);
         send_with_fds("last words", 10, 0);

@@ -119,10 +119,12 @@ export class EbpfEngine implements Engine {
     if (node.hooks.missing().length > 0) node.hooks.ensure();
     node.ztunnels.ensure();
     const planned = this.#planned(netns, spec, "captured", state);
+    const fresh = node.bpf.podRead(cookie) === undefined;
+    // An agent that was killed while it wrote the pod may have left an exclusion that no longer holds.
+    if (fresh && node.attachments.present(cookie)) node.bpf.podDelete(cookie);
     node.attachments.attachLookup(netns.fd, cookie, planned);
     node.ztunnels.ensureListeners(netns.fd, cookie);
     // One write turns both directions: by half of it, what another engine redirects would be refused.
-    const fresh = node.bpf.podRead(cookie) === undefined;
     if (fresh) node.bpf.podWrite(cookie, { ...planned, retiring: true });
     node.attachments.attachInterface(netns.fd, link);
     if (fresh) node.bpf.podFlags(cookie, planned);

@@ -35,7 +35,9 @@ const told = new WeakMap<CaptureSpec, Told>();
 export function planPod(spec: CaptureSpec, facts: PodFacts, mode: PodMode): BpfPod & BpfPodLists {
   const known = told.get(spec) ?? planSpec(spec);
   told.set(spec, known);
-  return { ...known, ...facts, draining: mode === "draining", retiring: mode === "retiring" };
+  // Nobody asks a retiring pod's lists, and to give them up there is always room.
+  const lists = mode === "retiring" ? { nameservers: [], excludes: [] } : {};
+  return { ...known, ...lists, ...facts, draining: mode === "draining", retiring: mode === "retiring" };
 }
 
 function planSpec(spec: CaptureSpec): Told {

@@ -33,6 +33,9 @@ export class ZtunnelHooks {
 
   /** Takes over what an earlier agent hooked, and forgets cgroups that are gone. */
   adopt(): void {
+    // Between two ztunnels the newer one gets the connections; which that is, only the kernel remembers.
+    this.#newestSlot = this.bpf.stateRead().newestSlot;
+    const found: Cgroup[] = [];
     for (const pin of this.bpf.pins(PINS)) {
       const link = this.bpf.link(`${PINS}/${pin}/getsockopt`);
       if (link === undefined || link.target === 0n) {
@@ -41,7 +44,11 @@ export class ZtunnelHooks {
       }
       // Not found is not gone: a walk over a large tree may end before it. Its hooks go on as they are.
       const cgroup = this.cgroups.withId(link.target);
-      if (cgroup !== undefined) this.#attach(cgroup, this.#slotOf(cgroup) ?? 0);
+      if (cgroup !== undefined) found.push(cgroup);
+    }
+    const isNewest = (cgroup: Cgroup) => this.#slotOf(cgroup) === this.#newestSlot;
+    for (const cgroup of [...found.filter((one) => !isNewest(one)), ...found.filter(isNewest)]) {
+      this.#attach(cgroup, this.#slotOf(cgroup) ?? this.#newestSlot);
     }
     this.#publish();
   }

@@ -56,7 +56,7 @@ test("a capture that fails after ztunnel's ack is tried again after a pause, not
   expect(parts.journal.filter((entry) => entry === "zds add web").length).toBeLessThanOrEqual(2);
 });
 
-test("when a ztunnel goes, the dataplane hears it and looks at the listeners of every captured pod", async () => {
+test("when a ztunnel goes, the dataplane looks at the listeners of every captured pod", async () => {
   const parts = new FakeParts();
   const names = Array.from({ length: 40 }, (_, index) => `web${index}`);
   for (const [index, name] of names.entries()) parts.run(name, { ips: [`10.0.1.${index}`] });
@@ -64,9 +64,8 @@ test("when a ztunnel goes, the dataplane hears it and looks at the listeners of 
   await enrolled(40);
   parts.dataplane.heard.length = 0;
   parts.ztunnel.disconnect();
-  await eventually("all read", () => parts.dataplane.heard.length === 41);
-  expect(parts.dataplane.heard[0]).toBe("part 1");
-  expect(parts.dataplane.heard.slice(1).sort()).toEqual(
+  await eventually("all read", () => parts.dataplane.heard.length === 40);
+  expect([...parts.dataplane.heard].sort()).toEqual(
     names.map((name) => `listeners of ns-${name}: prepared, captured`).sort(),
   );
 });
@@ -80,7 +79,7 @@ test("a pod that goes while the listeners are read is left out", async () => {
   parts.ztunnel.disconnect();
   // The first portion has been read; the last pod is forgotten before its turn.
   agent?.roster.remove(pods[19]?.uid ?? "");
-  await eventually("the others are read", () => parts.dataplane.heard.length >= 20);
+  await eventually("the others are read", () => parts.dataplane.heard.length >= 19);
   await new Promise((resolve) => setImmediate(resolve));
   expect(parts.dataplane.heard).not.toContain("listeners of ns-web19: prepared, captured");
 });

@@ -19,7 +19,6 @@ test("each engine hears of ztunnels and listeners; one that fails is logged", ()
   const eager: Partial<Engine> = {
     name: "nftables",
     meet: ({ connection }) => heard.push(`meet ${connection}`),
-    part: (connection) => heard.push(`part ${connection}`),
     listenersOpened: ({ id }) => heard.push(`listeners of ${id}`),
   };
   const logger = new LogRecorder();
@@ -32,7 +31,6 @@ test("each engine hears of ztunnels and listeners; one that fails is logged", ()
   });
   dataplane.meet({ connection: 3, pid: 0, pidfd: -1 });
   dataplane.listenersOpened(new FakeNetns(11));
-  dataplane.part(3);
-  expect(heard).toEqual(["meet 3", "listeners of 4:11", "part 3"]);
+  expect(heard).toEqual(["meet 3", "listeners of 4:11"]);
   expect(JSON.stringify(logger)).toContain("no such cgroup");
 });

@@ -98,6 +98,59 @@ describe("taken away by hand", () => {
   });
 });
 
+describe("an exclusion of settings that never came true excludes nobody", () => {
+  const ELSEWHERE = "192.0.2.0/24";
+  const excluding = (...cidrs: string[]) => specOf(traffic.lab, { excludeOutboundCidrs: cidrs });
+  /** More than the node has room for. */
+  const tooMuch = () =>
+    excluding(
+      `${traffic.lab.client.ipv4}/32`,
+      ...Array.from({ length: 1 << 16 }, (_, i) => `198.18.${i >> 8}.${i & 255}/32`),
+    );
+
+  async function expectNothingExcluded(): Promise<void> {
+    expect(await agent.dataplane.capture(pod(), excluding(ELSEWHERE))).toBe("ebpf");
+    const before = traffic.ztunnel.accepted.length;
+    const calls = await traffic.openAll();
+    expect(traffic.ztunnel.accepted).toHaveLength(before + calls.length);
+    for (const call of calls) call.close();
+  }
+
+  test("when the writer was killed before the pod's entry, which is written last", async () => {
+    await agent.dataplane.capture(pod(), excluding(`${traffic.lab.client.ipv4}/32`));
+    bpf().erase("maps/pods", cookie());
+    await expectNothingExcluded();
+  });
+
+  test("when the write failed halfway", async () => {
+    await agent.dataplane.capture(pod(), excluding(ELSEWHERE));
+    const state = agent.ebpf.state(pod()) ?? { sysctls: "" };
+    await expect(agent.ebpf.apply(pod(), tooMuch(), state)).rejects.toThrow(/BPF map excludes.*it is full/);
+    expect(agent.dataplane.observe(pod(), excluding(ELSEWHERE)).mode).toBe("differs");
+    await expectNothingExcluded();
+    expect(agent.dataplane.observe(pod(), excluding(ELSEWHERE)).mode).toBe("captured");
+  });
+
+  test("where there is no room for them another engine takes over, and what the first one wrote is gone", async () => {
+    await agent.dataplane.capture(pod(), excluding(ELSEWHERE));
+    const lasting = await traffic.openAll();
+    const wanted = tooMuch();
+    expect(await agent.dataplane.capture(pod(), wanted)).toBe("nftables");
+    expect(agent.dataplane.observe(pod(), wanted)).toEqual({ mode: "captured", engine: "nftables", differences: [] });
+    await expectAlive(lasting);
+    const neighbour = NetnsLab.create();
+    try {
+      const its = specOf(neighbour, { ips: ["10.66.1.1"], excludeOutboundCidrs: [ELSEWHERE] });
+      await inNetns(neighbour.pod.netns, "sh", "-c", "ip address flush dev eth0; ip address add 10.66.1.1/16 dev eth0");
+      expect(await agent.dataplane.capture(neighbour.pod.netns, its)).toBe("ebpf");
+      await agent.dataplane.release(neighbour.pod.netns);
+    } finally {
+      neighbour.close();
+    }
+    for (const call of lasting) call.close();
+  });
+});
+
 const attached = async () =>
   await inPod(
     "for dev in eth0 lo; do tc qdisc show dev $dev; tc filter show dev $dev ingress; tc filter show dev $dev egress; done",

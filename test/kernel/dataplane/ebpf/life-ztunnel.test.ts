@@ -170,6 +170,23 @@ test("a new pod's ztunnel takes over as it listens; when it dies the old one ans
   for (const call of lasting) call.close();
 });
 
+test("an agent that starts between two ztunnels goes on with the newer one", async () => {
+  for (const pair of [0, 1] as const) {
+    const [old, young] = [ztunnelIn(cgroups.container(pair, 0)), ztunnelIn(cgroups.container(pair === 0 ? 1 : 0, 1))];
+    for (const [connection, ztunnel] of [old, young].entries()) {
+      await ztunnel.ask("accepted");
+      meet(ztunnel, connection + 1);
+      await ztunnel.ask("listen");
+      await agent.dataplane.capture(pod(), specOf(traffic.lab));
+    }
+    await expectAnsweredBy(young);
+    agent.dataplane.close();
+    agent = await ChoiceLab.start({ bpffs: { path: bpffs }, cgroups });
+    await expectAnsweredBy(young);
+    for (const ztunnel of [old, young]) await ztunnel.kill();
+  }
+});
+
 test("a ztunnel that listened before its cgroup was known is found by its listeners", async () => {
   const ztunnel = ztunnelIn(cgroups.container(0, 0));
   await ztunnel.ask("listen");

@@ -1,71 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "bpf_maps.h"
+#include "bpf_pods.h"
 
-#include <arpa/inet.h>
-#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 
-#include "address.h"
-#include "fault.h"
+#include "bpf_address.h"
+#include "bpf_table.h"
 
 namespace ambient {
 
 namespace {
-
-constexpr int MEMORY_TRIES = 20;
-constexpr useconds_t MEMORY_WAIT = 200;
-
-/**
- * Entries come from a cache that the kernel refills aside: many new ones in a row may find it empty
- * for a moment (ENOMEM, seen after some thousand pods).
- */
-int update(int map, const void* key, const void* value, uint64_t flags) {
-    for (int tries = 1;; tries++) {
-        const int result = bpf_map_update_elem(map, key, value, flags);
-        if (result == 0 || errno != ENOMEM || tries == MEMORY_TRIES) return result;
-        usleep(MEMORY_WAIT);
-    }
-}
-
-template <class Key, class Value>
-void put(const BpfNode& node, const char* map, const Key& key, const Value& value,
-         uint64_t flags = BPF_ANY) {
-    if (update(node.map(map), &key, &value, flags) == 0) return;
-    fail(errno, "bpf", std::string("write to BPF map ") + map, errno == E2BIG ? "it is full" : "");
-}
-
-template <class Key, class Value>
-bool get(const BpfNode& node, const char* map, const Key& key, Value& value) {
-    if (bpf_map_lookup_elem(node.map(map), &key, &value) == 0) return true;
-    if (errno == ENOENT) return false;
-    fail(errno, "bpf", std::string("read BPF map ") + map);
-}
-
-template <class Key> void erase(const BpfNode& node, const char* map, const Key& key) {
-    if (bpf_map_delete_elem(node.map(map), &key) == 0 || errno == ENOENT) return;
-    fail(errno, "bpf", std::string("delete from BPF map ") + map);
-}
-
-/** All keys; entries that come and go meanwhile may be missing or told twice. */
-template <class Key> std::vector<Key> keys(const BpfNode& node, const char* map) {
-    std::vector<Key> found;
-    Key key;
-    int error = bpf_map_get_next_key(node.map(map), nullptr, &key);
-    while (error == 0) {
-        found.push_back(key);
-        error = bpf_map_get_next_key(node.map(map), &found.back(), &key);
-    }
-    return found;
-}
-
-bool isZero(const ambient_address& address) {
-    static const ambient_address zero = {};
-    return std::memcmp(&address, &zero, sizeof(zero)) == 0;
-}
 
 bool isSame(const ambient_address& a, const ambient_address& b) {
     return std::memcmp(&a, &b, sizeof(a)) == 0;
@@ -110,6 +55,7 @@ bool isOf(const ambient_exclude_key& key, uint64_t cookie) {
            key.cookie[1] == static_cast<uint32_t>(cookie >> 32);
 }
 
+/** Rows that lead to the pod, but for addresses in `keep`. */
 void eraseOwned(const BpfNode& node, uint64_t cookie, const ambient_pod& pod,
                 const ambient_pod* keep) {
     for (const Owned& one : owned(pod)) {
@@ -143,52 +89,18 @@ void eraseLists(const BpfNode& node, uint64_t cookie, const BpfPod* keep) {
     }
 }
 
+/** Whoever finds it knows that its lists may hold more than it says: its plan is nobody's. */
+ambient_pod unfinished(ambient_pod pod) {
+    std::memset(pod.plan, 0, sizeof(pod.plan));
+    return pod;
+}
+
 } // namespace
-
-ambient_address bpfAddress(const std::string& text) {
-    const int family = familyOfText(text);
-    const IpBytes ip = parseIp(family, text);
-    ambient_address address = {};
-    if (family == AF_INET6) {
-        std::memcpy(&address, ip.bytes, 16);
-    } else {
-        address.word[2] = htonl(0xffff);
-        std::memcpy(&address.word[3], ip.bytes, 4);
-    }
-    return address;
-}
-
-std::string bpfAddressText(const ambient_address& address) {
-    if (isZero(address)) return "";
-    const bool mapped =
-        address.word[0] == 0 && address.word[1] == 0 && address.word[2] == htonl(0xffff);
-    return mapped ? formatIp(AF_INET, &address.word[3], 4) : formatIp(AF_INET6, &address, 16);
-}
-
-ambient_exclude_key excludeKey(uint64_t cookie, const std::string& cidr) {
-    const size_t slash = cidr.find('/');
-    const std::string ip = cidr.substr(0, slash);
-    const uint32_t most = familyOfText(ip) == AF_INET ? 32 : 128;
-    uint32_t bits = most;
-    if (slash != std::string::npos) {
-        const std::string digits = cidr.substr(slash + 1);
-        if (digits.empty() || digits.size() > 3 ||
-            digits.find_first_not_of("0123456789") != std::string::npos ||
-            (bits = static_cast<uint32_t>(std::stoul(digits))) > most) {
-            fail(EINVAL, "bpf", "read CIDR " + cidr);
-        }
-    }
-    ambient_exclude_key key = {};
-    key.prefix_bits = 64 + (128 - most) + bits;
-    key.cookie[0] = static_cast<uint32_t>(cookie);
-    key.cookie[1] = static_cast<uint32_t>(cookie >> 32);
-    key.address = bpfAddress(ip);
-    return key;
-}
 
 void writePod(const BpfNode& node, uint64_t cookie, const BpfPod& pod) {
     const std::optional<ambient_pod> before = readPod(node, cookie);
     const uint32_t one = 1;
+    if (before) put(node, "pods", cookie, unfinished(*before));
     for (const auto& [key, flags] : podAddresses(cookie, pod))
         put(node, "pod_addresses", key, flags);
     for (const auto& key : pod.excludes)
@@ -207,10 +119,12 @@ void writePod(const BpfNode& node, uint64_t cookie, const BpfPod& pod) {
             fail(errno, "bpf", "write to BPF map counters");
         }
     }
+    if (before) {
+        put(node, "pods", cookie, unfinished(pod.pod));
+        eraseOwned(node, cookie, *before, &pod.pod);
+        eraseLists(node, cookie, &pod);
+    }
     put(node, "pods", cookie, pod.pod);
-    if (!before) return;
-    eraseOwned(node, cookie, *before, &pod.pod);
-    eraseLists(node, cookie, &pod);
 }
 
 void writePodFlags(const BpfNode& node, uint64_t cookie, uint32_t flags) {
@@ -258,9 +172,17 @@ std::vector<std::string> podDifferences(const BpfNode& node, uint64_t cookie,
 
 void deletePod(const BpfNode& node, uint64_t cookie) {
     const std::optional<ambient_pod> pod = readPod(node, cookie);
-    if (!pod) return;
-    erase(node, "pods", cookie);
-    eraseOwned(node, cookie, *pod, nullptr);
+    if (pod) {
+        erase(node, "pods", cookie);
+        eraseOwned(node, cookie, *pod, nullptr);
+    } else {
+        // Whoever was killed halfway through writing or deleting it left only what leads to it.
+        for (const ambient_address& address : keys<ambient_address>(node, "addresses")) {
+            ambient_owner owner = {};
+            if (get(node, "addresses", address, owner) && owner.cookie == cookie)
+                erase(node, "addresses", address);
+        }
+    }
     eraseLists(node, cookie, nullptr);
     erase(node, "counters", cookie);
 }
@@ -282,10 +204,6 @@ void eraseFrom(const std::string& path, uint64_t cookie) {
 
 std::vector<uint64_t> podCookies(const BpfNode& node) {
     return keys<uint64_t>(node, "pods");
-}
-
-std::vector<uint64_t> ztunnelIds(const BpfNode& node) {
-    return keys<uint64_t>(node, "ztunnels");
 }
 
 ambient_counters readCounters(const BpfNode& node, uint64_t cookie) {
