@@ -1,4 +1,4 @@
-// Three tiers, one runner: unit (no root), kernel (own namespaces) and e2e (the sandbox).
+// Four tiers, one runner: unit (no root), kernel (own namespaces), e2e (the sandbox) and runtime (containerd in it).
 import { defineConfig } from "vitest/config";
 
 const tier = (name: string, testTimeout: number, parallel: boolean) => ({
@@ -14,6 +14,11 @@ const tier = (name: string, testTimeout: number, parallel: boolean) => ({
 
 export default defineConfig({
   test: {
-    projects: [tier("unit", 20_000, true), tier("kernel", 60_000, false), tier("e2e", 240_000, false)],
+    projects: [
+      tier("unit", 20_000, true),
+      tier("kernel", 60_000, false),
+      tier("e2e", 240_000, false),
+      tier("runtime", 120_000, false),
+    ],
   },
 });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join, relative } from "node:path";
 
 /** Where cgroup v2 is mounted: the root on unified hosts, a sub-directory on hybrid ones. */
 export function cgroup2Root(): string {
@@ -11,14 +11,41 @@ export function cgroup2Root(): string {
   throw new Error("no cgroup2 file system is mounted");
 }
 
+/** A cgroup v1 hierarchy of a hybrid host. */
+export interface Hierarchy {
+  /** Where the machine has mounted it. */
+  readonly point: string;
+  /** What mounts it again elsewhere: `cpu,cpuacct`, or `none,name=systemd`. */
+  readonly options: string;
+}
+
+/** The v1 hierarchies beside v2; none on unified hosts. */
+export function cgroup1Hierarchies(): Hierarchy[] {
+  return readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .flatMap((line) => {
+      const [before = "", after = ""] = line.split(" - ");
+      const [type, , options = ""] = after.split(" ");
+      if (type !== "cgroup") return [];
+      const which = options
+        .split(",")
+        .filter((option) => !/^(rw|ro|xattr|clone_children|release_agent=.*)$/.test(option));
+      const named = which.some((option) => option.startsWith("name="));
+      return [{ point: before.split(" ")[4] ?? "", options: [...(named ? ["none"] : []), ...which].join() }];
+    });
+}
+
 /** A part of the cgroup v2 tree, laid out below as kubelet lays out its pods. */
 export class CgroupTree {
   /** On the machine; a node that begins here has it as the root of its own hierarchy. */
   readonly root: string;
+  /** The same in each v1 hierarchy. */
+  private readonly others: readonly string[];
   private removed = false;
 
-  constructor(name: string) {
+  constructor(name: string, hierarchies: readonly Hierarchy[] = []) {
     this.root = join(cgroup2Root(), name);
+    this.others = hierarchies.map(({ point }) => join(point, name));
   }
 
   /** Names of the cgroups next to ours. */
@@ -28,6 +55,17 @@ export class CgroupTree {
 
   create(): void {
     this.make(this.root);
+    for (const path of this.others) inheritCpuset(path);
+  }
+
+  /** A cgroup of the node's own processes. */
+  system(name: string): string {
+    return this.make(join(this.root, "system", name));
+  }
+
+  /** The cgroup at `path` (of v2) and those of the same name in the v1 hierarchies. */
+  everywhere(path: string): string[] {
+    return [path, ...this.others.map((other) => join(other, relative(this.root, path)))];
   }
 
   /** Makes a container's cgroup, `kubepods/<qos>/pod<uid>/<container id>`, and returns its path. */
@@ -43,21 +81,36 @@ export class CgroupTree {
 
   /** Removes a pod's cgroups once its processes are gone. */
   async removePod(podUid: string): Promise<void> {
-    await removeTree(join(this.root, "kubepods", "besteffort", `pod${podUid}`));
+    for (const path of this.everywhere(join(this.root, "kubepods", "besteffort", `pod${podUid}`)))
+      await removeTree(path);
   }
 
   /** Removes the whole tree. Processes must be gone or going: an occupied cgroup is retried for a second. */
   async remove(): Promise<void> {
     this.removed = true;
-    await removeTree(this.root);
+    for (const path of this.everywhere(this.root)) await removeTree(path);
+  }
+
+  /** The same tree wherever it may be: for one that an earlier process left. */
+  static ofAnyNode(name: string): CgroupTree {
+    return new CgroupTree(name, cgroup1Hierarchies());
   }
 
   /** Whoever still works while the sandbox is taken down must not bring it back. */
   private make(path: string): string {
     if (this.removed) throw new Error("the sandbox is being removed");
-    mkdirSync(path, { recursive: true });
+    for (const each of this.everywhere(path)) mkdirSync(each, { recursive: true });
     return path;
   }
+}
+
+/** A new cpuset has no CPU, and takes no process, until it is given some; with the flag its children get the same. */
+function inheritCpuset(path: string): void {
+  if (!existsSync(join(path, "cpuset.cpus"))) return;
+  for (const file of ["cpuset.cpus", "cpuset.mems"]) {
+    writeFileSync(join(path, file), readFileSync(join(dirname(path), file)));
+  }
+  writeFileSync(join(path, "cgroup.clone_children"), "1");
 }
 
 async function removeTree(path: string): Promise<void> {

@@ -36,7 +36,7 @@ export class PodFollower {
     if (this.kubelet.pods.has(key) || this.busy.has(key)) return;
     this.busy.add(key);
     try {
-      this.kubelet.adopt(namespace, name);
+      this.kubelet.records.adopt(namespace, name);
       await this.kubelet.start({ namespace, name });
       this.say(`pod ${key} runs\n`);
     } catch (error) {

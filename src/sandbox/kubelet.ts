@@ -1,40 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomBytes } from "node:crypto";
-import { recordOf } from "../kube/json.ts";
 import type { Child } from "../sys/child.ts";
 import type { ApiServer } from "./apiserver/api-server.ts";
 import { AppRemote } from "./app/remote.ts";
 import { type Attachment, CniChain } from "./cni-chain.ts";
 import type { SandboxNode } from "./node.ts";
+import { type PodOnNode, PodRecords, type PodRequest } from "./pod-records.ts";
 
-export const NODE_NAME = "node1";
-
-export interface PodTemplate {
-  readonly name: string;
-  readonly namespace: string;
-  readonly labels?: Readonly<Record<string, string>>;
-  readonly annotations?: Readonly<Record<string, string>>;
-  readonly serviceAccount?: string;
+export interface PodTemplate extends PodRequest {
   /** `app` (default) serves and obeys; `sleep` only lives. */
   readonly program?: "app" | "sleep";
 }
 
 /** A pod that runs on the sandbox's node. */
-export interface RunningPod {
-  readonly name: string;
-  readonly namespace: string;
-  readonly uid: string;
-  readonly ips: readonly string[];
+export interface RunningPod extends PodOnNode {
   readonly attachment: Attachment;
   readonly child: Child;
   readonly app: AppRemote | undefined;
-}
-
-/** First address of a family. @throws Error when the pod has none. */
-export function ipOf(pod: RunningPod, family: 4 | 6): string {
-  const ip = pod.ips.find((address) => address.includes(":") === (family === 6));
-  if (ip === undefined) throw new Error(`pod ${pod.name} has no IPv${family} address`);
-  return ip;
 }
 
 /**
@@ -43,14 +25,16 @@ export function ipOf(pod: RunningPod, family: 4 | 6): string {
  */
 export class Kubelet {
   readonly pods = new Map<string, RunningPod>();
+  readonly records: PodRecords;
   private readonly chain: CniChain;
 
   constructor(
     private readonly node: SandboxNode,
-    private readonly api: ApiServer,
+    api: ApiServer,
     private readonly program: string,
     confPath: string,
   ) {
+    this.records = new PodRecords(api);
     this.chain = new CniChain(confPath, {
       binDirs: [node.path("opt/cni/bin"), "/usr/lib/cni", "/opt/cni/bin"],
       wrap: (argv) => node.enter(argv),
@@ -62,37 +46,14 @@ export class Kubelet {
    * in the API, its sandbox is gone, and `start` may be called again as kubelet would.
    */
   async run(template: PodTemplate): Promise<RunningPod> {
-    this.create(template);
+    this.records.create(template);
     return this.start(template);
-  }
-
-  /** Puts the pod into the API, scheduled to this node. */
-  create(template: PodTemplate): void {
-    const { name, namespace, labels = {}, annotations = {}, serviceAccount = "default" } = template;
-    this.api.put({
-      kind: "Pod",
-      metadata: { name, namespace, labels, annotations },
-      spec: {
-        nodeName: NODE_NAME,
-        serviceAccountName: serviceAccount,
-        containers: [{ name: "app", image: "sandbox/app" }],
-      },
-      status: { phase: "Pending" },
-    });
-  }
-
-  /** Schedules a pod that somebody else put into the API to this node. */
-  adopt(namespace: string, name: string): void {
-    const pod = this.api.get("Pod", namespace, name);
-    if (pod === undefined) throw new Error(`no pod ${namespace}/${name} in the API`);
-    const spec = { serviceAccountName: "default", ...recordOf(pod.spec), nodeName: NODE_NAME };
-    this.api.put({ ...pod, spec, status: { phase: "Pending" } });
   }
 
   /** Starts a pod that is in the API: sandbox, network, process, status. */
   async start(template: PodTemplate): Promise<RunningPod> {
     const { name, namespace } = template;
-    const uid = this.uidOf(namespace, name);
+    const uid = this.records.uidOf(namespace, name);
     const attachment = await this.makeSandbox(namespace, name, uid);
     let ips: readonly string[];
     try {
@@ -103,7 +64,7 @@ export class Kubelet {
     }
     const pod = await this.startProcess(template, uid, attachment, ips);
     this.pods.set(`${namespace}/${name}`, pod);
-    this.report(pod, "Running");
+    this.records.report(pod, attachment.containerId, "Running");
     return pod;
   }
 
@@ -120,13 +81,7 @@ export class Kubelet {
     await this.dropSandbox(pod.attachment);
     await this.node.cgroups.removePod(pod.uid);
     this.pods.delete(`${pod.namespace}/${pod.name}`);
-    this.api.delete("Pod", pod.namespace, pod.name);
-  }
-
-  private uidOf(namespace: string, name: string): string {
-    const uid = this.api.get("Pod", namespace, name)?.metadata.uid;
-    if (uid === undefined) throw new Error(`no pod ${namespace}/${name} in the API`);
-    return uid;
+    this.records.delete(pod);
   }
 
   private async makeSandbox(namespace: string, name: string, uid: string): Promise<Attachment> {
@@ -163,22 +118,5 @@ export class Kubelet {
     const app = program === "app" ? new AppRemote(child) : undefined;
     if (app !== undefined) await app.ready;
     return { name, namespace, uid, ips, attachment, child, app };
-  }
-
-  private report(pod: RunningPod, phase: string): void {
-    const current = this.api.get("Pod", pod.namespace, pod.name);
-    if (current === undefined) return;
-    const podIPs = pod.ips.map((ip) => ({ ip }));
-    this.api.put({
-      ...current,
-      status: {
-        phase,
-        podIP: pod.ips[0],
-        podIPs,
-        containerStatuses: [
-          { name: "app", containerID: `containerd://${pod.attachment.containerId}`, ready: true, restartCount: 0 },
-        ],
-      },
-    });
   }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { writeFileSync } from "node:fs";
 import { stringify } from "yaml";
-import { NODE_NAME } from "./kubelet.ts";
+import { NODE_NAME } from "./pod-records.ts";
 
 /** A pod as ztunnel must know it; the addresses may belong to a pod that does not run yet. */
 export interface MeshWorkload {

@@ -1,46 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { Child, type ChildOptions } from "../sys/child.ts";
 import { type RunOptions, type RunResult, run } from "../sys/exec.ts";
-import { CgroupTree, cgroup2Root } from "./cgroup.ts";
+import { CgroupTree, cgroup1Hierarchies } from "./cgroup.ts";
+import { initCommand } from "./node-init.ts";
 
 const PREFIX = "ambient-cni-sandbox-";
 let made = 0;
 
-/** Moves itself into the cgroup $0, then becomes the rest: a cgroup namespace begins where its maker is. */
-const JOIN = ["bash", "--norc", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"'] as const;
-
-/**
- * pid 1 of the node: reaps orphans, and ends (taking the node with it) when our end of stdin closes. $1 is
- * the sandbox's directory, $2 where cgroup2 is mounted, $3 "yes" for a bpffs. The machine's mounts of
- * both kinds go: the node's hierarchy begins at its own cgroup, as on a node that is a container (kind).
- */
-const INIT = `
-set -e
-umount -l "$2"
-mount -t cgroup2 cgroup2 "$2"
-mkdir -p "$2/system/init"
-echo 0 > "$2/system/init/cgroup.procs"
-while read -r _ _ _ _ point rest; do
-  case "$rest" in *" - bpf "*) umount -l "$point";; esac
-done < /proc/self/mountinfo
-[ "$3" != yes ] || mount -t bpf -o mode=700 bpf /sys/fs/bpf
-mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/netns /run/istio-cni /run/ztunnel
-mount --bind /run/netns /run/netns
-mount --make-shared /run/netns
-mount --bind "$1/run/istio-cni" /run/istio-cni
-mount --bind "$1/run/ztunnel" /run/ztunnel
-ip link set lo up
-echo ready
-while read -r _; do :; done
-`;
+/** Moves itself into the cgroups $0, then becomes the rest: a cgroup namespace begins where its maker is. */
+const JOIN = [
+  "bash",
+  "--norc",
+  "-c",
+  'for cgroup in $0; do echo 0 > "$cgroup/cgroup.procs" || exit 1; done; exec "$@"',
+] as const;
 
 export interface NodeOptions {
   /** False: nothing is mounted at /sys/fs/bpf, as on some minimal hosts. */
   readonly bpffs?: boolean;
+  /**
+   * True: with all that a container runtime needs: mounts that propagate, the machine's v1 hierarchies, and an
+   * /etc, /opt and /var of its own. Default false.
+   */
+  readonly runtime?: boolean;
 }
 
 export interface SpawnOptions extends ChildOptions {
@@ -65,10 +51,10 @@ export class SandboxNode {
     this.dir = join(tmpdir(), name);
     // Not recursive: a directory that somebody else put there is not ours to use.
     mkdirSync(this.dir, { mode: 0o755 });
-    for (const sub of ["run/istio-cni", "run/ztunnel", "opt/cni/bin", "etc/cni/net.d", "root", "secrets"]) {
+    for (const sub of ["opt/cni/bin", "etc/cni/net.d", "root", "secrets"]) {
       mkdirSync(join(this.dir, sub), { recursive: true });
     }
-    this.cgroups = new CgroupTree(name);
+    this.cgroups = new CgroupTree(name, options.runtime === true ? cgroup1Hierarchies() : []);
   }
 
   path(...parts: string[]): string {
@@ -84,15 +70,21 @@ export class SandboxNode {
     return `/proc/${this.initPid}/ns/net`;
   }
 
-  /** @throws Error with what the kernel or the shell said when namespaces can't be made. */
+  /**
+   * Boots the node, the first time or after `kill`: /run is empty, everything else as it was left.
+   * @throws Error with what the kernel or the shell said when namespaces can't be made
+   */
   async start(): Promise<void> {
+    rmSync(this.path("run"), { recursive: true, force: true });
+    for (const sub of ["run/istio-cni", "run/ztunnel"]) mkdirSync(this.path(sub), { recursive: true });
     this.cgroups.create();
-    const namespaces = ["--pid", "--mount", "--net", "--uts", "--cgroup"];
-    const argv = [...JOIN, this.cgroups.root, "unshare", "--fork", ...namespaces, "--kill-child=KILL", "--mount-proc"];
-    const bpffs = this.options.bpffs === false ? "no" : "yes";
-    this.init = new Child([...argv, "bash", "--norc", "-c", INIT, "init", this.dir, cgroup2Root(), bpffs], {
-      stdio: ["pipe", "pipe", "pipe"],
-    });
+    const { bpffs = true, runtime = false } = this.options;
+    const unshare = ["unshare", "--fork", "--pid", "--mount", "--net", "--uts", "--cgroup", "--kill-child=KILL"];
+    if (runtime) unshare.push("--propagation=shared");
+    this.init = new Child(
+      [...this.joining(this.cgroups.root), ...unshare, "--mount-proc", ...initCommand(this.dir, { bpffs, runtime })],
+      { stdio: ["pipe", "pipe", "pipe"] },
+    );
     await firstLine(this.init, "ready");
     this.initPid = this.init.leafPid();
   }
@@ -101,7 +93,13 @@ export class SandboxNode {
   enter(argv: readonly string[], cgroup?: string): string[] {
     const enter = ["nsenter", `--target=${this.initPid}`, "--mount", "--net", "--pid", "--uts"];
     // Joined by its path on the machine, before the mount namespace changes.
-    return cgroup === undefined ? [...enter, "--", ...argv] : [...JOIN, cgroup, ...enter, "--cgroup", "--", ...argv];
+    return cgroup === undefined
+      ? [...enter, "--", ...argv]
+      : [...this.joining(cgroup), ...enter, "--cgroup", "--", ...argv];
+  }
+
+  private joining(cgroup: string): string[] {
+    return [...JOIN, this.cgroups.everywhere(cgroup).join(" ")];
   }
 
   /** Runs a program on the node to its end. */
@@ -119,12 +117,24 @@ export class SandboxNode {
     this.init?.process.stdin?.end();
     this.init?.process.kill("SIGKILL");
     await this.init?.exited.catch(() => undefined);
+    // Killed with its parent; the kernel has it end only after every other process of the node.
+    for (let turn = 0; this.initPid !== 0 && alive(this.initPid) && turn < 500; turn++) await setTimeout(20);
+    this.initPid = 0;
   }
 
   /** Removes the node's cgroups and files, once it is killed. */
   async remove(): Promise<void> {
     await this.cgroups.remove();
     rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** False for a process that is gone, and for one that only waits for its parent to notice. */
+function alive(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch {
+    return false;
   }
 }
 
@@ -152,7 +162,7 @@ export async function removeStaleSandboxes(): Promise<void> {
   for (const name of new Set([...readdirSync(tmpdir()), ...CgroupTree.names()])) {
     const owner = new RegExp(`^${PREFIX}(\\d+)-\\d+$`).exec(name)?.[1];
     if (owner === undefined || existsSync(`/proc/${owner}`)) continue;
-    await new CgroupTree(name).remove();
+    await CgroupTree.ofAnyNode(name).remove();
     rmSync(join(tmpdir(), name), { recursive: true, force: true });
   }
 }

@@ -8,10 +8,11 @@ import { type Chart, chart } from "./charts.ts";
 import { Doorway } from "./doorway.ts";
 import { CertificateAuthority } from "./identity/authority.ts";
 import { builtFiles, startJailed } from "./jail.ts";
-import { Kubelet, NODE_NAME } from "./kubelet.ts";
+import { Kubelet } from "./kubelet.ts";
 import { type MeshService, type MeshWorkload, writeMeshConfig } from "./mesh-config.ts";
 import { writePrimaryConf } from "./network.ts";
-import { firstLine, removeStaleSandboxes, SandboxNode } from "./node.ts";
+import { firstLine, type NodeOptions, removeStaleSandboxes, SandboxNode } from "./node.ts";
+import { NODE_NAME } from "./pod-records.ts";
 import { httpGet } from "./probe.ts";
 import { ZtunnelProcess } from "./ztunnel-process.ts";
 
@@ -22,8 +23,7 @@ export interface SandboxOptions {
   readonly chart: string;
   /** A real ztunnel's binary; undefined = the stand-in. */
   readonly ztunnel: string | undefined;
-  /** False: the node has no bpffs. */
-  readonly bpffs?: boolean;
+  readonly node?: NodeOptions;
   /** Further environment of the agent. */
   readonly agentEnv?: Readonly<Record<string, string>>;
 }
@@ -78,7 +78,7 @@ export class Sandbox {
 
   private constructor(private readonly options: SandboxOptions) {
     this.chart = chart(options.chart);
-    this.node = new SandboxNode(options.bpffs === undefined ? {} : { bpffs: options.bpffs });
+    this.node = new SandboxNode(options.node);
     this.api = new ApiServer({ accounts: accounts() });
     this.confPath = this.node.path("etc/cni/net.d/10-sandbox.conflist");
     this.kubelet = new Kubelet(this.node, this.api, options.program, this.confPath);

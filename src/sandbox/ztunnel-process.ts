@@ -2,8 +2,8 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { createWriteStream } from "node:fs";
 import type { Child } from "../sys/child.ts";
-import { NODE_NAME } from "./kubelet.ts";
 import type { SandboxNode } from "./node.ts";
+import { NODE_NAME } from "./pod-records.ts";
 
 export interface ZtunnelOptions {
   /** A real ztunnel's binary; undefined = the stand-in. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
-import { ipOf } from "../../src/sandbox/kubelet.ts";
 import { BRIDGE } from "../../src/sandbox/network.ts";
+import { ipOf } from "../../src/sandbox/pod-records.ts";
 import { until } from "../../src/sandbox/sandbox.ts";
 import { Wire } from "../../src/sandbox/wire.ts";
 import { appOf, httpUrl, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";

@@ -3,8 +3,9 @@ import { existsSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { CgroupTree } from "../../src/sandbox/cgroup.ts";
-import { ipOf, type RunningPod } from "../../src/sandbox/kubelet.ts";
+import type { RunningPod } from "../../src/sandbox/kubelet.ts";
 import { addressesOf } from "../../src/sandbox/network.ts";
+import { ipOf } from "../../src/sandbox/pod-records.ts";
 import { Sandbox, type SandboxOptions } from "../../src/sandbox/sandbox.ts";
 
 /** What `scripts/build` made; the end-to-end tests run it, not the sources. */

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from "node:fs";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { ApiServer } from "../../../src/sandbox/apiserver/api-server.ts";
+import type { Exchange } from "../../../src/sandbox/app/protocol.ts";
+import type { SandboxNode } from "../../../src/sandbox/node.ts";
+import { ipOf, type PodOnNode, PodRecords, type PodRequest } from "../../../src/sandbox/pod-records.ts";
+import type { ContainerConfigSchema, PodSandboxConfigSchema } from "../gen/cri_pb.ts";
+import { NamespaceMode } from "../gen/cri_pb.ts";
+import type { Containerd } from "./containerd.ts";
+import { CriError } from "./cri.ts";
+import { POD_IMAGE } from "./images.ts";
+
+export const POD_PORT = 8080;
+
+export type SandboxConfig = MessageInitShape<typeof PodSandboxConfigSchema>;
+export type ContainerConfig = MessageInitShape<typeof ContainerConfigSchema>;
+
+/** A pod of one container that runs /pod. */
+export interface CriPodRequest extends PodRequest {
+  /** /pod's arguments; default: it serves under its name. */
+  readonly args?: readonly string[];
+}
+
+export interface CriPod extends PodOnNode {
+  readonly config: SandboxConfig;
+  readonly sandboxId: string;
+  readonly containerId: string;
+}
+
+/** What one connection from inside a pod came to. */
+export type Outcome = Omit<Exchange, "milliseconds"> | { readonly failed: string; readonly code: string };
+
+/** True when somebody answered. */
+export function answered(outcome: Outcome): outcome is Omit<Exchange, "milliseconds"> {
+  return "server" in outcome;
+}
+
+/** Kubelet asks again after a failure; it begins with a second, the tests have less time. */
+const RETRY_MS = 200;
+const EXEC_SECONDS = 20n;
+
+/** kubelet's part in a pod's life, as a container runtime sees it. */
+export class CriKubelet {
+  readonly pods = new Map<string, CriPod>();
+  readonly records: PodRecords;
+  private attempts = 0;
+
+  constructor(
+    private readonly node: SandboxNode,
+    api: ApiServer,
+    private readonly containerd: Containerd,
+    /** Told between a pod's sandbox and its first container: the mesh learns of it from here. */
+    private readonly networked: (pod: PodOnNode, serviceAccount: string) => void,
+  ) {
+    this.records = new PodRecords(api);
+  }
+
+  /** Creates a pod and makes one attempt to start it. @throws CriError of the step that failed */
+  async run(request: CriPodRequest): Promise<CriPod> {
+    this.records.create(request);
+    return this.start(request);
+  }
+
+  /** One attempt to start a pod that is in the API. @throws CriError; nothing of it is left then */
+  async start(request: CriPodRequest): Promise<CriPod> {
+    const { namespace, name, serviceAccount = "default", args = ["serve", name] } = request;
+    const uid = this.records.uidOf(namespace, name);
+    const config = this.sandboxConfig(namespace, name, uid);
+    const { cri } = this.containerd;
+    const { podSandboxId: sandboxId } = await cri.call("runPodSandbox", { config });
+    const ips = await this.addresses(sandboxId);
+    this.networked({ namespace, name, uid, ips }, serviceAccount);
+    const containerId = await this.runContainer(sandboxId, config, {
+      metadata: { name: "app" },
+      image: { image: POD_IMAGE },
+      args: [...args],
+      logPath: "app.log",
+    });
+    const pod = { name, namespace, uid, ips, config, sandboxId, containerId };
+    this.pods.set(`${namespace}/${name}`, pod);
+    this.records.report(pod, containerId, "Running");
+    return pod;
+  }
+
+  /**
+   * Asks again and again, as kubelet does, until the pod runs; `refused` is told each refusal.
+   * @throws Error when it does not run within `ms`
+   */
+  async startInTime(
+    request: CriPodRequest,
+    ms: number,
+    refused: (error: CriError) => void = () => {},
+  ): Promise<CriPod> {
+    const deadline = Date.now() + ms;
+    for (;;) {
+      try {
+        return await this.start(request);
+      } catch (error) {
+        if (!(error instanceof CriError) || Date.now() > deadline) throw error;
+        refused(error);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
+  }
+
+  /** Stops the pod and removes it everywhere, in kubelet's order. */
+  async remove(pod: CriPod): Promise<void> {
+    const { cri } = this.containerd;
+    await cri.call("stopContainer", { containerId: pod.containerId, timeout: 2n });
+    await cri.call("stopPodSandbox", { podSandboxId: pod.sandboxId });
+    await cri.call("removePodSandbox", { podSandboxId: pod.sandboxId });
+    await this.node.cgroups.removePod(pod.uid);
+    this.pods.delete(`${pod.namespace}/${pod.name}`);
+    this.records.delete(pod);
+  }
+
+  /** One connection from inside a pod to another's server. */
+  connect(from: CriPod, to: PodOnNode, marker: string, family: 4 | 6 = 4): Promise<Outcome> {
+    return this.connectTo(from, ipOf(to, family), POD_PORT, marker);
+  }
+
+  async connectTo(from: CriPod, address: string, port: number, marker: string): Promise<Outcome> {
+    const { stdout, stderr } = await this.containerd.cri.call("execSync", {
+      containerId: from.containerId,
+      cmd: ["/pod", "connect", address, String(port), marker],
+      timeout: EXEC_SECONDS,
+    });
+    const text = Buffer.from(stdout).toString();
+    if (text === "") throw new Error(`/pod connect said nothing: ${Buffer.from(stderr).toString()}`);
+    return JSON.parse(text) as Outcome;
+  }
+
+  /** The lines that the pod's container has printed so far. */
+  output(pod: PodOnNode): string[] {
+    // The node's /var is an overlay; what it has written is here.
+    const text = readFileSync(this.node.path(`disk${this.logDirectory(pod)}/app.log`), "utf8");
+    // <time> stdout F <line>
+    return text
+      .split("\n")
+      .slice(0, -1)
+      .map((line) => line.split(" ").slice(3).join(" "));
+  }
+
+  /** Creates and starts a container in a sandbox. */
+  async runContainer(podSandboxId: string, sandboxConfig: SandboxConfig, config: ContainerConfig): Promise<string> {
+    const { cri } = this.containerd;
+    const { containerId } = await cri.call("createContainer", { podSandboxId, sandboxConfig, config });
+    await cri.call("startContainer", { containerId });
+    return containerId;
+  }
+
+  /** The addresses of a sandbox. */
+  async addresses(podSandboxId: string): Promise<string[]> {
+    const { status } = await this.containerd.cri.call("podSandboxStatus", { podSandboxId });
+    const network = status?.network;
+    if (network === undefined) throw new Error(`sandbox ${podSandboxId} has no network`);
+    return [network.ip, ...network.additionalIps.map(({ ip }) => ip)];
+  }
+
+  sandboxConfig(namespace: string, name: string, uid: string): SandboxConfig {
+    return {
+      // A real kubelet counts per pod.
+      metadata: { namespace, name, uid, attempt: this.attempts++ },
+      hostname: name,
+      logDirectory: this.logDirectory({ namespace, name, uid }),
+      labels: {
+        "io.kubernetes.pod.namespace": namespace,
+        "io.kubernetes.pod.name": name,
+        "io.kubernetes.pod.uid": uid,
+      },
+      linux: {
+        cgroupParent: `/kubepods/besteffort/pod${uid}`,
+        securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } },
+      },
+    };
+  }
+
+  private logDirectory({ namespace, name, uid }: Pick<PodOnNode, "namespace" | "name" | "uid">): string {
+    return `/var/log/pods/${namespace}_${name}_${uid}`;
+  }
+}
