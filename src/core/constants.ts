@@ -38,6 +38,15 @@ export const ENGINE_ANNOTATION = "ambient-cni.io/engine";
 /** A static (mirror) pod's cgroup carries this hash, not the API's UID. */
 export const CONFIG_HASH_ANNOTATION = "kubernetes.io/config.hash";
 
+/**
+ * All that the agent's container may do: what upstream's chart gives it, and ours, and no more. CAP_SYS_ADMIN
+ * stands for CAP_BPF and CAP_PERFMON too. install/chart/templates/daemonset.yaml says what each is for.
+ */
+export const AGENT_CAPABILITIES = ["NET_ADMIN", "NET_RAW", "SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE"] as const;
+
+/** The agent's DaemonSet, by upstream's name; the plugin knows pods of it by that prefix (cni/verdict.c). */
+export const AGENT_DAEMONSET = "istio-cni-node";
+
 /** Name of the CNI plugin, of its binary and of its `type` in a configuration. */
 export const PLUGIN_NAME = "istio-cni";
 

@@ -2,6 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { AGENT_CAPABILITIES } from "../core/constants.ts";
 import type { Child } from "../sys/child.ts";
 import { cgroup2Root } from "./cgroup.ts";
 import type { Chart } from "./charts.ts";
@@ -9,9 +10,6 @@ import type { SandboxNode } from "./node.ts";
 
 /** Its pod lives on when the container restarts. */
 const AGENT_POD_UID = randomUUID();
-
-/** What the stock chart lets the agent do, and nothing else. */
-const CAPABILITIES = ["net_admin", "net_raw", "sys_ptrace", "sys_admin", "dac_override"];
 
 /**
  * Builds the container's file system and becomes the agent. $1 = new root, $2 = sandbox directory,
@@ -83,7 +81,7 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
   const root = node.path("root");
   const program = realpathSync(options.program);
   const nodeBinary = realpathSync(process.execPath);
-  const caps = ["-all", ...CAPABILITIES.map((name) => `+${name}`)].join(",");
+  const caps = ["-all", ...AGENT_CAPABILITIES.map((name) => `+${name.toLowerCase()}`)].join(",");
   const namespaces = ["--fork", "--pid", "--mount", "--cgroup", "--propagation=slave", "--kill-child=KILL"];
   if (!options.chart.hostNetwork) namespaces.push("--net");
   const command = [

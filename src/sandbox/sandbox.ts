@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { createWriteStream, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import type { Child } from "../sys/child.ts";
-import type { Account } from "./apiserver/access.ts";
+import { type Account, agentRules } from "./apiserver/access.ts";
 import { ApiServer } from "./apiserver/api-server.ts";
 import { type Chart, chart } from "./charts.ts";
 import { Doorway } from "./doorway.ts";
@@ -33,19 +33,14 @@ const SYSTEM_NAMESPACE = "istio-system";
 const ADMIN = "sandbox-admin";
 const AGENT = `system:serviceaccount:${SYSTEM_NAMESPACE}:istio-cni`;
 
-/** The agent may do what istio-cni's ClusterRoles allow, and no more. */
+/** The agent may do what our chart grants, which is less than istio-cni's does, and no more. */
 function accounts(): Account[] {
   return [
     { user: ADMIN, token: randomBytes(16).toString("hex"), rules: "admin" },
     {
       user: AGENT,
       token: randomBytes(16).toString("hex"),
-      rules: [
-        { verbs: ["get", "list", "watch"], resources: ["pods", "nodes", "namespaces"] },
-        { verbs: ["patch", "update"], resources: ["pods/status"] },
-        { verbs: ["get"], resources: ["daemonsets"], resourceNames: ["istio-cni-node"] },
-        { verbs: ["create", "patch"], resources: ["events"] },
-      ],
+      rules: agentRules(SYSTEM_NAMESPACE),
     },
   ];
 }

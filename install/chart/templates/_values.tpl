@@ -16,7 +16,11 @@ taken from the platform's file. Every template begins with this; a second time i
 {{- if $platform }}
 {{- $file := $.Files.Get (printf "platforms/%s.yaml" $platform) }}
 {{- if not $file }}
-{{- fail (printf "global.platform: %q is unknown; the files in platforms/ are those that are known" $platform) }}
+{{- $known := list }}
+{{- range $path, $_ := $.Files.Glob "platforms/*.yaml" }}
+{{- $known = append $known (base $path | trimSuffix ".yaml") }}
+{{- end }}
+{{- fail (printf "global.platform: %q is unknown; known are %s" $platform (join ", " $known)) }}
 {{- end }}
 {{- $layers = prepend $layers ($file | fromYaml) }}
 {{- end }}

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { PERMISSIONS } from "../../kube/access.ts";
 import { ApiFailure } from "./failure.ts";
 import type { Resource } from "./resources.ts";
 
@@ -10,6 +11,8 @@ export interface AccessRule {
   /** `pods`, `pods/status`. */
   readonly resources: readonly string[];
   readonly resourceNames?: readonly string[];
+  /** As a Role of this namespace has it; default everywhere. */
+  readonly namespace?: string;
 }
 
 /** A bearer token and what its owner may do. */
@@ -26,6 +29,15 @@ export interface AccessRequest {
   readonly subresource: string | undefined;
   readonly namespace: string | undefined;
   readonly name: string | undefined;
+}
+
+/** What the charts grant an agent of that namespace. */
+export function agentRules(namespace: string): AccessRule[] {
+  return PERMISSIONS.map(({ resource, verbs, ownNamed }) => ({
+    verbs,
+    resources: [resource],
+    ...(ownNamed === undefined ? {} : { resourceNames: [ownNamed], namespace }),
+  }));
 }
 
 /** The account of an Authorization header. @throws ApiFailure 401. */
@@ -46,6 +58,7 @@ export function authorize(account: Account | undefined, request: AccessRequest):
     (rule) =>
       rule.verbs.includes(verb) &&
       rule.resources.includes(asked) &&
+      (rule.namespace === undefined || rule.namespace === namespace) &&
       (rule.resourceNames === undefined || (name !== undefined && rule.resourceNames.includes(name))),
   );
   if (allowed) return;

@@ -2,18 +2,13 @@
 import type { Clock } from "../../../src/core/clock.ts";
 import type { PodRef } from "../../../src/core/ports.ts";
 import { KubeCluster } from "../../../src/kube/cluster.ts";
-import type { AccessRule } from "../../../src/sandbox/apiserver/access.ts";
+import { type AccessRule, agentRules } from "../../../src/sandbox/apiserver/access.ts";
 import { FaultyApiServer } from "../../fakes/apiserver.ts";
 import { LogRecorder, MetricRecorder } from "../../support/recorder.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
 
 /** What the charts grant the agent, and nothing more. */
-export const CHART_RULES: readonly AccessRule[] = [
-  { verbs: ["get", "list", "watch"], resources: ["pods", "nodes", "namespaces"] },
-  { verbs: ["patch", "update"], resources: ["pods/status"] },
-  { verbs: ["get"], resources: ["daemonsets"], resourceNames: ["istio-cni-node"] },
-  { verbs: ["create", "patch"], resources: ["events"] },
-];
+export const CHART_RULES = agentRules("istio-system");
 
 class GaugeRecorder extends MetricRecorder {
   readonly gauges = new Map<string, number>();

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// All that the agent asks of the API server. The chart grants exactly this (install/chart/templates/rbac.yaml),
+// the playground's API server allows no more, and test/unit/chart holds the calls that are made against it.
+import { AGENT_DAEMONSET } from "../core/constants.ts";
+
+export interface Permission {
+  /** API group; empty for the core group. */
+  readonly group: string;
+  /** As RBAC names it: `pods`, `pods/status`. */
+  readonly resource: string;
+  readonly verbs: readonly ("get" | "list" | "watch" | "create" | "patch")[];
+  /** Only the object of this name, in the agent's own namespace. */
+  readonly ownNamed?: string;
+}
+
+export const PERMISSIONS: readonly Permission[] = [
+  { group: "", resource: "pods", verbs: ["get", "list", "watch"] },
+  { group: "", resource: "namespaces", verbs: ["list", "watch"] },
+  { group: "", resource: "nodes", verbs: ["get"] },
+  { group: "", resource: "pods/status", verbs: ["patch"] },
+  { group: "", resource: "events", verbs: ["create", "patch"] },
+  { group: "apps", resource: "daemonsets", verbs: ["get"], ownNamed: AGENT_DAEMONSET },
+];

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent may do what it does, and the chart grants it nothing else.
+import { describe, expect, test } from "vitest";
+import { PERMISSIONS } from "../../../src/kube/access.ts";
+import { type Manifest, RenderedChart } from "../../support/manifests.ts";
+
+const OPENSHIFT = "security.openshift.io";
+
+/** `get apps/daemonsets istio-cni-node`: one line for each thing that is granted. */
+function granted(chart: RenderedChart): string[] {
+  return [...(chart.only("ClusterRole").rules ?? []), ...(chart.only("Role").rules ?? [])]
+    .filter(({ apiGroups }) => !apiGroups?.includes(OPENSHIFT))
+    .flatMap(({ verbs, apiGroups = [], resources = [], resourceNames = [""] }) =>
+      verbs.flatMap((verb) =>
+        apiGroups.flatMap((group) =>
+          resources.flatMap((resource) => resourceNames.map((name) => line(verb, group, resource, name))),
+        ),
+      ),
+    )
+    .sort();
+}
+
+function line(verb: string, group: string, resource: string, name = ""): string {
+  return `${verb} ${group}/${resource} ${name}`.trim();
+}
+
+const needed = PERMISSIONS.flatMap(({ verbs, group, resource, ownNamed }) =>
+  verbs.map((verb) => line(verb, group, resource, ownNamed)),
+).sort();
+
+describe.each(["default", "everything", "platform-openshift", "ambient-off"])("%s", (name) => {
+  const chart = new RenderedChart(name);
+
+  test("grants what the agent asks for", () => {
+    expect(granted(chart)).toEqual(needed);
+  });
+
+  test("what is named is granted in the agent's own namespace only", () => {
+    const { metadata, rules } = chart.only("Role");
+    expect(metadata?.namespace).toBe("istio-system");
+    expect(rules?.map(({ resourceNames }) => resourceNames)).toEqual([["istio-cni-node"]]);
+  });
+
+  test("to the account that the pod has, and to nobody else", () => {
+    const subject = { kind: "ServiceAccount", name: "istio-cni", namespace: "istio-system" };
+    const bindings = chart.objects.filter(({ kind }) => /Binding$/.test(kind)) as (Manifest & object)[];
+    expect(bindings).toMatchObject([
+      { roleRef: { kind: "ClusterRole", name: chart.only("ClusterRole").metadata?.name }, subjects: [subject] },
+      { roleRef: { kind: "Role", name: chart.only("Role").metadata?.name }, subjects: [subject] },
+    ]);
+    for (const binding of bindings) expect(binding).toHaveProperty("subjects.length", 1);
+    expect(chart.only("DaemonSet").spec?.template.spec?.serviceAccountName).toBe(subject.name);
+  });
+});
+
+test("istio-cni's chart grants all of it: the image works under either", () => {
+  const upstream = [
+    ...["pods", "nodes", "namespaces"].flatMap((resource) =>
+      ["get", "list", "watch"].map((verb) => line(verb, "", resource)),
+    ),
+    ...["patch", "update"].map((verb) => line(verb, "", "pods/status")),
+    ...["create", "patch"].map((verb) => line(verb, "", "events")),
+    line("get", "apps", "daemonsets", "istio-cni-node"),
+  ];
+  expect(upstream).toEqual(expect.arrayContaining(needed));
+});
