@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bundles the agent and its command line into dist/agent.mjs and the parts that it loads when they are
 // asked for: a bundle takes a third of the memory of its packages, and the playground costs a node none.
-import { readdirSync, readFileSync, rmSync } from "node:fs";
-import { basename } from "node:path";
+// `--out DIR` puts it elsewhere, `--metafile FILE` writes down what is in it.
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { parseArgs } from "node:util";
 import { build } from "esbuild";
+
+const { out, metafile: metafilePath } = parseArgs({
+  options: { out: { type: "string", default: "dist" }, metafile: { type: "string" } },
+}).values;
 
 const { version } = JSON.parse(readFileSync("package.json", "utf8"));
 
 const { metafile } = await build({
   entryPoints: { agent: "src/main.ts" },
-  outdir: "dist",
+  outdir: out,
   outExtension: { ".js": ".mjs" },
   // Flat: src/native/load.ts looks for the addon beside the part that it became.
   chunkNames: "agent-[hash]",
@@ -33,6 +39,7 @@ const { metafile } = await build({
 
 // Parts of earlier builds.
 const parts = new Set(Object.keys(metafile.outputs).map((path) => basename(path)));
-for (const name of readdirSync("dist")) {
-  if (/^agent-[A-Z0-9]{8}\.mjs$/.test(name) && !parts.has(name)) rmSync(`dist/${name}`);
+for (const name of readdirSync(out)) {
+  if (/^agent-[A-Z0-9]{8}\.mjs$/.test(name) && !parts.has(name)) rmSync(join(out, name));
 }
+if (metafilePath !== undefined) writeFileSync(metafilePath, JSON.stringify(metafile));

@@ -410,8 +410,8 @@ export const TELEMETRY = {
     "GOMEMLIMIT",
     goMemory,
     "",
-    "Memory limit of the container. Whoever starts node caps its heap at the smaller of half of it and 96 MiB (--max-old-space-size), as the sandbox does; the image's launcher will.",
-    { fallbackText: "none", status: "later" },
+    "Memory limit of the container. The image's launcher caps the JavaScript heap at half of it, 96 MiB at most.",
+    { fallbackText: "none" },
   ),
 };
 
