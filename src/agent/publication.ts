@@ -82,6 +82,7 @@ function plainPod(namespace: string): Pod {
     runtimeClass: undefined,
     containers: [],
     initContainers: [],
+    proxy: undefined,
     containerIds: [],
     createdAt: undefined,
     dnsPolicy: "ClusterFirst",

@@ -10,6 +10,18 @@ export const ZTUNNEL_PORT = {
   dns: 15053,
 } as const;
 
+/** Ports of a sidecar: Envoy's listeners, and pilot-agent's DNS server. */
+export const SIDECAR_PORT = { outbound: 15001, inbound: 15006, tunnel: 15008, dns: 15053 } as const;
+/**
+ * Marks in TPROXY mode: of what the transparent listener shall get, and of Envoy's own connections that are
+ * to be intercepted on lo. Policy routing: `fwmark 1337 lookup 133`.
+ */
+export const SIDECAR_MARK = { inbound: 1337, outbound: 1338 } as const;
+export const SIDECAR_ROUTE_TABLE = 133;
+export const SIDECAR_RULE_PRIORITY = 32765;
+/** nftables table of a sidecar pod. */
+export const SIDECAR_TABLE = "ambient-cni-sidecar";
+
 /** Mark on every packet ztunnel sends; ztunnel sets the whole value, rules compare under MARK_MASK. */
 export const ZTUNNEL_MARK = 0x539;
 /** Our mark: "deliver locally", it selects ROUTE_TABLE through the policy rule. */
@@ -31,6 +43,30 @@ export const DNS_CAPTURE_ANNOTATION = "ambient.istio.io/dns-capture";
 export const BYPASS_INBOUND_ANNOTATION = "ambient.istio.io/bypass-inbound-capture";
 export const REROUTE_INTERFACES_ANNOTATION = "istio.io/reroute-virtual-interfaces";
 export const SIDECAR_STATUS_ANNOTATION = "sidecar.istio.io/status";
+/** Both a label and an annotation; the label wins. */
+export const SIDECAR_INJECT = "sidecar.istio.io/inject";
+/** What a pod's author, or the injector, says about the redirection into its sidecar. */
+export const SIDECAR_ANNOTATION = {
+  mode: "sidecar.istio.io/interceptionMode",
+  includeOutboundIpRanges: "traffic.sidecar.istio.io/includeOutboundIPRanges",
+  excludeOutboundIpRanges: "traffic.sidecar.istio.io/excludeOutboundIPRanges",
+  includeInboundPorts: "traffic.sidecar.istio.io/includeInboundPorts",
+  excludeInboundPorts: "traffic.sidecar.istio.io/excludeInboundPorts",
+  includeOutboundPorts: "traffic.sidecar.istio.io/includeOutboundPorts",
+  excludeOutboundPorts: "traffic.sidecar.istio.io/excludeOutboundPorts",
+  excludeInterfaces: "traffic.sidecar.istio.io/excludeInterfaces",
+  /** Superseded by REROUTE_INTERFACES_ANNOTATION, which wins where both are. */
+  kubevirtInterfaces: "traffic.sidecar.istio.io/kubevirtInterfaces",
+} as const;
+/** Containers that the injector adds, by their names. */
+export const SIDECAR_CONTAINER = { proxy: "istio-proxy", init: "istio-init" } as const;
+/** Variables of the container istio-proxy that decide about the redirection. */
+export const SIDECAR_ENV = {
+  disabled: "DISABLE_ENVOY",
+  dnsCapture: "ISTIO_META_DNS_CAPTURE",
+  dualStack: "ISTIO_DUAL_STACK",
+  dropInvalid: "INVALID_DROP",
+} as const;
 /** Ours: outbound CIDRs left alone, heeded only where the node allows it. */
 export const EXCLUDE_OUTBOUND_ANNOTATION = "ambient-cni.io/exclude-outbound-cidrs";
 /** Ours: engine for one pod, heeded only where the node allows it. */

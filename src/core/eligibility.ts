@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import { DATAPLANE_MODE_LABEL, SIDECAR_STATUS_ANNOTATION } from "./constants.ts";
+import {
+  DATAPLANE_MODE_LABEL,
+  SIDECAR_CONTAINER,
+  SIDECAR_ENV,
+  SIDECAR_INJECT,
+  SIDECAR_STATUS_ANNOTATION,
+} from "./constants.ts";
+import { parseGoBool } from "./go-bool.ts";
 import { isTerminal, type Pod } from "./pod.ts";
 import { type EnablementSelector, type Labels, matchesLabels, selectorText } from "./selector.ts";
 
@@ -14,6 +21,10 @@ export type EligibilityReason =
   | "namespace-excluded"
   | "sidecar"
   | "sidecar-annotation"
+  | "sidecar-init"
+  | "sidecar-opted-out"
+  | "sidecar-disabled"
+  | "sidecar-role"
   | "opted-out"
   | "not-selected"
   | "namespace-unknown";
@@ -45,17 +56,12 @@ const answer = (verdict: Verdict, reason: EligibilityReason, detail: string): El
 export function evaluate(rules: EligibilityRules, pod: Pod, namespaceLabels: Labels | undefined): Eligibility {
   if (pod.hostNetwork) return answer("none", "host-network", "the pod uses the host's network");
   if (isTerminal(pod)) return answer("none", "terminal", `phase ${pod.phase}`);
-  if (pod.labels.app === "ztunnel") return answer("none", "ztunnel", "label app=ztunnel");
   if (rules.excludedNamespaces.includes(pod.namespace)) {
     return answer("none", "namespace-excluded", `namespace ${pod.namespace} is excluded`);
   }
-  if (Object.hasOwn(pod.annotations, SIDECAR_STATUS_ANNOTATION)) {
-    const injected = [...pod.containers, ...pod.initContainers].includes("istio-proxy");
-    if (injected && !pod.initContainers.includes("istio-init")) {
-      return answer("sidecar", "sidecar", `annotation ${SIDECAR_STATUS_ANNOTATION} and container istio-proxy`);
-    }
-    return answer("none", "sidecar-annotation", `annotation ${SIDECAR_STATUS_ANNOTATION}`);
-  }
+  const sidecar = sidecarOf(pod);
+  if (sidecar !== undefined) return sidecar;
+  if (pod.labels.app === "ztunnel") return answer("none", "ztunnel", "label app=ztunnel");
   if (namespaceLabels === undefined) {
     return answer("none", "namespace-unknown", `namespace ${pod.namespace} is not known yet`);
   }
@@ -72,4 +78,32 @@ export function evaluate(rules: EligibilityRules, pod: Pod, namespaceLabels: Lab
     return answer("none", "opted-out", `label ${DATAPLANE_MODE_LABEL}=none`);
   }
   return answer("none", "not-selected", "no enablement selector matches the pod and its namespace");
+}
+
+/**
+ * What an injected pod is, by itself: `sidecar` when it counts on the CNI plugin for the redirection into its
+ * sidecar. Never ambient, whatever its labels say. undefined for a pod that is not injected. The same
+ * conditions as those of upstream's plugin (plugin.go).
+ */
+export function sidecarOf(pod: Pod): Eligibility | undefined {
+  if (!Object.hasOwn(pod.annotations, SIDECAR_STATUS_ANNOTATION)) return undefined;
+  const injected = `annotation ${SIDECAR_STATUS_ANNOTATION}`;
+  const containers = [...pod.containers, ...pod.initContainers];
+  const { proxy, init } = SIDECAR_CONTAINER;
+  if (containers.includes(init)) return answer("none", "sidecar-init", `${injected}, and container ${init}`);
+  if (!containers.includes(proxy)) return answer("none", "sidecar-annotation", `${injected}, no container ${proxy}`);
+  const inject = Object.hasOwn(pod.labels, SIDECAR_INJECT) ? pod.labels[SIDECAR_INJECT] : undefined;
+  const [where, wish] =
+    inject === undefined ? ["annotation", pod.annotations[SIDECAR_INJECT]] : (["label", inject] as const);
+  if (parseGoBool(wish ?? "") === false) {
+    return answer("none", "sidecar-opted-out", `${injected}, and ${where} ${SIDECAR_INJECT}=${wish}`);
+  }
+  if (parseGoBool(pod.proxy?.env[SIDECAR_ENV.disabled] ?? "") === true) {
+    return answer("none", "sidecar-disabled", `${injected}, and ${SIDECAR_ENV.disabled} of ${proxy} is true`);
+  }
+  const role = pod.proxy?.role;
+  if (role !== undefined && role !== "sidecar") {
+    return answer("none", "sidecar-role", `${injected}, but ${proxy} is a ${JSON.stringify(role)}, no sidecar`);
+  }
+  return answer("sidecar", "sidecar", `${injected} and container ${proxy}`);
 }

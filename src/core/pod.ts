@@ -2,6 +2,17 @@
 
 export type PodPhase = "Pending" | "Running" | "Succeeded" | "Failed" | "Unknown";
 
+/** Container istio-proxy, as far as it decides about the redirection into it. */
+export interface SidecarProxy {
+  /** Its securityContext's runAsUser and runAsGroup. */
+  readonly uid: number | undefined;
+  readonly gid: number | undefined;
+  /** Word behind `proxy` in its arguments: `sidecar`, `router`; undefined when they begin otherwise. */
+  readonly role: string | undefined;
+  /** Those of its variables that are SIDECAR_ENV, as they are. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
 /** The few fields of a Kubernetes pod that we keep. Nothing else of the API object is cached. */
 export interface Pod {
   readonly uid: string;
@@ -20,6 +31,8 @@ export interface Pod {
   /** Names of containers and init containers: they tell a sidecar from an opted-out pod. */
   readonly containers: readonly string[];
   readonly initContainers: readonly string[];
+  /** Kept of injected pods only (annotation `sidecar.istio.io/status`). */
+  readonly proxy: SidecarProxy | undefined;
   /** Container ids without their `containerd://` scheme: CRI-O cgroups carry no pod UID. */
   readonly containerIds: readonly string[];
   readonly resourceVersion: string;

@@ -9,11 +9,15 @@ import {
   EXCLUDE_OUTBOUND_ANNOTATION,
   REDIRECTION_ANNOTATION,
   REROUTE_INTERFACES_ANNOTATION,
+  SIDECAR_ANNOTATION,
+  SIDECAR_CONTAINER,
+  SIDECAR_ENV,
+  SIDECAR_INJECT,
   SIDECAR_STATUS_ANNOTATION,
 } from "../core/constants.ts";
 import { messageOf } from "../core/errors.ts";
 import { canonicalIp } from "../core/ip.ts";
-import type { Namespace, Pod, PodPhase } from "../core/pod.ts";
+import type { Namespace, Pod, PodPhase, SidecarProxy } from "../core/pod.ts";
 import { isRecord, listOf, recordOf, textOf } from "./json.ts";
 
 /** Told of each value that was left out, as a sentence. */
@@ -30,6 +34,12 @@ const KEPT_ANNOTATIONS: readonly string[] = [
   CONFIG_HASH_ANNOTATION,
 ];
 
+/** Of injected pods. */
+const SIDECAR_ANNOTATIONS: readonly string[] = [SIDECAR_INJECT, ...Object.values(SIDECAR_ANNOTATION)];
+const SIDECAR_VARIABLES: ReadonlySet<string> = new Set(Object.values(SIDECAR_ENV));
+/** Longer than anything that a boolean or a role could be, short enough to keep. */
+const MAX_PROXY_TEXT = 128;
+
 const PHASES: ReadonlySet<string> = new Set(["Pending", "Running", "Succeeded", "Failed", "Unknown"]);
 
 /** Undefined, and reported, when uid, name, namespace or version is missing. */
@@ -45,19 +55,21 @@ export function podFromKube(object: unknown, report: Report): Pod | undefined {
     return undefined;
   }
   const label = `pod ${namespace}/${identity.name}`;
+  const annotations = annotationsOf(metadata);
   return {
     ...identity,
     namespace,
     nodeName: textOf(spec.nodeName),
     serviceAccount: textOf(spec.serviceAccountName) || "default",
     labels: labelsOf(metadata),
-    annotations: annotationsOf(metadata),
+    annotations,
     phase: phaseOf(status),
     ips: ipsOf(status, label, report),
     hostNetwork: spec.hostNetwork === true,
     runtimeClass: textOf(spec.runtimeClassName) || undefined,
     containers: namesOf(spec.containers),
     initContainers: namesOf(spec.initContainers),
+    proxy: Object.hasOwn(annotations, SIDECAR_STATUS_ANNOTATION) ? proxyOf(spec) : undefined,
     containerIds: containerIdsOf(status),
     createdAt: timeOf(metadata.creationTimestamp),
     dnsPolicy: textOf(spec.dnsPolicy) || "ClusterFirst",
@@ -92,7 +104,8 @@ function labelsOf(metadata: Record<string, unknown>): Readonly<Record<string, st
 function annotationsOf(metadata: Record<string, unknown>): Readonly<Record<string, string>> {
   const all = recordOf(metadata.annotations);
   const kept: Record<string, string> = {};
-  for (const name of KEPT_ANNOTATIONS) {
+  const injected = typeof all[SIDECAR_STATUS_ANNOTATION] === "string";
+  for (const name of injected ? [...KEPT_ANNOTATIONS, ...SIDECAR_ANNOTATIONS] : KEPT_ANNOTATIONS) {
     const value = Object.hasOwn(all, name) ? all[name] : undefined;
     // Of the sidecar's status only the presence counts, and its JSON is the longest of them all.
     if (typeof value === "string") kept[name] = name === SIDECAR_STATUS_ANNOTATION ? "" : value;
@@ -134,6 +147,33 @@ function namesOf(containers: unknown): readonly string[] {
   return listOf(containers)
     .map((container) => textOf(recordOf(container).name))
     .filter((name) => name !== "");
+}
+
+function proxyOf(spec: Record<string, unknown>): SidecarProxy | undefined {
+  // A native sidecar is an init container.
+  const container = [...listOf(spec.containers), ...listOf(spec.initContainers)]
+    .map(recordOf)
+    .find(({ name }) => name === SIDECAR_CONTAINER.proxy);
+  if (container === undefined) return undefined;
+  const security = recordOf(container.securityContext);
+  const [first, second] = listOf(container.args).map(textOf);
+  const env: Record<string, string> = {};
+  for (const variable of listOf(container.env)) {
+    const { name, value } = recordOf(variable);
+    // Of several of one name kubelet takes the last.
+    if (typeof name === "string" && SIDECAR_VARIABLES.has(name)) env[name] = textOf(value).slice(0, MAX_PROXY_TEXT);
+  }
+  return {
+    uid: idOf(security.runAsUser),
+    gid: idOf(security.runAsGroup),
+    role: (first === "proxy" ? second?.slice(0, MAX_PROXY_TEXT) : "") || undefined,
+    env,
+  };
+}
+
+/** A uid or gid as the API takes one. */
+function idOf(value: unknown): number | undefined {
+  return typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 0x7fffffff ? value : undefined;
 }
 
 function containerIdsOf(status: Record<string, unknown>): readonly string[] {

@@ -17,6 +17,7 @@ export function podWith(over: Partial<Pod>): Pod {
     runtimeClass: undefined,
     containers: ["app"],
     initContainers: [],
+    proxy: undefined,
     containerIds: [],
     createdAt: undefined,
     dnsPolicy: "ClusterFirst",

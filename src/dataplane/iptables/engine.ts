@@ -11,12 +11,12 @@ import { verifyCapture } from "../netfilter/verify.ts";
 import { isBehindNetfilter } from "../proxied.ts";
 import { families } from "../routes.ts";
 import { ALL_LETTERS } from "../sysctls.ts";
-import { anyOurs, hasOurs, type KernelTable, readTables } from "./kernel.ts";
+import { anyOwned, hasOwned, type KernelTable, readTables } from "./kernel.ts";
 import { namedDifferences, rulesDigest, stateComment } from "./observe.ts";
 import { type Features, planCapture } from "./plan.ts";
 import { type Reference, readReference } from "./reference.ts";
-import { type Ruleset, VARIANTS, type Variant } from "./ruleset.ts";
-import { formatState, parseState, type RulesState, type TableKey } from "./state.ts";
+import { CAPTURE, type Ruleset, type TableKey, VARIANTS, type Variant } from "./ruleset.ts";
+import { formatState, parseState, type RulesState } from "./state.ts";
 import { bodyText } from "./text.ts";
 import { Variants } from "./variants.ts";
 import { removeRules, writeRules } from "./writer.ts";
@@ -61,7 +61,7 @@ export class IptablesEngine implements Engine {
 
   plan(spec: CaptureSpec): string {
     const variant = this.#variants.preferred;
-    return bodyText(planCapture(spec, this.#variants.features(variant), "captured", [4, 6]));
+    return bodyText(CAPTURE, planCapture(spec, this.#variants.features(variant), "captured", [4, 6]));
   }
 
   ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
@@ -72,26 +72,26 @@ export class IptablesEngine implements Engine {
   }
 
   present(netns: NetnsHandle): boolean {
-    return anyOurs(this.binding, netns.fd);
+    return anyOwned(CAPTURE, this.binding, netns.fd);
   }
 
   state(netns: NetnsHandle): EngineState | undefined {
-    const comment = VARIANTS.map((variant) => stateComment(readTables(this.binding, netns.fd, variant, [4]))).find(
-      (found) => found !== undefined,
-    );
+    const comment = VARIANTS.map((variant) =>
+      stateComment(CAPTURE, readTables(this.binding, netns.fd, variant, [4])),
+    ).find((found) => found !== undefined);
     // Undefined too when rules of ours are there without their memory.
     return comment === undefined ? undefined : (parseState(comment) ?? { sysctls: "" });
   }
 
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
     const found = VARIANTS.map((variant) => ({ variant, tables: readTables(this.binding, netns.fd, variant) })).filter(
-      ({ tables }) => hasOurs(tables),
+      ({ tables }) => hasOwned(CAPTURE, tables),
     );
     const [first, second] = found;
     if (first === undefined) return { mode: "absent", engine: undefined, differences: [] };
     if (second !== undefined) return this.#differs(["rules of ours are in legacy tables and in those of iptables-nft"]);
     const { variant, tables } = first;
-    const comment = stateComment(tables);
+    const comment = stateComment(CAPTURE, tables);
     const state = comment === undefined ? undefined : parseState(comment);
     if (state === undefined) {
       return this.#differs([
@@ -141,11 +141,13 @@ export class IptablesEngine implements Engine {
   async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, { sysctls }: EngineState): Promise<void> {
     const variant = this.#variants.of(netns.fd);
     const { ruleset, hash, key } = this.#planned(netns, spec, mode, variant);
-    const reference = await this.#references.of(key, ({ fd }) => readReference(this.binding, fd, variant, ruleset));
+    const reference = await this.#references.of(key, ({ fd }) =>
+      readReference(CAPTURE, this.binding, fd, variant, ruleset),
+    );
     const before = readTables(this.binding, netns.fd, variant);
     const made = madeTables(before, ruleset, variant);
     const state = formatState({ mode, plan: hash, rules: reference.rules, sysctls, made });
-    await writeRules(this.binding, netns.fd, variant, ruleset, state, reference.tables);
+    await writeRules(CAPTURE, this.binding, netns.fd, variant, ruleset, state, reference.tables);
     for (const other of VARIANTS) if (other !== variant) await this.#remove(netns, other);
     const after = this.observe(netns, spec);
     if (after.mode !== observedMode(mode)) {
@@ -159,9 +161,9 @@ export class IptablesEngine implements Engine {
 
   async #remove(netns: NetnsHandle, variant: Variant): Promise<void> {
     const tables = readTables(this.binding, netns.fd, variant);
-    if (!hasOurs(tables)) return;
-    const made = parseState(stateComment(tables) ?? "")?.made ?? [];
-    await removeRules(this.binding, netns.fd, variant, made);
+    if (!hasOwned(CAPTURE, tables)) return;
+    const made = parseState(stateComment(CAPTURE, tables) ?? "")?.made ?? [];
+    await removeRules(CAPTURE, this.binding, netns.fd, variant, made);
   }
 
   #differences(
@@ -174,8 +176,8 @@ export class IptablesEngine implements Engine {
     const { ruleset, hash, key } = this.#planned(netns, spec, state.mode, variant);
     const reference = this.#references.known(key);
     if (state.plan !== hash) return ["the rules were made for other settings of the pod, or by another version"];
-    const differences = namedDifferences(ruleset, tables, reference?.tables);
-    if (differences.length === 0 && rulesDigest(tables) !== (reference?.rules ?? state.rules)) {
+    const differences = namedDifferences(CAPTURE, ruleset, tables, reference?.tables);
+    if (differences.length === 0 && rulesDigest(CAPTURE, tables) !== (reference?.rules ?? state.rules)) {
       differences.push("a rule was changed in place");
     }
     return differences;
@@ -190,7 +192,7 @@ export class IptablesEngine implements Engine {
     const known = plans.get(name);
     if (known !== undefined) return known;
     const ruleset = planCapture(spec, features, mode, inNetns);
-    const body = bodyText(ruleset);
+    const body = bodyText(CAPTURE, ruleset);
     const planned = { ruleset, hash: textHash(body), key: `${variant}\n${body}` };
     plans.set(name, planned);
     return planned;
@@ -204,7 +206,7 @@ export class IptablesEngine implements Engine {
 /** Tables that this capture makes, and those that an earlier one has made. */
 function madeTables(before: readonly KernelTable[], ruleset: Ruleset, variant: Variant): TableKey[] {
   if (variant === "legacy") return [];
-  const earlier = parseState(stateComment(before) ?? "")?.made ?? [];
+  const earlier = parseState(stateComment(CAPTURE, before) ?? "")?.made ?? [];
   const now = ruleset
     .filter(({ family, name }) => !before.some((table) => table.family === family && table.name === name))
     .map(({ family, name }) => ({ family, name }));

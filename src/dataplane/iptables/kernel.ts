@@ -2,7 +2,7 @@
 // The iptables tables of a netns as the kernel has them, whichever variant made them. No fork.
 import { codeOf } from "../../core/errors.ts";
 import type { AddressFamily, NativeBinding, NetnsArg } from "../../native/binding.ts";
-import { OUR_CHAIN, TABLE_NAMES, type TableName, UPSTREAM_PREFIX, type Variant } from "./ruleset.ts";
+import { type Owner, TABLE_NAMES, type TableName, UPSTREAM_PREFIX, type Variant } from "./ruleset.ts";
 
 const FAMILIES: readonly AddressFamily[] = [4, 6];
 const NFT_FAMILY = { 4: "ip", 6: "ip6" } as const;
@@ -38,18 +38,14 @@ export function readTables(
   return variant === "legacy" ? legacyTables(binding, netns, families) : nftTables(binding, netns, families);
 }
 
-/** True when any chain of ours is in the netns, in either variant. Mostly one look is enough. */
-export function anyOurs(binding: NativeBinding, netns: NetnsArg): boolean {
-  for (const table of eachNftTable(binding, netns, FAMILIES)) if (hasOurs([table])) return true;
-  return hasOurs(legacyTables(binding, netns, FAMILIES));
+/** True when any chain of this owner's is in the netns, in either variant. Mostly one look is enough. */
+export function anyOwned(owner: Owner, binding: NativeBinding, netns: NetnsArg): boolean {
+  for (const table of eachNftTable(binding, netns, FAMILIES)) if (hasOwned(owner, [table])) return true;
+  return hasOwned(owner, legacyTables(binding, netns, FAMILIES));
 }
 
-export function isOurs(chain: string): boolean {
-  return OUR_CHAIN.test(chain);
-}
-
-export function hasOurs(tables: readonly KernelTable[]): boolean {
-  return tables.some(({ chains }) => chains.some(isOurs));
+export function hasOwned(owner: Owner, tables: readonly KernelTable[]): boolean {
+  return tables.some(({ chains }) => chains.some((chain) => owner.owns(chain)));
 }
 
 /** True for chains of upstream's istio-cni, of its ambient mode or of a sidecar's. */

@@ -2,29 +2,30 @@
 // Are the chains in the kernel those that were planned? The reference is what the same kernel showed
 // after the same iptables-restore had read the same text.
 import { createHash } from "node:crypto";
-import { isOurs, type KernelRule, type KernelTable } from "./kernel.ts";
-import { type BuiltIn, type Chain, type Ruleset, STATE_CHAIN, STATE_TABLE, type Table, tableTitle } from "./ruleset.ts";
+import type { KernelRule, KernelTable } from "./kernel.ts";
+import { type BuiltIn, type Chain, type Owner, type Ruleset, type Table, tableTitle } from "./ruleset.ts";
 import { foreignJumps } from "./text.ts";
 
 /** The comment of the state rule, "" for a rule without one, undefined when there is no such rule. */
-export function stateComment(tables: readonly KernelTable[]): string | undefined {
-  const rules = tables.find((table) => isStateTable(table))?.rules.filter(({ chain }) => chain === STATE_CHAIN) ?? [];
+export function stateComment(owner: Owner, tables: readonly KernelTable[]): string | undefined {
+  const table = tables.find((one) => isSame(one, owner.stateTable));
+  const rules = table?.rules.filter(({ chain }) => chain === owner.stateChain) ?? [];
   return rules.length === 1 ? rules[0]?.comment : undefined;
 }
 
 /** One digest over our rules and those that lead to them, in the order in which the kernel walks them. */
-export function rulesDigest(tables: readonly KernelTable[]): string {
+export function rulesDigest(owner: Owner, tables: readonly KernelTable[]): string {
   const hash = createHash("sha256");
   const key = ({ family, name }: KernelTable) => `${family} ${name}`;
   for (const table of [...tables].sort((a, b) => (key(a) < key(b) ? -1 : 1))) {
-    const chains = table.chains.filter((name) => isOurs(name) && name !== STATE_CHAIN).sort();
+    const chains = table.chains.filter((name) => owner.owns(name) && name !== owner.stateChain).sort();
     if (chains.length === 0) continue;
     hash.update(`table ${key(table)}\n`);
     for (const chain of chains) {
       hash.update(`chain ${chain}\n`);
       for (const rule of rulesOf(table, chain)) hash.update(`${rule.digest}\n`);
     }
-    for (const digest of foreignJumps(table)
+    for (const digest of foreignJumps(owner, table)
       .map(({ rule }) => rule.digest)
       .sort())
       hash.update(`jump ${digest}\n`);
@@ -34,6 +35,7 @@ export function rulesDigest(tables: readonly KernelTable[]): string {
 
 /** Sentences that name what is missing, extra, moved or changed; empty when chains and names agree. */
 export function namedDifferences(
+  owner: Owner,
   plan: Ruleset,
   tables: readonly KernelTable[],
   reference: readonly KernelTable[] | undefined,
@@ -43,20 +45,21 @@ export function namedDifferences(
     const found = tables.find((table) => isSame(table, planned));
     const twin = reference?.find((table) => isSame(table, planned));
     if (found?.dormant) sentences.push(`${tableTitle(planned)} is dormant: none of its rules is in force`);
-    for (const chain of planned.chains) sentences.push(...chainDifferences(planned, chain, found, twin));
+    for (const chain of planned.chains) sentences.push(...chainDifferences(owner, planned, chain, found, twin));
   }
   for (const table of tables) {
     const planned = plan.find((one) => isSame(table, one));
-    for (const name of table.chains.filter(isOurs)) {
-      if (planned?.chains.some((chain) => chain.name === name) || isStateChain(table, name)) continue;
+    for (const name of table.chains.filter((chain) => owner.owns(chain))) {
+      if (planned?.chains.some((chain) => chain.name === name) || isStateChain(owner, table, name)) continue;
       sentences.push(`chain ${name} of ${tableTitle(table)} is not planned`);
     }
-    sentences.push(...strayJumps(table, planned));
+    sentences.push(...strayJumps(owner, table, planned));
   }
   return sentences;
 }
 
 function chainDifferences(
+  owner: Owner,
   planned: Table,
   chain: Chain,
   found: KernelTable | undefined,
@@ -64,7 +67,7 @@ function chainDifferences(
 ): string[] {
   const title = `chain ${chain.name} of ${tableTitle(planned)}`;
   if (found === undefined || !found.chains.includes(chain.name)) return [`${title} is missing`];
-  const sentences = chain.from === undefined ? [] : jumpDifferences(chain.name, chain.from, found, twin);
+  const sentences = chain.from === undefined ? [] : jumpDifferences(owner, chain.name, chain.from, found, twin);
   const rules = rulesOf(found, chain.name);
   const wanted = chain.rules.map(({ name }) => name);
   if (rules.length === 0 && wanted.length > 0) return [...sentences, `${title} is empty`];
@@ -86,9 +89,15 @@ function chainDifferences(
 }
 
 /** The first rule of the built-in chain must lead to ours: whatever stands before it may decide first. */
-function jumpDifferences(name: string, from: BuiltIn, found: KernelTable, twin: KernelTable | undefined): string[] {
+function jumpDifferences(
+  owner: Owner,
+  name: string,
+  from: BuiltIn,
+  found: KernelTable,
+  twin: KernelTable | undefined,
+): string[] {
   const where = `chain ${from} of ${tableTitle(found)}`;
-  const jumps = foreignJumps(found).filter(({ rule }) => rule.chain === from && rule.jump === name);
+  const jumps = foreignJumps(owner, found).filter(({ rule }) => rule.chain === from && rule.jump === name);
   const [first] = jumps;
   if (first === undefined) return [`${where} does not lead to ${name}`];
   const sentences: string[] = [];
@@ -101,10 +110,10 @@ function jumpDifferences(name: string, from: BuiltIn, found: KernelTable, twin: 
   return sentences;
 }
 
-function strayJumps(table: KernelTable, planned: Table | undefined): string[] {
+function strayJumps(owner: Owner, table: KernelTable, planned: Table | undefined): string[] {
   const isPlanned = ({ chain, jump }: KernelRule) =>
     planned?.chains.some(({ name, from }) => name === jump && from === chain) === true;
-  return foreignJumps(table)
+  return foreignJumps(owner, table)
     .filter(({ rule }) => !isPlanned(rule))
     .map(
       ({ rule }) => `chain ${JSON.stringify(rule.chain.slice(0, 64))} of ${tableTitle(table)} leads to ${rule.jump}`,
@@ -119,10 +128,6 @@ function isSame(a: Pick<Table, "family" | "name">, b: Pick<Table, "family" | "na
   return a.family === b.family && a.name === b.name;
 }
 
-function isStateTable(table: KernelTable): boolean {
-  return isSame(table, STATE_TABLE);
-}
-
-function isStateChain(table: KernelTable, name: string): boolean {
-  return name === STATE_CHAIN && isStateTable(table);
+function isStateChain(owner: Owner, table: KernelTable, name: string): boolean {
+  return name === owner.stateChain && isSame(table, owner.stateTable);
 }

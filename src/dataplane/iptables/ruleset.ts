@@ -12,6 +12,11 @@ export const VARIANTS: readonly Variant[] = ["nft", "legacy"];
 export const TABLE_NAMES = ["raw", "mangle", "filter", "nat"] as const;
 export type TableName = (typeof TABLE_NAMES)[number];
 
+export interface TableKey {
+  readonly family: AddressFamily;
+  readonly name: TableName;
+}
+
 export type BuiltIn = "PREROUTING" | "INPUT" | "OUTPUT";
 
 export interface Rule {
@@ -22,7 +27,7 @@ export interface Rule {
 }
 
 export interface Chain {
-  /** Begins with CHAIN_PREFIX. */
+  /** One that its owner owns. */
   readonly name: string;
   /** The built-in chain whose first rule jumps here; undefined: reached from another chain of ours. */
   readonly from: BuiltIn | undefined;
@@ -37,19 +42,33 @@ export interface Table {
 
 export type Ruleset = readonly Table[];
 
+/**
+ * Whose chains a ruleset's are. Owners never own one name, so what belongs to one is read, written and removed
+ * without the others.
+ */
+export interface Owner {
+  /** Whatever name a pod gives a chain that is not such a one never becomes text for iptables-restore. */
+  owns(chain: string): boolean;
+  /** Holds one rule whose comment is the writer's memory; nothing leads to it. */
+  readonly stateChain: string;
+  readonly stateTable: TableKey;
+  /** Comment of the rules that lead from a built-in chain into the owner's. */
+  readonly jumpComment: string;
+}
+
 /** Upstream's chains are called ISTIO_*; ours must never meet them. */
 export const CHAIN_PREFIX = "AMBIENT_CNI_";
 export const UPSTREAM_PREFIX = "ISTIO_";
-/** Whatever name a pod gives a chain that is not such a one never becomes text for iptables-restore. */
-export const OUR_CHAIN = /^AMBIENT_CNI_[A-Z]{1,16}$/;
+const CAPTURE_CHAIN = /^AMBIENT_CNI_[A-Z]{1,16}$/;
 
-/** Holds one rule whose comment is the engine's memory (state.ts); nothing leads to it. */
-export const STATE_CHAIN = `${CHAIN_PREFIX}STATE`;
-/** The first table that is written and the last that is emptied. */
-export const STATE_TABLE = { family: 4, name: "raw" } as const;
-
-/** Comment of the rules that lead from a built-in chain into ours. */
-export const JUMP_COMMENT = "ambient-cni";
+/** Chains of captured pods. */
+export const CAPTURE: Owner = {
+  owns: (chain) => CAPTURE_CHAIN.test(chain),
+  stateChain: `${CHAIN_PREFIX}STATE`,
+  // The first table that is written and the last that is emptied.
+  stateTable: { family: 4, name: "raw" },
+  jumpComment: "ambient-cni",
+};
 
 /** "iptables nat", "ip6tables raw": how a table is called in messages. */
 export function tableTitle({ family, name }: { readonly family: AddressFamily; readonly name: string }): string {

@@ -7,7 +7,7 @@ import { addRouting } from "../routes.ts";
 import { ScratchPair } from "../scratch.ts";
 import { testSteering } from "../steering-test.ts";
 import { type Features, planCapture } from "./plan.ts";
-import type { Variant } from "./ruleset.ts";
+import { CAPTURE, type Variant } from "./ruleset.ts";
 import { writeRules } from "./writer.ts";
 
 const LOSS = {
@@ -41,6 +41,7 @@ export async function testVariant(binding: NativeBinding, variant: Variant): Pro
     addRouting(binding, pair.pod.fd, pair.families);
     const write = (families: readonly AddressFamily[]) =>
       writeRules(
+        CAPTURE,
         binding,
         pair.pod.fd,
         variant,

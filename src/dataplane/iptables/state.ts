@@ -1,17 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The comment of a pod's state rule: what the chains are, readable for people and for the next agent.
-import type { AddressFamily } from "../../native/binding.ts";
 import type { EngineState } from "../engine.ts";
 import { isPlanMode, type PlanMode } from "../netfilter/mode.ts";
-import { TABLE_NAMES, type TableName } from "./ruleset.ts";
+import { TABLE_NAMES, type TableKey } from "./ruleset.ts";
 
 /** Raised when rules of an older agent can't be told right or wrong by their hashes any more. */
 export const SCHEMA = 1;
-
-export interface TableKey {
-  readonly family: AddressFamily;
-  readonly name: TableName;
-}
 
 export interface RulesState extends EngineState {
   readonly mode: PlanMode;

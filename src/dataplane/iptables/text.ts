@@ -2,24 +2,17 @@
 // What iptables-restore is given.
 import { AgentError } from "../../core/errors.ts";
 import type { AddressFamily } from "../../native/binding.ts";
-import { isOurs, type KernelRule, type KernelTable } from "./kernel.ts";
-import {
-  type Chain,
-  JUMP_COMMENT,
-  type Ruleset,
-  STATE_CHAIN,
-  STATE_TABLE,
-  TABLE_NAMES,
-  type Table,
-  tableTitle,
-} from "./ruleset.ts";
+import type { KernelRule, KernelTable } from "./kernel.ts";
+import { type Chain, type Owner, type Ruleset, TABLE_NAMES, type Table, tableTitle } from "./ruleset.ts";
 
 /** Is this rule, which jumps into a chain of ours, the very one that we write? */
 export type IsPlain = (table: KernelTable, rule: KernelRule) => boolean;
 
 /** The whole plan as text: deterministic, it is what its hash is made of. */
-export function bodyText(ruleset: Ruleset): string {
-  return ruleset.map((table) => `# ${tableTitle(table)}\n${tableText(table, undefined, undefined, never)}`).join("");
+export function bodyText(owner: Owner, ruleset: Ruleset): string {
+  return ruleset
+    .map((table) => `# ${tableTitle(table)}\n${tableText(owner, table, undefined, undefined, never)}`)
+    .join("");
 }
 
 /**
@@ -27,6 +20,7 @@ export function bodyText(ruleset: Ruleset): string {
  * A chain that is read again is emptied by its declaration. A table that is not planned loses ours.
  */
 export function replaceText(
+  owner: Owner,
   ruleset: Ruleset,
   family: AddressFamily,
   found: readonly KernelTable[],
@@ -36,35 +30,47 @@ export function replaceText(
   return TABLE_NAMES.map((name) => {
     const planned = ruleset.find((table) => table.family === family && table.name === name);
     const there = found.find((table) => table.family === family && table.name === name);
-    if (planned !== undefined) return tableText(planned, there, state, isPlain);
-    return there === undefined ? "" : strippedText(there, isPlain);
+    if (planned !== undefined) return tableText(owner, planned, there, state, isPlain);
+    return there === undefined ? "" : strippedText(owner, there, isPlain);
   }).join("");
 }
 
 /** Text that takes everything of ours out of the tables of one family; "" when nothing is there. */
-export function removeText(family: AddressFamily, found: readonly KernelTable[], isPlain: IsPlain): string {
+export function removeText(
+  owner: Owner,
+  family: AddressFamily,
+  found: readonly KernelTable[],
+  isPlain: IsPlain,
+): string {
   // Steering goes first, memory last.
   return [...TABLE_NAMES]
     .reverse()
     .map((name) => {
       const there = found.find((table) => table.family === family && table.name === name);
-      return there === undefined ? "" : strippedText(there, isPlain);
+      return there === undefined ? "" : strippedText(owner, there, isPlain);
     })
     .join("");
 }
 
-function tableText(table: Table, found: KernelTable | undefined, state: string | undefined, isPlain: IsPlain): string {
-  const keepsState = state !== undefined && table.family === STATE_TABLE.family && table.name === STATE_TABLE.name;
-  const names = [...table.chains.map(({ name }) => name), ...(keepsState ? [STATE_CHAIN] : [])];
-  const stale = (found?.chains ?? []).filter((name) => isOurs(name) && !names.includes(name));
+function tableText(
+  owner: Owner,
+  table: Table,
+  found: KernelTable | undefined,
+  state: string | undefined,
+  isPlain: IsPlain,
+): string {
+  const { stateChain, stateTable } = owner;
+  const keepsState = state !== undefined && table.family === stateTable.family && table.name === stateTable.name;
+  const names = [...table.chains.map(({ name }) => name), ...(keepsState ? [stateChain] : [])];
+  const stale = (found?.chains ?? []).filter((name) => owner.owns(name) && !names.includes(name));
   return [
     `*${table.name}`,
     ...names.map((name) => `:${name} - [0:0]`),
-    ...(keepsState ? [`-A ${STATE_CHAIN} ${comment(state)}`] : []),
+    ...(keepsState ? [`-A ${stateChain} ${comment(state)}`] : []),
     ...table.chains.flatMap(({ name, rules }) =>
       rules.map((rule) => `-A ${name} ${withComment(rule.text, rule.name)}`),
     ),
-    ...jumpLines(table.chains, found, isPlain),
+    ...jumpLines(owner, table.chains, found, isPlain),
     ...stale.map((name) => `-F ${name}`),
     ...stale.map((name) => `-X ${name}`),
     "COMMIT",
@@ -72,12 +78,12 @@ function tableText(table: Table, found: KernelTable | undefined, state: string |
   ].join("\n");
 }
 
-function strippedText(found: KernelTable, isPlain: IsPlain): string {
-  const ours = found.chains.filter(isOurs);
+function strippedText(owner: Owner, found: KernelTable, isPlain: IsPlain): string {
+  const ours = found.chains.filter((name) => owner.owns(name));
   if (ours.length === 0) return "";
   return [
     `*${found.name}`,
-    ...withdrawals(found, isPlain),
+    ...withdrawals(owner, found, isPlain),
     ...ours.map((name) => `-F ${name}`),
     ...ours.map((name) => `-X ${name}`),
     "COMMIT",
@@ -86,21 +92,22 @@ function strippedText(found: KernelTable, isPlain: IsPlain): string {
 }
 
 /** Leaves jumps alone where they are right: each once, the first rule of its chain, and no others. */
-function jumpLines(chains: readonly Chain[], found: KernelTable | undefined, isPlain: IsPlain): string[] {
+function jumpLines(owner: Owner, chains: readonly Chain[], found: KernelTable | undefined, isPlain: IsPlain): string[] {
   const wanted = chains.flatMap(({ name, from }) => (from === undefined ? [] : [{ name, from }]));
-  if (found !== undefined && jumpsAreRight(wanted, found, isPlain)) return [];
+  if (found !== undefined && jumpsAreRight(owner, wanted, found, isPlain)) return [];
   return [
-    ...(found === undefined ? [] : withdrawals(found, isPlain)),
-    ...wanted.map(({ name, from }) => `-I ${from} 1 ${jumpText(name)}`),
+    ...(found === undefined ? [] : withdrawals(owner, found, isPlain)),
+    ...wanted.map(({ name, from }) => `-I ${from} 1 ${jumpText(owner, name)}`),
   ];
 }
 
 function jumpsAreRight(
+  owner: Owner,
   wanted: readonly { readonly name: string; readonly from: string }[],
   found: KernelTable,
   isPlain: IsPlain,
 ): boolean {
-  const jumps = foreignJumps(found);
+  const jumps = foreignJumps(owner, found);
   return (
     jumps.length === wanted.length &&
     wanted.every(({ name, from }) =>
@@ -115,30 +122,33 @@ function jumpsAreRight(
  * Deletes the rules that lead into ours. By what they say, so that a rule that another program puts in
  * at this moment can't be hit instead; by number only where somebody has changed one, last ones first.
  */
-function withdrawals(found: KernelTable, isPlain: IsPlain): string[] {
-  const jumps = foreignJumps(found);
+function withdrawals(owner: Owner, found: KernelTable, isPlain: IsPlain): string[] {
+  const jumps = foreignJumps(owner, found);
   const changed = jumps.filter(({ rule }) => !isPlain(found, rule)).reverse();
   const plain = jumps.filter(({ rule }) => isPlain(found, rule));
   return [
     ...changed.map(({ rule, number }) => `-D ${writable(rule.chain)} ${number}`),
-    ...plain.map(({ rule }) => `-D ${writable(rule.chain)} ${jumpText(rule.jump)}`),
+    ...plain.map(({ rule }) => `-D ${writable(rule.chain)} ${jumpText(owner, rule.jump)}`),
   ];
 }
 
-/** Rules outside our chains that jump into one of them, with their number in their chain, from 1. */
-export function foreignJumps(found: KernelTable): { readonly rule: KernelRule; readonly number: number }[] {
+/** Rules outside the owner's chains that jump into one of them, with their number in their chain, from 1. */
+export function foreignJumps(
+  owner: Owner,
+  found: KernelTable,
+): { readonly rule: KernelRule; readonly number: number }[] {
   const numbers = new Map<string, number>();
   const jumps: { rule: KernelRule; number: number }[] = [];
   for (const rule of found.rules) {
     const number = (numbers.get(rule.chain) ?? 0) + 1;
     numbers.set(rule.chain, number);
-    if (!isOurs(rule.chain) && isOurs(rule.jump)) jumps.push({ rule, number });
+    if (!owner.owns(rule.chain) && owner.owns(rule.jump)) jumps.push({ rule, number });
   }
   return jumps;
 }
 
-function jumpText(chain: string): string {
-  return `${comment(JUMP_COMMENT)} -j ${chain}`;
+function jumpText(owner: Owner, chain: string): string {
+  return `${comment(owner.jumpComment)} -j ${chain}`;
 }
 
 /** The comment goes before the target, whose options come last. */

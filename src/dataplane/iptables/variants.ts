@@ -2,9 +2,9 @@
 // Which iptables a pod gets. A pod never has rules in both: each variant is blind for the other's.
 import type { EngineTest } from "../../core/ports.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
-import { hasOurs, hasUpstream, readTables } from "./kernel.ts";
+import { hasOwned, hasUpstream, readTables } from "./kernel.ts";
 import type { Features } from "./plan.ts";
-import { VARIANTS, type Variant } from "./ruleset.ts";
+import { CAPTURE, VARIANTS, type Variant } from "./ruleset.ts";
 import { testVariant, type VariantTest } from "./selftest.ts";
 
 /** Until the self-test has said otherwise. */
@@ -34,7 +34,7 @@ export class Variants {
   /** Tests both: pods may have either. Never rejects. */
   async test(): Promise<EngineTest> {
     const began = performance.now();
-    const order = this.#order();
+    const order = variantOrder(this.binding);
     for (const variant of order) this.#tests.set(variant, await testVariant(this.binding, variant));
     const candidates = this.forced === undefined ? order : [this.forced];
     const working = candidates.find((variant) => this.#tests.get(variant)?.works);
@@ -52,7 +52,8 @@ export class Variants {
   /** The one whose rules are in the netns, ours before upstream's, else the preferred one. */
   of(netns: number): Variant {
     const found = VARIANTS.map((variant) => ({ variant, tables: readTables(this.binding, netns, variant) }));
-    const ours = found.find(({ tables }) => hasOurs(tables)) ?? found.find(({ tables }) => hasUpstream(tables));
+    const ours =
+      found.find(({ tables }) => hasOwned(CAPTURE, tables)) ?? found.find(({ tables }) => hasUpstream(tables));
     return ours?.variant ?? this.#preferred;
   }
 
@@ -66,10 +67,10 @@ export class Variants {
     if (!families.includes(6) || test.features.ipv6) return undefined;
     return `it has IPv6, and ip6tables-${variant} does not work on this node`;
   }
+}
 
-  /** As upstream: the host's choice first. Whatever rules it has in legacy tables were put there by it. */
-  #order(): Variant[] {
-    const legacy = readTables(this.binding, null, "legacy").some(({ rules }) => rules.length > 0);
-    return legacy ? ["legacy", "nft"] : ["nft", "legacy"];
-  }
+/** As upstream: the host's choice first. Whatever rules it has in legacy tables were put there by it. */
+export function variantOrder(binding: NativeBinding): readonly [Variant, Variant] {
+  const legacy = readTables(binding, null, "legacy").some(({ rules }) => rules.length > 0);
+  return legacy ? ["legacy", "nft"] : ["nft", "legacy"];
 }

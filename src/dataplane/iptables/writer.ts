@@ -4,8 +4,7 @@ import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { type KernelRule, type KernelTable, readTables } from "./kernel.ts";
 import { namedDifferences } from "./observe.ts";
 import { removeTables, restore } from "./restore.ts";
-import { JUMP_COMMENT, type Ruleset, STATE_TABLE, type Variant } from "./ruleset.ts";
-import type { TableKey } from "./state.ts";
+import type { Owner, Ruleset, TableKey, Variant } from "./ruleset.ts";
 import { type IsPlain, removeText, replaceText } from "./text.ts";
 
 const FAMILIES: readonly AddressFamily[] = [4, 6];
@@ -16,6 +15,7 @@ const FAMILIES: readonly AddressFamily[] = [4, 6];
  * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING.
  */
 export async function writeRules(
+  owner: Owner,
   binding: NativeBinding,
   netns: number,
   variant: Variant,
@@ -27,8 +27,8 @@ export async function writeRules(
   for (const family of FAMILIES) {
     const tables = readTables(binding, netns, variant, [family]);
     // A table that is right is left alone: each commit waits for the packets that are on their way.
-    const isWrong = (key: TableKey) => !isRight(key, ruleset, tables, reference);
-    const text = replaceText(ruleset.filter(isWrong), family, tables.filter(isWrong), state, isPlain);
+    const isWrong = (key: TableKey) => !isRight(owner, key, ruleset, tables, reference);
+    const text = replaceText(owner, ruleset.filter(isWrong), family, tables.filter(isWrong), state, isPlain);
     if (text !== "") await restore(variant, family, netns, text);
   }
 }
@@ -39,13 +39,14 @@ export async function writeRules(
  * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING.
  */
 export async function removeRules(
+  owner: Owner,
   binding: NativeBinding,
   netns: number,
   variant: Variant,
   made: readonly TableKey[],
 ): Promise<void> {
   // Memory is in IPv4: it goes last.
-  for (const family of [...FAMILIES].reverse()) await removeFamily(binding, netns, variant, family);
+  for (const family of [...FAMILIES].reverse()) await removeFamily(owner, binding, netns, variant, family);
   if (variant === "legacy") return;
   const tables = readTables(binding, netns, variant);
   for (const family of FAMILIES) {
@@ -58,14 +59,15 @@ export async function removeRules(
 }
 
 async function removeFamily(
+  owner: Owner,
   binding: NativeBinding,
   netns: number,
   variant: Variant,
   family: AddressFamily,
 ): Promise<void> {
   const read = () => readTables(binding, netns, variant, [family]);
-  const text = (isPlain: IsPlain) => removeText(family, read(), isPlain);
-  const first = text((_, { comment }) => comment === JUMP_COMMENT);
+  const text = (isPlain: IsPlain) => removeText(owner, family, read(), isPlain);
+  const first = text((_, { comment }) => comment === owner.jumpComment);
   if (first === "") return;
   try {
     await restore(variant, family, netns, first);
@@ -78,14 +80,15 @@ async function removeFamily(
 
 /** The one with our memory is always written. */
 function isRight(
+  owner: Owner,
   key: TableKey,
   ruleset: Ruleset,
   tables: readonly KernelTable[],
   reference: readonly KernelTable[] | undefined,
 ): boolean {
   const same = (table: TableKey) => table.family === key.family && table.name === key.name;
-  if (reference === undefined || same(STATE_TABLE) || !ruleset.some(same) || !tables.some(same)) return false;
-  return namedDifferences(ruleset.filter(same), tables.filter(same), reference).length === 0;
+  if (reference === undefined || same(owner.stateTable) || !ruleset.some(same) || !tables.some(same)) return false;
+  return namedDifferences(owner, ruleset.filter(same), tables.filter(same), reference).length === 0;
 }
 
 function isTwin(reference: readonly KernelTable[], { family, name }: KernelTable, rule: KernelRule): boolean {

@@ -57,7 +57,7 @@ describe("what keeps a selected pod out", () => {
       "a sidecar that runs its own istio-init",
       { annotations: sidecar, containers: ["istio-proxy"], initContainers: ["istio-init"] },
       "none",
-      "sidecar-annotation",
+      "sidecar-init",
     ],
     [
       "a sidecar that relies on the plugin",
@@ -79,6 +79,40 @@ describe("what keeps a selected pod out", () => {
     ],
   ] as const)("%s", (_, over, verdict, reason) => {
     expect(evaluate(rules, pod(over as Partial<Pod>), ambient)).toMatchObject({ verdict, reason });
+  });
+});
+
+describe("which injected pods count on the plugin", () => {
+  const proxy: NonNullable<Pod["proxy"]> = { uid: undefined, gid: undefined, role: "sidecar", env: {} };
+  const injected = { annotations: sidecar, containers: ["app", "istio-proxy"], proxy };
+  const annotated = (value: string) => ({ ...sidecar, "sidecar.istio.io/inject": value });
+  test.each<[string, Partial<Pod>, string, string]>([
+    ["a sidecar", {}, "sidecar", "sidecar"],
+    ["one in an ambient pod of an ambient namespace", { labels: ambient }, "sidecar", "sidecar"],
+    ["one in an opted-out pod", { labels: none }, "sidecar", "sidecar"],
+    ["arguments that do not begin with proxy", { proxy: { ...proxy, role: undefined } }, "sidecar", "sidecar"],
+    ["a gateway", { proxy: { ...proxy, role: "router" } }, "none", "sidecar-role"],
+    ["Envoy switched off", { proxy: { ...proxy, env: { DISABLE_ENVOY: "true" } } }, "none", "sidecar-disabled"],
+    ["Envoy not switched off", { proxy: { ...proxy, env: { DISABLE_ENVOY: "no" } } }, "sidecar", "sidecar"],
+    ["opted out by label", { labels: { "sidecar.istio.io/inject": "false" } }, "none", "sidecar-opted-out"],
+    ["opted out by annotation", { annotations: annotated("0") }, "none", "sidecar-opted-out"],
+    [
+      "opted in by label, out by annotation",
+      { labels: { "sidecar.istio.io/inject": "true" }, annotations: annotated("false") },
+      "sidecar",
+      "sidecar",
+    ],
+    ["an opt-out that Go would not read", { annotations: annotated("disabled") }, "sidecar", "sidecar"],
+    ["a container istio-init among the others", { containers: ["istio-init", "istio-proxy"] }, "none", "sidecar-init"],
+    ["host network", { hostNetwork: true }, "none", "host-network"],
+    ["a label app=ztunnel", { labels: { app: "ztunnel" } }, "sidecar", "sidecar"],
+  ])("%s", (_, over, verdict, reason) => {
+    const seen = evaluate(rules, pod({ ...injected, ...over }), ambient);
+    expect(seen).toMatchObject({ verdict, reason });
+  });
+
+  test("its namespace need not be known, and the mesh's selectors do not matter", () => {
+    expect(evaluate({ ...rules, enablementSelectors: [] }, pod(injected), undefined).verdict).toBe("sidecar");
   });
 });
 

@@ -6,6 +6,7 @@ import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts
 import type { CaptureSpec } from "../../../src/core/ports.ts";
 import type { KernelTable } from "../../../src/dataplane/iptables/kernel.ts";
 import { type Features, planCapture } from "../../../src/dataplane/iptables/plan.ts";
+import { CAPTURE } from "../../../src/dataplane/iptables/ruleset.ts";
 import { formatState, parseState } from "../../../src/dataplane/iptables/state.ts";
 import { bodyText, removeText, replaceText } from "../../../src/dataplane/iptables/text.ts";
 import type { PlanMode } from "../../../src/dataplane/netfilter/mode.ts";
@@ -43,7 +44,7 @@ const MATRIX: readonly (readonly [string, Partial<CaptureSpec>, Features, PlanMo
 ];
 
 test.each(MATRIX)("%s", async (name, changes, features, mode) => {
-  await expect(bodyText(plan(changes, features, mode))).toMatchFileSnapshot(`golden/${name}.iptables`);
+  await expect(bodyText(CAPTURE, plan(changes, features, mode))).toMatchFileSnapshot(`golden/${name}.iptables`);
 });
 
 test("a netns without IPv6 gets no word for ip6tables", () => {
@@ -66,7 +67,7 @@ const table: KernelTable = {
 const isPlain = (_: KernelTable, { digest }: { readonly digest: string }) => digest === "2";
 
 test("what is there of ours goes by what it says, what was changed by its number, the rest stays", () => {
-  expect(removeText(4, [table], isPlain).split("\n")).toEqual([
+  expect(removeText(CAPTURE, 4, [table], isPlain).split("\n")).toEqual([
     "*nat",
     "-D OWN 1",
     "-D OUTPUT 3",
@@ -78,7 +79,7 @@ test("what is there of ours goes by what it says, what was changed by its number
     "COMMIT",
     "",
   ]);
-  expect(removeText(6, [table], isPlain)).toBe("");
+  expect(removeText(CAPTURE, 6, [table], isPlain)).toBe("");
 });
 
 test("right jumps are left alone, and written anew where they are not right", () => {
@@ -90,13 +91,15 @@ test("right jumps are left alone, and written anew where they are not right", ()
       { chain: "PREROUTING", comment: "ambient-cni", jump: "AMBIENT_CNI_PRE", digest: "2" },
     ],
   };
-  const jumps = (found: KernelTable) => /\*nat\n[^*]*/.exec(replaceText(plan(), 4, [found], "s", isPlain))?.[0] ?? "";
+  const jumps = (found: KernelTable) =>
+    /\*nat\n[^*]*/.exec(replaceText(CAPTURE, plan(), 4, [found], "s", isPlain))?.[0] ?? "";
   expect(jumps(right)).not.toMatch(/^-[DI]/m);
   expect(jumps(table)).toMatch(/^-I OUTPUT 1 .* -j AMBIENT_CNI_OUT$/m);
 });
 
 test("the state is written into the first table, and nowhere else", () => {
-  const text = replaceText(plan(), 4, [], "hello", isPlain) + replaceText(plan(), 6, [], "hello", isPlain);
+  const text =
+    replaceText(CAPTURE, plan(), 4, [], "hello", isPlain) + replaceText(CAPTURE, plan(), 6, [], "hello", isPlain);
   expect(text.match(/hello/g)).toHaveLength(1);
   expect(text.split("COMMIT")[0]).toContain('-A AMBIENT_CNI_STATE -m comment --comment "hello"');
 });
@@ -163,7 +166,7 @@ describe("no value of the outside becomes a line or a word of its own", () => {
       };
       let text: string;
       try {
-        text = bodyText(plan(odd));
+        text = bodyText(CAPTURE, plan(odd));
       } catch (error) {
         expect(error).toMatchObject({ code: expect.stringMatching(/^BAD_(INTERFACE_NAME|ADDRESS)$/) });
         continue;

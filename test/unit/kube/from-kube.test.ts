@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { namespaceFromKube, podFromKube } from "../../../src/kube/from-kube.ts";
 
 const METADATA = { name: "web", namespace: "shop", uid: "u1", resourceVersion: "5" };
@@ -69,6 +69,7 @@ test("a full pod keeps what decides something and nothing else", () => {
     runtimeClass: "gvisor",
     containers: ["app", "istio-proxy"],
     initContainers: ["istio-init"],
+    proxy: { uid: undefined, gid: undefined, role: undefined, env: {} },
     containerIds: ["c1", "c2", "i1", "e1"],
     createdAt: Date.UTC(2026, 10, 21, 10),
     dnsPolicy: "None",
@@ -156,4 +157,64 @@ test("a namespace keeps its labels", () => {
   const problems: string[] = [];
   expect(namespaceFromKube({ metadata: {} }, (problem) => problems.push(problem))).toBeUndefined();
   expect(problems).toHaveLength(1);
+});
+
+describe("of an injected pod", () => {
+  const injected = (container: object, annotations: object = {}, list = "containers") =>
+    project({
+      metadata: { ...METADATA, annotations: { "sidecar.istio.io/status": "{}", ...annotations } },
+      spec: { [list]: [{ name: "app" }, { name: "istio-proxy", ...container }] },
+    }).pod;
+
+  test("what the redirection into its sidecar depends on is kept too", () => {
+    const annotations = {
+      "sidecar.istio.io/inject": "true",
+      "sidecar.istio.io/interceptionMode": "TPROXY",
+      "traffic.sidecar.istio.io/includeOutboundIPRanges": "*",
+      "traffic.sidecar.istio.io/excludeOutboundIPRanges": "10.0.0.0/8",
+      "traffic.sidecar.istio.io/includeInboundPorts": "80",
+      "traffic.sidecar.istio.io/excludeInboundPorts": "81",
+      "traffic.sidecar.istio.io/includeOutboundPorts": "82",
+      "traffic.sidecar.istio.io/excludeOutboundPorts": "83",
+      "traffic.sidecar.istio.io/excludeInterfaces": "net1",
+      "traffic.sidecar.istio.io/kubevirtInterfaces": "net2",
+    };
+    const pod = injected(
+      {
+        args: ["proxy", "sidecar", "--domain", "x"],
+        securityContext: { runAsUser: 1000, runAsGroup: 0 },
+        env: [
+          { name: "ISTIO_META_DNS_CAPTURE", value: "false" },
+          { name: "ISTIO_META_DNS_CAPTURE", value: "true" },
+          { name: "PROXY_CONFIG", value: "{}" },
+          { name: "INVALID_DROP", valueFrom: {} },
+          7,
+        ],
+      },
+      { ...annotations, "traffic.sidecar.istio.io/other": "x" },
+    );
+    expect(pod?.annotations).toEqual({ "sidecar.istio.io/status": "", ...annotations });
+    expect(pod?.proxy).toEqual({
+      uid: 1000,
+      gid: 0,
+      role: "sidecar",
+      env: { ISTIO_META_DNS_CAPTURE: "true", INVALID_DROP: "" },
+    });
+  });
+
+  test("a native sidecar is found, odd shapes count as absent, long texts are cut", () => {
+    const odd = { args: ["run", "sidecar"], securityContext: { runAsUser: -1, runAsGroup: "1" }, env: "x" };
+    const none = { uid: undefined, gid: undefined, role: undefined, env: {} };
+    expect(injected(odd, {}, "initContainers")?.proxy).toEqual(none);
+    expect(injected({ args: ["proxy"] })?.proxy).toEqual(none);
+    expect(injected({ args: ["proxy", "x".repeat(5000)] })?.proxy?.role).toHaveLength(128);
+  });
+});
+
+test("of any other pod nothing of that is kept", () => {
+  const { pod } = project({
+    metadata: { ...METADATA, annotations: { "sidecar.istio.io/interceptionMode": "TPROXY" } },
+    spec: { containers: [{ name: "istio-proxy", args: ["proxy", "router"] }] },
+  });
+  expect(pod).toMatchObject({ annotations: {}, proxy: undefined });
 });
