@@ -253,6 +253,12 @@ export interface Dataplane {
   listenersOpened(netns: NetnsHandle): void;
   /** Open connections that run through ztunnel in this netns. */
   proxiedConnections(netns: NetnsHandle): number;
+  /**
+   * For an agent that istio-cni follows: upstream's own rules steer new connections of this netns from now on,
+   * open ones live on, and nothing of ours captures any more, so that upstream's agent finds the pod as one of
+   * its own and can also un-enrol it. Idempotent. A pod for which this fails stays captured.
+   */
+  handOver(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
   /** Removes everything of ours. Idempotent. */
   release(netns: NetnsHandle): Promise<void>;
   /**

@@ -164,6 +164,13 @@ export class NodeDataplane implements Dataplane {
     return proxiedSockets(this.options.binding, netns.fd).length;
   }
 
+  /** By the nftables engine's rules, which upstream's work beside. */
+  async handOver(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const netfilter = this.#engines.find(({ name }) => name === "nftables");
+    if (netfilter === undefined) throw new AgentError("NO_ENGINE", "there is no nftables engine to hand over with");
+    await this.#captureWith(netfilter, netns, spec, false, true);
+  }
+
   async release(netns: NetnsHandle): Promise<void> {
     const { binding } = this.options;
     const letters = this.#letters(netns);

@@ -239,6 +239,7 @@ export class FakeDataplane implements Dataplane {
   /** What is in each netns. */
   readonly kernel = new Map<string, { mode: CaptureMode; prepared: boolean; spec: string | undefined }>();
   captureError: Error | undefined;
+  handOverError: Error | undefined;
   observeError: Error | undefined;
   proxied = 0;
   readonly watchers = new Map<() => void, string>();
@@ -293,6 +294,11 @@ export class FakeDataplane implements Dataplane {
   collect(): void {}
   proxiedConnections(): number {
     return this.proxied;
+  }
+  async handOver(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    if (this.handOverError !== undefined) throw this.handOverError;
+    this.journal.push(`hand over ${spec.pod}`);
+    this.kernel.delete(netns.id);
   }
   async release(netns: NetnsHandle): Promise<void> {
     this.journal.push(`release ${netns.id}`);
