@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Successor } from "../core/daemonset.ts";
 import type { Stop } from "../core/disposable.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
 import type { CniHandler, ExemptPod, NamespaceChange, NetnsHandle, PodChange } from "../core/ports.ts";
 import { Admission } from "./admission.ts";
 import { annotationOf } from "./announcer.ts";
 import { CensusGauge, census, type PodStatus } from "./census.ts";
+import { Departure } from "./departure.ts";
 import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
 import type { Parts } from "./parts.ts";
 import { Publication } from "./publication.ts";
@@ -32,6 +34,8 @@ export class Agent {
   private readonly stops: Stop[] = [];
   private censusDue = false;
   private serving = false;
+  /** What the kernel had at the start is in the roster. */
+  private adopted = false;
 
   constructor(
     private readonly parts: Parts,
@@ -60,6 +64,7 @@ export class Agent {
     }
     await probes.start();
     await this.adopt();
+    this.adopted = true;
     this.stops.push(cluster.onPod((change) => this.podChanged(change)));
     this.stops.push(cluster.onNamespace((change) => this.namespaceChanged(change)));
     const watch = new ZtunnelWatch(this.parts, this.roster, this.reconciler, () => this.countSoon());
@@ -74,17 +79,44 @@ export class Agent {
     logger.info("serving", { pods: this.roster.size, engine: dataplane.engine });
   }
 
-  /** Ends all work; the kernel keeps every pod captured. */
+  /** Ends all work; the kernel keeps every pod captured, and everything waits for the next agent. */
   async stop(): Promise<void> {
+    await this.halt(STOP_DEADLINE_MS);
+    await this.publication.write(true);
+    await this.parts.probes.stop();
+    await this.close();
+  }
+
+  /**
+   * Ends all work when no agent of ours follows on this node. `until`: when that has to be over, on the clock of
+   * the parts. Never throws for what could not be done: that is logged.
+   */
+  async depart(successor: Exclude<Successor, "same">, until: number): Promise<void> {
+    const { config, clock, probes, logger } = this.parts;
+    await this.halt(Math.max(0, Math.min(STOP_DEADLINE_MS, (until - clock.now()) / 3)));
+    if (this.adopted) {
+      const departure = new Departure(this.parts, this.roster, until, this.reconciler.queue.running);
+      if (successor === "other") await departure.handOver();
+      else if (config.uncaptureOnRemoval) await departure.uncapture();
+      await departure.vacate();
+    } else {
+      logger.warn("which pods are captured was not known yet: host objects stay; `ambient-cni remove` takes them away");
+      await probes.stop();
+    }
+    await this.close();
+  }
+
+  private async halt(deadlineMs: number): Promise<void> {
     this.serving = false;
     this.sweep.stop();
     for (const stop of this.stops.splice(0)) stop();
-    await this.reconciler.queue.stop(STOP_DEADLINE_MS);
+    await this.reconciler.queue.stop(deadlineMs);
     this.reconciler.lookup.close();
-    await this.publication.write(true);
+  }
+
+  private async close(): Promise<void> {
     await this.parts.ztunnel.stop();
     await this.parts.cluster.stop();
-    await this.parts.probes.stop(false);
     for (const { uid } of [...this.roster.all()]) this.roster.remove(uid);
   }
 

@@ -55,6 +55,11 @@ export class KeyedQueue {
     return [...this.urgent, ...this.normal];
   }
 
+  /** Keys that are being worked on. */
+  get running(): ReadonlySet<string> {
+    return new Set([...this.entries].filter(([, { running }]) => running).map(([key]) => key));
+  }
+
   /** Failed passes since the last success. */
   attempts(key: string): number {
     return this.entries.get(key)?.attempts ?? 0;

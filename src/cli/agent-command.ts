@@ -6,9 +6,6 @@ import { openTargets } from "../telemetry/log-sink.ts";
 import { AgentProcess } from "./agent-process.ts";
 import { EXIT, VERSION } from "./exit.ts";
 
-/** Shutdown takes no longer than this (ms): older charts give 5 s before SIGKILL. */
-const STOP_MS = 4500;
-
 /**
  * Runs the node agent until SIGTERM or SIGINT; `argv` holds install-cni's flags. Resolves with the exit
  * status: 0 after a signal, 1 when the agent could not start or broke, 2 for a wrong configuration.
@@ -31,7 +28,7 @@ export async function runAgent(argv: readonly string[], env: NodeJS.ProcessEnv):
   const ended = new Promise<number>((resolve) => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.once(signal, () => {
-        logger.info(`${signal}: stopping; pods stay captured`);
+        logger.info(`${signal} received`);
         resolve(EXIT.ok);
       });
     }
@@ -54,7 +51,7 @@ export async function runAgent(argv: readonly string[], env: NodeJS.ProcessEnv):
       },
     );
     const status = await Promise.race([ended, failed]);
-    await Promise.race([agent.stop(), new Promise((resolve) => setTimeout(resolve, STOP_MS))]);
+    await agent.stop(status === EXIT.ok);
     logger.info("stopped", { status });
     return leave(log, status);
   } catch (error) {

@@ -5,11 +5,15 @@ import { Keeper } from "../../install/keeper.ts";
 import { pluginEntry } from "../../install/plugin-entry.ts";
 import { Agent } from "../agent/agent.ts";
 import { nameserversFrom } from "../agent/nameservers.ts";
+import { SuccessionQuestion } from "../agent/succession.ts";
 import { LogServer } from "../cniserver/log-server.ts";
-import { stateWrittenAt, writeState } from "../cniserver/published-state.ts";
+import { removeState, stateWrittenAt, writeState } from "../cniserver/published-state.ts";
 import { CniServer } from "../cniserver/server.ts";
 import { systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
+import type { Succession, Successor } from "../core/daemonset.ts";
+import { messageOf } from "../core/errors.ts";
+import type { Logger } from "../core/ports.ts";
 import { NodeDataplane } from "../dataplane/dataplane.ts";
 import { EbpfEngine } from "../dataplane/ebpf/engine.ts";
 import { ebpfHost } from "../dataplane/ebpf/host.ts";
@@ -28,6 +32,19 @@ import type { Log } from "../telemetry/log.ts";
 import { PromMetrics } from "../telemetry/metrics.ts";
 import { ZdsServer } from "../zds/server.ts";
 
+/** Older charts give 5 s before SIGKILL; the newer ones 30. */
+const SHORTEST_GRACE_SECONDS = 5;
+/** For the last log lines and the end of the process, in ms. */
+const SPARE_MS = 500;
+/** An agent that leaves everything in place is gone after this at the latest, in ms. */
+const STAY_MS = 4500;
+const AFTER_FAILURE: Succession = { successor: "same", reason: "the agent has ended by itself" };
+const FAREWELL: Readonly<Record<Successor, string>> = {
+  same: "stopping; pods stay captured and the plugin in its chain",
+  none: "stopping for good: the CNI configuration and what is ours on the host are given back",
+  other: "stopping: pods are handed over to istio-cni",
+};
+
 /** The agent with everything it needs, wired once: the only place that knows all parts. */
 export class AgentProcess {
   private readonly agent: Agent;
@@ -36,6 +53,9 @@ export class AgentProcess {
   private readonly logServer: LogServer;
   private readonly keeper: Keeper;
   private readonly chained: boolean;
+  private readonly runDir: string;
+  private readonly question: SuccessionQuestion;
+  private readonly logger: Logger;
   private answering = false;
 
   private constructor(
@@ -53,16 +73,20 @@ export class AgentProcess {
     const host = finder.host();
     const ebpf = new EbpfEngine({ binding, logger: log.scope("dataplane"), ...ebpfHost(config.procDir) });
     const kubelet = new Kubelet(config.procDir);
+    this.logger = logger;
     this.chained = config.chained;
+    this.runDir = config.runDir;
+    const cluster = new KubeCluster({
+      nodeName: config.nodeName,
+      kubeconfig: config.kubeconfig,
+      environment: process.env,
+      logger: log.scope("kube"),
+      metrics,
+    });
+    this.question = new SuccessionQuestion({ cluster, config, clock, logger });
     this.agent = new Agent({
       config,
-      cluster: new KubeCluster({
-        nodeName: config.nodeName,
-        kubeconfig: config.kubeconfig,
-        environment: process.env,
-        logger: log.scope("kube"),
-        metrics,
-      }),
+      cluster,
       finder,
       ztunnel: new ZdsServer({ path: config.ztunnelSocket, binding, logger: log.scope("zds"), metrics }),
       dataplane: new NodeDataplane({
@@ -122,6 +146,7 @@ export class AgentProcess {
   async start(): Promise<void> {
     await this.admin.start();
     await this.agent.start();
+    void this.question.prepare();
     await this.logServer.listen();
     await this.cniServer.listen();
     this.answering = true;
@@ -132,12 +157,44 @@ export class AgentProcess {
         .info("not chained: no CNI configuration is written; pods are captured by the watch");
   }
 
-  /** Leaves pods captured and the plugin in place: removal from the node is not ours to guess. */
-  async stop(): Promise<void> {
+  /**
+   * Ends within kubelet's grace period. After a signal the API is asked who comes next: while it is asked, and
+   * for an upgrade also afterwards, everything stays as it is. Else the agent has broken, and will be restarted.
+   */
+  async stop(signalled: boolean): Promise<void> {
+    const clock = systemClock;
+    const began = clock.now();
+    const { successor, reason } = signalled ? await this.question.ask() : AFTER_FAILURE;
+    const graceMs = (this.question.graceSeconds ?? SHORTEST_GRACE_SECONDS) * 1000;
+    const until = began + (successor === "same" ? STAY_MS : Math.max(graceMs - SPARE_MS, STAY_MS));
+    this.logger.info(FAREWELL[successor], { reason });
+    const ended = successor === "same" ? this.stay() : this.depart(successor, until);
+    await Promise.race([ended, new Promise<void>((resolve) => clock.after(until - clock.now(), resolve))]);
+  }
+
+  private async stay(): Promise<void> {
     this.answering = false;
     await this.keeper.stop();
     await this.cniServer.stop();
     await this.agent.stop();
+    await this.logServer.stop();
+    await this.admin.stop();
+  }
+
+  /** The chain first: a plugin that is called for a new pod must find the agent as long as it is in there. */
+  private async depart(successor: Exclude<Successor, "same">, until: number): Promise<void> {
+    const removed = successor === "none";
+    if (removed && this.chained) {
+      await this.keeper.remove().catch((error: unknown) => {
+        this.logger.error("the CNI configuration could not be given back", { error: messageOf(error) });
+      });
+    } else {
+      await this.keeper.stop();
+    }
+    this.answering = false;
+    await this.cniServer.stop();
+    await this.agent.depart(successor, until);
+    if (removed) await removeState(this.runDir);
     await this.logServer.stop();
     await this.admin.stop();
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the plugin may rely on while the agent is away; cni/README.md describes the format.
 import { mkdirSync } from "node:fs";
-import { stat } from "node:fs/promises";
+import { rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
 import { RUN_FILE } from "../core/constants.ts";
@@ -36,6 +36,11 @@ export function stateText(bootId: string, clear: readonly string[]): string {
 export async function writeState(runDir: string, bootId: string, clear: readonly string[]): Promise<void> {
   mkdirSync(runDir, { recursive: true, mode: 0o750 });
   await atomicWrite(join(runDir, RUN_FILE.state), stateText(bootId, clear), 0o644);
+}
+
+/** For an agent that none of ours follows: nobody is to rely on it any more. Idempotent. */
+export async function removeState(runDir: string): Promise<void> {
+  await rm(join(runDir, RUN_FILE.state), { force: true });
 }
 
 /**

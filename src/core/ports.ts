@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The interfaces through which the agent (floor 3) holds the parts of floor 2. Those parts never
 // import each other; each implements one of these and is handed the others' results as plain data.
+import type { AgentPod, DaemonSet } from "./daemonset.ts";
 import type { Stop } from "./disposable.ts";
+import type { NodeInfo } from "./placement.ts";
 import type { Namespace, Pod } from "./pod.ts";
 
 // ---- telemetry -------------------------------------------------------------------------------
@@ -73,6 +75,13 @@ export interface Cluster {
   onNamespace(listener: (change: NamespaceChange) => void): Stop;
   /** One live GET, for a CNI request that is newer than the cache. `undefined` = 404. */
   readPod(namespace: string, name: string, signal: AbortSignal): Promise<Pod | undefined>;
+  /**
+   * Live GETs of what runs the agent. `undefined` = 404. @throws AgentError KUBE_*, KUBE_MALFORMED for an answer
+   * that can't be believed.
+   */
+  readDaemonSet(namespace: string, name: string, signal: AbortSignal): Promise<DaemonSet | undefined>;
+  readAgentPod(namespace: string, name: string, signal: AbortSignal): Promise<AgentPod | undefined>;
+  readNode(name: string, signal: AbortSignal): Promise<NodeInfo | undefined>;
   /**
    * Sets or (null) removes `ambient.istio.io/redirection` through pods/status, with the uid as
    * precondition: a successor of the same name is never touched (`gone`).
@@ -268,6 +277,11 @@ export interface Dataplane {
   watch(netns: NetnsHandle, changed: () => void): Stop;
   /** Removes what belongs to pods that are gone. Never throws. */
   collect(): void;
+  /**
+   * For an agent that none of ours follows: removes from the node what no captured pod needs, last of all. Returns
+   * what has to stay, each with its reason. Failures are logged, never thrown.
+   */
+  vacate(): readonly string[];
 }
 
 /** A captured pod's connections that are older than its capture: in the clear until they close. */
@@ -289,6 +303,11 @@ export interface ExemptPod {
   readonly engine: EngineName;
 }
 
+/** A pod that probes reach without an agent; with `seconds` only that long. */
+export interface ProbeHeir extends ExemptPod {
+  readonly seconds?: number;
+}
+
 /** Host side: probes from this node reach enrolled pods directly. Entries are owned by pod uid. */
 export interface ProbeExemption {
   /** Creates what is missing, flushes nothing, begins to watch for removal by other tools. */
@@ -301,8 +320,13 @@ export interface ProbeExemption {
   revoke(uid: string, ips: readonly string[]): Promise<void>;
   /** Removes entries of ours that belong to no pod in `owners`, adds missing ones. */
   reconcile(owners: ReadonlyMap<string, ExemptPod & { readonly netns: NetnsHandle }>): Promise<void>;
-  /** Stops watching. With `remove` the host objects go too. */
-  stop(remove: boolean): Promise<void>;
+  /** Stops watching; everything stays for the next agent. */
+  stop(): Promise<void>;
+  /**
+   * As stop, for an agent that no other one of ours follows: from now on probes reach exactly these pods, without
+   * any agent's help. Without pods nothing of ours is left on the host.
+   */
+  bequeath(heirs: readonly ProbeHeir[]): Promise<void>;
 }
 
 // ---- CNI plugin ------------------------------------------------------------------------------

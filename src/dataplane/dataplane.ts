@@ -190,6 +190,15 @@ export class NodeDataplane implements Dataplane {
     this.#tell("pods may be gone", (engine) => engine.collect?.());
   }
 
+  vacate(): readonly string[] {
+    const kept: string[] = [];
+    this.#tell("no agent of ours follows", (engine) => {
+      const reason = engine.vacate?.();
+      if (reason !== undefined) kept.push(reason);
+    });
+    return kept;
+  }
+
   /** Gives back what the process holds; pods stay captured. */
   close(): void {
     for (const engine of this.#engines) engine.close();

@@ -53,6 +53,11 @@ export interface Engine {
   unreachable?(netns: NetnsHandle): string | undefined;
   /** Removes what belongs to netns that are gone. */
   collect?(): void;
+  /**
+   * For an agent that none of ours follows: removes from the node what no captured pod needs. Returns what has to
+   * stay and why. The engine can't be used afterwards.
+   */
+  vacate?(): string | undefined;
   /** Gives back what the process holds; pods stay captured. */
   close(): void;
 }

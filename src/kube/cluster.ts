@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { setMaxListeners } from "node:events";
 import { type Clock, systemClock } from "../core/clock.ts";
+import type { AgentPod, DaemonSet } from "../core/daemonset.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError } from "../core/errors.ts";
+import type { NodeInfo } from "../core/placement.ts";
 import { type Namespace, type Pod, podKey } from "../core/pod.ts";
 import type {
   Cluster,
@@ -21,7 +23,8 @@ import { EventRecorder } from "./events.ts";
 import { namespaceFromKube, podFromKube } from "./from-kube.ts";
 import { KubeError } from "./kube-error.ts";
 import { kubeconfigCredentials } from "./kubeconfig.ts";
-import { NAMESPACES_PATH, PODS_PATH, podPath } from "./paths.ts";
+import { agentPodFromKube, daemonSetFromKube, nodeFromKube } from "./own-objects.ts";
+import { daemonSetPath, NAMESPACES_PATH, nodePath, PODS_PATH, podPath } from "./paths.ts";
 import { Reflector } from "./reflector.ts";
 import { Store } from "./store.ts";
 
@@ -171,21 +174,25 @@ export class KubeCluster implements Cluster {
   }
 
   async readPod(namespace: string, name: string, signal: AbortSignal): Promise<Pod | undefined> {
-    let object: unknown;
-    try {
-      object = await this.#client.request({
-        method: "GET",
-        path: podPath(namespace, name),
-        signal,
-        timeoutMs: READ_TIMEOUT_MS,
-      });
-    } catch (error) {
-      if (error instanceof KubeError && error.status === 404) return undefined;
-      throw error;
-    }
-    const pod = podFromKube(object, this.#report);
-    if (pod === undefined) throw new AgentError("KUBE_MALFORMED", `the pod ${namespace}/${name} can't be read`);
-    return pod;
+    return await this.#read(podPath(namespace, name), signal, (object) => {
+      const pod = podFromKube(object, this.#report);
+      if (pod === undefined) throw new AgentError("KUBE_MALFORMED", `the pod ${namespace}/${name} can't be read`);
+      return pod;
+    });
+  }
+
+  async readDaemonSet(namespace: string, name: string, signal: AbortSignal): Promise<DaemonSet | undefined> {
+    // A server that has not installed all its paths yet, or a proxy, also says 404.
+    const isAbout = (refusal: KubeError) => refusal.reason === "NotFound" && refusal.subject === name;
+    return await this.#read(daemonSetPath(namespace, name), signal, daemonSetFromKube, isAbout);
+  }
+
+  async readAgentPod(namespace: string, name: string, signal: AbortSignal): Promise<AgentPod | undefined> {
+    return await this.#read(podPath(namespace, name), signal, agentPodFromKube);
+  }
+
+  async readNode(name: string, signal: AbortSignal): Promise<NodeInfo | undefined> {
+    return await this.#read(nodePath(name), signal, nodeFromKube);
   }
 
   annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone"> {
@@ -209,6 +216,23 @@ export class KubeCluster implements Cluster {
       one("pods", this.#pods.size, this.#podReflector),
       one("namespaces", this.#namespaces.size, this.#namespaceReflector),
     ];
+  }
+
+  /** One live GET; undefined = 404. */
+  async #read<T>(
+    path: string,
+    signal: AbortSignal,
+    project: (object: unknown) => T,
+    isAbsent: (refusal: KubeError) => boolean = () => true,
+  ): Promise<T | undefined> {
+    let object: unknown;
+    try {
+      object = await this.#client.request({ method: "GET", path, signal, timeoutMs: READ_TIMEOUT_MS });
+    } catch (error) {
+      if (error instanceof KubeError && error.status === 404 && isAbsent(error)) return undefined;
+      throw error;
+    }
+    return project(object);
   }
 
   #gauge(): void {

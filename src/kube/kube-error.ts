@@ -28,6 +28,8 @@ export class KubeError extends AgentError {
     /** Reasons in `details.causes`. */
     readonly causes: readonly string[] = [],
     readonly retryAfterMs: number | undefined = undefined,
+    /** `details.name`: which object the answer is about, else empty. */
+    readonly subject: string = "",
   ) {
     super(
       CODES.get(status) ?? `KUBE_STATUS_${status}`,
@@ -65,7 +67,8 @@ export function kubeError(call: string, status: number, body: unknown, retryAfte
   const causes = listOf(details.causes).map((cause) => (isRecord(cause) ? textOf(cause.reason) : ""));
   const code = typeof body.code === "number" && body.code > 0 ? body.code : status;
   const said = textOf(body.message).slice(0, 1000);
-  return new KubeError(call, code, textOf(body.reason), said, causes, retryAfterMs(retryAfter));
+  const subject = textOf(details.name);
+  return new KubeError(call, code, textOf(body.reason), said, causes, retryAfterMs(retryAfter), subject);
 }
 
 function retryAfterMs(header: string | undefined): number | undefined {

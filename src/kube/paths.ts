@@ -10,6 +10,14 @@ export function podPath(namespace: string, name: string, subresource?: string): 
     .join("/");
 }
 
+export function nodePath(name: string): string {
+  return `/api/v1/nodes/${segment(name)}`;
+}
+
+export function daemonSetPath(namespace: string, name: string): string {
+  return `/apis/apps/v1/namespaces/${segment(namespace)}/daemonsets/${segment(name)}`;
+}
+
 /** Path of a namespace's Events, or of one of them. */
 export function eventsPath(namespace: string, name?: string): string {
   const events = `${NAMESPACES_PATH}/${segment(namespace)}/events`;

@@ -5,7 +5,9 @@ import type { Parts } from "../../src/agent/parts.ts";
 import { systemClock } from "../../src/core/clock.ts";
 import type { Config } from "../../src/core/config/config.ts";
 import { REDIRECTION_ANNOTATION } from "../../src/core/constants.ts";
+import type { AgentPod, DaemonSet } from "../../src/core/daemonset.ts";
 import { AgentError } from "../../src/core/errors.ts";
+import type { NodeInfo } from "../../src/core/placement.ts";
 import type { Namespace, Pod } from "../../src/core/pod.ts";
 import type {
   CaptureMode,
@@ -24,6 +26,7 @@ import type {
   PodEvent,
   PodRef,
   ProbeExemption,
+  ProbeHeir,
   RedirectionState,
   SnapshotEntry,
   Workload,
@@ -97,6 +100,19 @@ export class FakeCluster implements Cluster {
   async readPod(namespace: string, name: string) {
     return this.live.get(`${namespace}/${name}`);
   }
+  /** What the live GETs bring; an Error is thrown. */
+  daemonSet: DaemonSet | undefined | Error;
+  agentPod: AgentPod | undefined | Error;
+  node: NodeInfo | undefined | Error;
+  async readDaemonSet() {
+    return thrown(this.daemonSet);
+  }
+  async readAgentPod() {
+    return thrown(this.agentPod);
+  }
+  async readNode() {
+    return thrown(this.node);
+  }
   async annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone"> {
     if (this.annotateError !== undefined) throw this.annotateError;
     if (this.annotateHangs) await new Promise(() => undefined);
@@ -135,6 +151,11 @@ export class FakeCluster implements Cluster {
     this.spaces.delete(name);
     for (const listener of this.spaceListeners) listener({ kind: "delete", namespace, previous: namespace });
   }
+}
+
+function thrown<T>(answer: T | Error): T {
+  if (answer instanceof Error) throw answer;
+  return answer;
 }
 
 export class FakeHandle implements NetnsHandle {
@@ -292,6 +313,10 @@ export class FakeDataplane implements Dataplane {
     this.heard.push(`listeners of ${id}: ${prepared ? "prepared, " : ""}${mode}`);
   }
   collect(): void {}
+  vacate(): readonly string[] {
+    this.journal.push("vacate");
+    return [];
+  }
   proxiedConnections(): number {
     return this.proxied;
   }
@@ -318,6 +343,7 @@ export class FakeDataplane implements Dataplane {
 export class FakeProbes implements ProbeExemption {
   readonly entries = new Map<string, string>();
   error: Error | undefined;
+  heirs: readonly ProbeHeir[] | undefined;
   /** Runs while `reconcile` is under way. */
   meanwhile: () => void = () => undefined;
   constructor(private readonly journal: string[]) {}
@@ -339,6 +365,10 @@ export class FakeProbes implements ProbeExemption {
     for (const [uid, { ips }] of owners) for (const ip of ips) this.entries.set(ip, uid);
   }
   async stop(): Promise<void> {}
+  async bequeath(heirs: readonly ProbeHeir[]): Promise<void> {
+    this.heirs = heirs;
+    this.journal.push(`bequeath ${heirs.map(({ uid }) => uid).join()}`);
+  }
 }
 
 export class FakeExisting implements ExistingConnections {

@@ -212,16 +212,14 @@ export const DATAPLANE = {
     "AMBIENT_DISABLE_SAFE_UPGRADE",
     bool,
     "false",
-    "Removes everything from the host at every shutdown, not only when the DaemonSet is deleted.",
-    { status: "later" },
+    "Gives the CNI configuration and the host back at every shutdown, as if the DaemonSet were deleted each time.",
   ),
   uncaptureOnRemoval: plainEnv(
     "Dataplane",
     "AMBIENT_CNI_UNCAPTURE_ON_REMOVAL",
     bool,
     "false",
-    "When the DaemonSet is deleted, pods are released too; otherwise they stay captured.",
-    { status: "later" },
+    "When the DaemonSet is deleted or does not select this node any more, pods are released too; otherwise they stay captured.",
   ),
 };
 

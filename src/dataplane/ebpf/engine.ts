@@ -183,6 +183,13 @@ export class EbpfEngine implements Engine {
     this.#node?.collect();
   }
 
+  vacate(): string | undefined {
+    const captured = this.#node?.vacate() ?? 0;
+    if (captured > 0) return `programs and maps of ebpf: ${captured} pods are captured by them`;
+    this.#node = undefined;
+    return undefined;
+  }
+
   unreachable(netns: NetnsHandle): string | undefined {
     if (this.#node !== undefined) return undefined;
     const { binding, bpffs } = this.options;

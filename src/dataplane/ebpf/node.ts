@@ -71,7 +71,11 @@ export class EbpfNode {
   /** Shadows in use, as the kernel has them. */
   readonly #shadows = new Map<string, bigint>();
 
-  private constructor(options: EbpfNodeOptions, bpf: BpfNode, name: string) {
+  private constructor(
+    private readonly options: EbpfNodeOptions,
+    bpf: BpfNode,
+    name: string,
+  ) {
     const { binding, cgroups, logger, clock } = options;
     this.bpf = bpf;
     this.hooks = new OutboundHooks(binding, bpf, cgroups, logger);
@@ -116,6 +120,20 @@ export class EbpfNode {
     this.ztunnels.collect();
     this.others.collect(this.hooks.missing().length === 0);
     return gone;
+  }
+
+  /** Removes everything that is pinned, and closes, unless a pod is captured still. Returns how many are. */
+  vacate(): number {
+    this.collect();
+    const pods = new Set([
+      ...this.bpf.podCookies().map(String),
+      ...this.bpf.pins("pods").filter((name) => COOKIE.test(name)),
+    ]);
+    const captured = pods.size + this.others.captured();
+    if (captured > 0) return captured;
+    this.close();
+    this.options.binding.bpfRemove(join(this.options.bpffs, HOME));
+    return 0;
   }
 
   close(): void {

@@ -38,6 +38,11 @@ export class OtherVersions {
     }
   }
 
+  /** How many pods agents of other schemas have captured, that are so still. */
+  captured(): number {
+    return this.#schemas().reduce((sum, schema) => sum + this.#living(schema).length, 0);
+  }
+
   /** Removes what no pod needs any more; `hooked`: our programs are on every cgroup. */
   collect(hooked: boolean): void {
     if (!hooked) return;
@@ -57,11 +62,7 @@ export class OtherVersions {
    * then the rest.
    */
   #collectSchema(schema: string): void {
-    const waiting = this.bpf
-      .pins(`${SIDE}/${schema}/pods`)
-      .filter((name) => /^\d+$/.test(name))
-      .filter((cookie) => (this.bpf.link(lookupPin(schema, cookie))?.target ?? 0n) !== 0n)
-      .filter((cookie) => this.bpf.podRead(BigInt(cookie)) === undefined);
+    const waiting = this.#living(schema).filter((cookie) => this.bpf.podRead(BigInt(cookie)) === undefined);
     if (waiting.length > 0) {
       this.#silentSince.delete(schema);
       return;
@@ -78,6 +79,14 @@ export class OtherVersions {
     this.#silentSince.delete(schema);
     this.logger.info("all pods were taken over from an agent of another version", { schema });
     this.bpf.unpin(`${SIDE}/${schema}`);
+  }
+
+  /** Pods that a schema captures and whose netns is there. */
+  #living(schema: string): string[] {
+    return this.bpf
+      .pins(`${SIDE}/${schema}/pods`)
+      .filter((name) => /^\d+$/.test(name))
+      .filter((cookie) => (this.bpf.link(lookupPin(schema, cookie))?.target ?? 0n) !== 0n);
   }
 
   #allPodsAreOfOurGeneration(): boolean {

@@ -2,7 +2,7 @@
 import { type Clock, systemClock } from "../../core/clock.ts";
 import type { Stop } from "../../core/disposable.ts";
 import { messageOf } from "../../core/errors.ts";
-import type { ExemptPod, Logger, NetnsHandle, ProbeExemption } from "../../core/ports.ts";
+import type { ExemptPod, Logger, NetnsHandle, ProbeExemption, ProbeHeir } from "../../core/ports.ts";
 
 /** Probes that announce themselves, as far as the exemption needs to know (ebpf/probers.ts). */
 export interface Announcements {
@@ -17,6 +17,7 @@ export interface NodeExemptionOptions {
     allow(uid: string, ips: readonly string[]): Promise<void>;
     revoke(uid: string, ips: readonly string[]): Promise<void>;
     reconcile(owners: ReadonlyMap<string, readonly string[]>): Promise<void>;
+    bequeath(heirs: readonly ProbeHeir[]): Promise<void>;
   };
   /** undefined: the eBPF engine does not work here. Asked after the self-test. */
   readonly announced: () => Announcements | undefined;
@@ -84,10 +85,17 @@ export class NodeProbeExemption implements ProbeExemption {
     await this.#options.worn.reconcile(new Map(wearing.map(({ uid, ips }) => [uid, ips])));
   }
 
-  async stop(remove: boolean): Promise<void> {
+  async stop(): Promise<void> {
     this.#stopped = true;
     this.#looking?.();
-    await this.#options.worn.stop(remove);
+    await this.#options.worn.stop();
+  }
+
+  /** Announced ones wear the probe address too: no agent will find kubelet's cgroup again when that is restarted. */
+  async bequeath(heirs: readonly ProbeHeir[]): Promise<void> {
+    this.#stopped = true;
+    this.#looking?.();
+    await this.#options.worn.bequeath(heirs);
   }
 
   async #wear(uid: string, ips: readonly string[]): Promise<void> {

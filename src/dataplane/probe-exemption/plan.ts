@@ -33,8 +33,8 @@ export function planProbes(options: ProbePlanOptions): Ruleset {
   const whose = options.uid === undefined ? "meta skuid >= 0" : `meta skuid ${options.uid}`;
   return {
     sets: [
-      { name: SET_OF[4], text: "type ipv4_addr" },
-      { name: SET_OF[6], text: "type ipv6_addr" },
+      { name: SET_OF[4], text: "type ipv4_addr; flags timeout" },
+      { name: SET_OF[6], text: "type ipv6_addr; flags timeout" },
     ],
     chains: [
       {
@@ -60,13 +60,13 @@ export function probesComment(plan: Ruleset): string {
   return `ambient-cni v1 plan=${textHash(bodyText(plan))}`;
 }
 
-/** One transaction that puts the whole table in place, elements included. */
-export function tableText(plan: Ruleset, owners: Owners): string {
+/** One transaction that puts the whole table in place, elements included; `ending`: seconds until one is gone. */
+export function tableText(plan: Ruleset, owners: Owners, ending: ReadonlyMap<string, number> = new Map()): string {
   const elements = new Map<string, string[]>([
     [SET_OF[4], []],
     [SET_OF[6], []],
   ]);
-  for (const [ip, uid] of owners) elements.get(SET_OF[familyOf(ip)])?.push(element(ip, uid));
+  for (const [ip, uid] of owners) elements.get(SET_OF[familyOf(ip)])?.push(element(ip, uid, ending.get(ip)));
   return replaceText(HOST_TABLE, probesComment(plan), bodyText(plan, elements));
 }
 
@@ -90,6 +90,6 @@ export function checkedUid(uid: string): string {
   return uid;
 }
 
-function element(ip: string, uid: string): string {
-  return `${ip} comment "${uid}"`;
+function element(ip: string, uid: string, seconds?: number): string {
+  return `${ip}${seconds === undefined ? "" : ` timeout ${seconds}s`} comment "${uid}"`;
 }

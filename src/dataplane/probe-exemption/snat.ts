@@ -5,7 +5,7 @@ import { HOST_TABLE } from "../../core/constants.ts";
 import type { Stop } from "../../core/disposable.ts";
 import { messageOf } from "../../core/errors.ts";
 import { familyOf } from "../../core/ip.ts";
-import type { Logger, Metrics, NetnsHandle } from "../../core/ports.ts";
+import type { Logger, Metrics, NetnsHandle, ProbeHeir } from "../../core/ports.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { BranchEni } from "../branch-eni.ts";
 import { address } from "../netfilter/values.ts";
@@ -111,16 +111,29 @@ export class SnatExemption {
     await this.#batched();
   }
 
-  async stop(remove: boolean): Promise<void> {
+  async stop(): Promise<void> {
     this.#stopped = true;
     this.#watching?.();
     this.#looking?.();
     this.#timer?.();
     this.#timer = undefined;
     await this.#serial(() => this.#flush());
-    if (!remove) return;
-    this.#branchEni?.reconcile([]);
-    await this.#serial(() => nft(this.#options.host.fd, removeText(HOST_TABLE)));
+  }
+
+  /** As stop; exactly these pods' addresses stay. */
+  async bequeath(heirs: readonly ProbeHeir[]): Promise<void> {
+    await this.stop();
+    const owners = new Map<string, string>();
+    const ending = new Map<string, number>();
+    for (const { uid, ips, seconds } of heirs) {
+      for (const ip of ips.map(canonical)) {
+        owners.set(ip, checkedUid(uid));
+        if (seconds !== undefined) ending.set(ip, seconds);
+      }
+    }
+    this.#branchEni?.reconcile([...owners.keys()]);
+    const text = owners.size === 0 ? removeText(HOST_TABLE) : tableText(this.#plan(), owners, ending);
+    await this.#serial(() => nft(this.#options.host.fd, text));
   }
 
   /** Resolves when everything asked for until now is in the kernel. */

@@ -26,7 +26,7 @@ beforeEach(() => {
   procDir = mkdtempSync(join(tmpdir(), "lab-proc-"));
 });
 afterEach(async () => {
-  for (const exemption of started.splice(0)) await exemption.stop(false);
+  for (const exemption of started.splice(0)) await exemption.stop();
   rmSync(procDir, { recursive: true });
 });
 
@@ -202,7 +202,7 @@ describe("ownership", () => {
     const first = make(host);
     await first.start();
     await first.allow(UID, ["10.0.0.1", "10.0.0.2"]);
-    await first.stop(false);
+    await first.stop();
     const second = make(host);
     await second.start();
     expect(elements(host)).toEqual([`10.0.0.1 ${UID}`, `10.0.0.2 ${UID}`]);
@@ -261,7 +261,7 @@ describe("ownership", () => {
     await exemption.start();
     await exemption.allow(UID, ["10.0.0.1"]);
     expect(await inNetns(host, "nft", "list", "ruleset")).toContain(before.trim());
-    await exemption.stop(true);
+    await exemption.bequeath([]);
     expect(await inNetns(host, "nft", "list", "ruleset")).toBe(before);
   });
 

@@ -2,7 +2,7 @@
 import type { Clock } from "../../../src/core/clock.ts";
 import type { PodRef } from "../../../src/core/ports.ts";
 import { KubeCluster } from "../../../src/kube/cluster.ts";
-import { type AccessRule, agentRules } from "../../../src/sandbox/apiserver/access.ts";
+import { type Account, agentRules } from "../../../src/sandbox/apiserver/access.ts";
 import { FaultyApiServer } from "../../fakes/apiserver.ts";
 import { LogRecorder, MetricRecorder } from "../../support/recorder.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
@@ -26,13 +26,13 @@ export class ClusterHarness {
   readonly #clock: Clock | undefined;
   #cluster: KubeCluster | undefined;
 
-  private constructor(rules: readonly AccessRule[], clock: Clock | undefined) {
+  private constructor(rules: Account["rules"], clock: Clock | undefined) {
     this.#clock = clock;
     const account = { user: "system:serviceaccount:istio-system:istio-cni", token: "t", rules };
     this.server = new FaultyApiServer({ accounts: [account] });
   }
 
-  static async create(options: { rules?: readonly AccessRule[]; clock?: Clock } = {}): Promise<ClusterHarness> {
+  static async create(options: { rules?: Account["rules"]; clock?: Clock } = {}): Promise<ClusterHarness> {
     const harness = new ClusterHarness(options.rules ?? CHART_RULES, options.clock);
     await harness.server.start();
     await harness.server.serviceAccount(harness.scratch.file("sa"), "istio-system");

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+import { AgentError, messageOf } from "../core/errors.ts";
+import { limiter } from "../core/limiter.ts";
+import type { CaptureSpec, NetnsHandle, ProbeHeir } from "../core/ports.ts";
+import { captureSpec, exemptibleIps } from "./desire.ts";
+import type { Enrollment } from "./enrollment.ts";
+import type { Parts } from "./parts.ts";
+import type { Roster } from "./roster.ts";
+
+/** Pods whose rules are written at the same time. */
+const CONCURRENCY = 16;
+/** How often open proxied connections are counted, in ms. */
+const POLL_MS = 100;
+/** What the API server and ztunnel get for one answer, in ms. */
+const TELL_MS = 1000;
+/** Kept back for taking the rules out, in ms: once, and for each pod. */
+const RESERVE_MS = { once: 500, each: 8 };
+/**
+ * How long probes reach a pod that was handed over, if nobody takes care of it: until the other agent has its own
+ * exemption, image pull included, and not for ever, since the address may be another pod's one day.
+ */
+const HANDED_OVER_SECONDS = 3600;
+const NAMED = 20;
+
+interface Captive {
+  readonly enrollment: Enrollment;
+  readonly netns: NetnsHandle;
+}
+
+/**
+ * The last things an agent does that none of ours follows on this node. The queue has ended before. Nothing
+ * here throws: what could not be done is said, and `ambient-cni remove` can do it later.
+ */
+export class Departure {
+  readonly #handedOver = new Set<string>();
+
+  /** `until`: on the agent's clock, when it has to be over. `unfinished`: pods whose last pass was not awaited. */
+  constructor(
+    private readonly parts: Parts,
+    private readonly roster: Roster,
+    private readonly until: number,
+    private readonly unfinished: ReadonlySet<string>,
+  ) {}
+
+  /**
+   * Gives every captured pod to upstream's agent. As many as there is time for; the others stay captured by us,
+   * and so does a pod for which it fails.
+   */
+  async handOver(): Promise<void> {
+    const { dataplane, logger } = this.parts;
+    const turn = limiter(CONCURRENCY);
+    const captives = this.#captives();
+    const failures = new Map<string, string>();
+    await Promise.all(
+      captives.map(({ enrollment, netns }) =>
+        turn(async () => {
+          try {
+            this.#checkTime();
+            await dataplane.handOver(netns, this.#specOf(enrollment));
+            this.#handedOver.add(enrollment.uid);
+          } catch (error) {
+            failures.set(enrollment.name, messageOf(error));
+          }
+        }),
+      ),
+    );
+    logger.info("pods handed over to istio-cni", { pods: this.#handedOver.size });
+    this.#complain("pods could not be handed over and stay captured by us", failures);
+  }
+
+  /** Takes every captured pod out of the mesh, with time for its open connections as far as there is some. */
+  async uncapture(): Promise<void> {
+    const { clock, config, logger } = this.parts;
+    const turn = limiter(CONCURRENCY);
+    const captives = this.#captives();
+    const reserve = RESERVE_MS.once + RESERVE_MS.each * captives.length;
+    const drainUntil = Math.min(clock.now() + config.drainSeconds * 1000, this.until - reserve);
+    const failures = new Map<string, string>();
+    const untold = new Map<string, string>();
+    await Promise.all(
+      captives.map(async ({ enrollment, netns }) => {
+        try {
+          await turn(() => this.#drain(enrollment, netns));
+          const reason = await this.#unannounce(enrollment);
+          if (reason !== undefined) untold.set(enrollment.name, reason);
+          await this.#proxiedEnd(netns, drainUntil);
+          await this.#bounded(this.parts.ztunnel.del(enrollment.uid));
+          await turn(() => this.#release(enrollment, netns));
+        } catch (error) {
+          failures.set(enrollment.name, messageOf(error));
+        }
+      }),
+    );
+    logger.info("pods released", { pods: captives.length - failures.size });
+    this.#complain("pods could not be released and stay captured", failures);
+    this.#complain("the annotation of released pods could not be removed: peers may still send them HBONE", untold);
+  }
+
+  /** What of the host pods need that are captured still is kept; everything else goes. */
+  async vacate(): Promise<void> {
+    const { dataplane, probes, logger } = this.parts;
+    const heirs = this.#heirs();
+    try {
+      await probes.bequeath(heirs);
+    } catch (error) {
+      logger.error("the probe exemption can't be left as it should be", { error: messageOf(error) });
+    }
+    const kept = dataplane.vacate();
+    const captured = heirs.filter(({ uid }) => !this.#handedOver.has(uid)).length;
+    if (captured === 0 && kept.length === 0) logger.info("nothing of ours is left on the node but the plugin's binary");
+    else logger.warn("pods stay captured; `ambient-cni remove --uncapture` releases them", { captured, kept });
+  }
+
+  #captives(): Captive[] {
+    const captives: Captive[] = [];
+    for (const enrollment of this.roster.all()) {
+      const { netns } = enrollment;
+      if (netns !== undefined && this.#present(netns)) captives.push({ enrollment, netns });
+    }
+    return captives;
+  }
+
+  /** Rather one too many: without its exemption a captured pod's probes fail, and kubelet restarts it. */
+  #heirs(): ProbeHeir[] {
+    const { config, dataplane } = this.parts;
+    const heirs: ProbeHeir[] = [];
+    for (const enrollment of this.roster.all()) {
+      const { uid, netns } = enrollment;
+      const handedOver = this.#handedOver.has(uid);
+      const captured =
+        netns === undefined ? enrollment.annotation === "enabled" : this.#present(netns) || this.unfinished.has(uid);
+      if (!captured && !handedOver) continue;
+      const ips = exemptibleIps(config, enrollment.ips);
+      const engine = enrollment.engine ?? dataplane.engine;
+      heirs.push({ uid, ips, engine, ...(handedOver ? { seconds: HANDED_OVER_SECONDS } : {}) });
+    }
+    return heirs;
+  }
+
+  #present(netns: NetnsHandle): boolean {
+    try {
+      return this.parts.dataplane.present(netns);
+    } catch {
+      // What can't be read may be captured.
+      return true;
+    }
+  }
+
+  /** What it is captured by, whatever its annotations have become. */
+  #specOf({ spec, pod, ips }: Enrollment): CaptureSpec {
+    const { config, nameservers } = this.parts;
+    return spec ?? captureSpec(config, { ...pod, annotations: {} }, ips, nameservers).spec;
+  }
+
+  async #drain(enrollment: Enrollment, netns: NetnsHandle): Promise<void> {
+    this.#checkTime();
+    await this.parts.dataplane.drain(netns, this.#specOf(enrollment));
+  }
+
+  /** Returns why the annotation stays, if it does: the right to remove it may be gone with the DaemonSet. */
+  async #unannounce({ pod, annotation }: Enrollment): Promise<string | undefined> {
+    if (annotation === null) return undefined;
+    const { uid, namespace, name } = pod;
+    return await this.#bounded(this.parts.cluster.annotate({ uid, namespace, name }, null));
+  }
+
+  async #proxiedEnd(netns: NetnsHandle, drainUntil: number): Promise<void> {
+    const { clock, dataplane } = this.parts;
+    while (clock.now() < drainUntil && dataplane.proxiedConnections(netns) > 0) {
+      await new Promise<void>((resolve) => clock.after(POLL_MS, resolve));
+    }
+  }
+
+  async #release(enrollment: Enrollment, netns: NetnsHandle): Promise<void> {
+    this.#checkTime();
+    await this.parts.dataplane.release(netns);
+    enrollment.capturedNetns = undefined;
+    enrollment.annotation = null;
+  }
+
+  /** Waits for an answer, but not for long. Returns why there was none or a bad one. */
+  #bounded(answer: Promise<unknown>): Promise<string | undefined> {
+    const { clock } = this.parts;
+    return new Promise((resolve) => {
+      const cancel = clock.after(TELL_MS, () => resolve(`no answer within ${TELL_MS} ms`));
+      answer
+        .then(
+          () => resolve(undefined),
+          (error: unknown) => resolve(messageOf(error)),
+        )
+        .finally(cancel);
+    });
+  }
+
+  #checkTime(): void {
+    if (this.parts.clock.now() >= this.until) throw new AgentError("TIME_IS_UP", "kubelet's grace period is over");
+  }
+
+  #complain(message: string, failures: ReadonlyMap<string, string>): void {
+    if (failures.size === 0) return;
+    const named = Object.fromEntries([...failures].slice(0, NAMED));
+    this.parts.logger.error(message, { count: failures.size, pods: named });
+  }
+}
