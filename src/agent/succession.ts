@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
+import { AGENT_DAEMONSET } from "../core/constants.ts";
 import type { AgentPod, Succession } from "../core/daemonset.ts";
 import type { Stop } from "../core/disposable.ts";
 import { codeOf, messageOf } from "../core/errors.ts";
@@ -14,8 +15,6 @@ export interface SuccessionOptions {
   readonly logger: Logger;
 }
 
-/** Upstream's name, which the stock chart's ClusterRole names too. */
-const DAEMON_SET = "istio-cni-node";
 /** Of one call and of its one repetition, in ms. */
 const CALL_MS = 1000;
 /** A refusal is an answer; asking again helps only where none came. */
@@ -54,7 +53,7 @@ export class SuccessionQuestion {
     if (namespace === "") return same("POD_NAMESPACE is not set, so the DaemonSet can't be asked for");
     const { cluster } = this.options;
     const readDaemonSet = (name: string) => this.#read((signal) => cluster.readDaemonSet(namespace, name, signal));
-    const expected = this.#owner() ?? DAEMON_SET;
+    const expected = this.#owner() ?? AGENT_DAEMONSET;
     const [pod, node, first] = await Promise.all([
       this.#pod === undefined ? this.#readPod() : { found: this.#pod },
       this.#read((signal) => cluster.readNode(nodeName, signal)),
@@ -62,7 +61,7 @@ export class SuccessionQuestion {
     ]);
     const strange = this.#strangeOwner();
     if (strange !== undefined) return same(`the agent is not run by a DaemonSet but by ${strange}`);
-    const name = this.#owner() ?? DAEMON_SET;
+    const name = this.#owner() ?? AGENT_DAEMONSET;
     const daemonSet = name === expected ? first : await readDaemonSet(name);
     const succession = successorOf({ name: `${namespace}/${name}`, daemonSet, pod, node });
     return { succession, certain: "found" in daemonSet };
