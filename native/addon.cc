@@ -18,6 +18,7 @@
 #include "sockdiag.h"
 #include "socket.h"
 #include "spawn.h"
+#include "syn.h"
 #include "sysctl.h"
 #include "watch.h"
 #include "xtables.h"
@@ -27,7 +28,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 3;
+constexpr int kAbiVersion = 4;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -73,6 +74,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<localEndpoint>(exports, "localEndpoint");
     add<remoteEndpoint>(exports, "remoteEndpoint");
     add<socketMark>(exports, "socketMark");
+    add<synSend>(exports, "synSend");
     add<sockets>(exports, "sockets");
     add<socketDestroy>(exports, "socketDestroy");
 

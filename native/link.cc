@@ -20,7 +20,7 @@ namespace ambient {
 namespace {
 
 struct Link {
-    int index = 0;
+    int index = 0, peer = 0;
     unsigned flags = 0;
     uint32_t mtu = 0;
     std::string name, kind, mac;
@@ -53,6 +53,7 @@ void parseLink(const nlmsghdr& header, std::vector<Link>& result) {
         if (attribute.type == IFLA_IFNAME) link.name = attribute.text();
         if (attribute.type == IFLA_MTU) link.mtu = attribute.as<uint32_t>();
         if (attribute.type == IFLA_ADDRESS) link.mac = formatMac(attribute);
+        if (attribute.type == IFLA_LINK) link.peer = attribute.as<int>();
         if (attribute.type == IFLA_LINKINFO) {
             std::optional<Attribute> kind = Attributes(attribute).find(IFLA_INFO_KIND);
             if (kind) link.kind = kind->text();
@@ -162,6 +163,7 @@ Napi::Value links(const Napi::CallbackInfo& info) {
         link.Set("loopback", (found[i].flags & IFF_LOOPBACK) != 0);
         link.Set("mtu", found[i].mtu);
         link.Set("mac", found[i].mac);
+        link.Set("peer", found[i].peer);
         result.Set(static_cast<uint32_t>(i), link);
     }
     return result;

@@ -40,3 +40,10 @@ export function canonicalCidr(text: string): string {
       : ipaddr.IPv6.networkAddressFromCIDR(`${ip.toString()}/${prefix}`);
   return `${network.toString()}/${prefix}`;
 }
+
+/** Whether a canonical address lies in a CIDR; never when their families differ. */
+export function inCidr(ip: string, cidr: string): boolean {
+  const [network, prefix] = ipaddr.parseCIDR(cidr);
+  const address = ipaddr.parse(ip);
+  return network.kind() === address.kind() && address.match(network, prefix);
+}

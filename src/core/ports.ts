@@ -295,6 +295,38 @@ export interface ExistingConnections {
   reset(netns: NetnsHandle, spec: CaptureSpec): number;
 }
 
+/** What a proof is about: one row of what must be true of a captured pod's traffic. */
+export type ProofRow =
+  /** Outbound TCP is answered by ztunnel, and `getpeername` shows who was asked for. */
+  | "outbound"
+  /** A remote's connection to the pod is answered by ztunnel. */
+  | "inbound"
+  /** A remote's connection to 15008 is ztunnel's, at the pod's own address. */
+  | "hbone"
+  /** A connection of the node's (kubelet's probe) reaches the application directly. */
+  | "probe"
+  /** The pod reaches itself, at its own address and over loopback. */
+  | "itself"
+  /** Calls to ztunnel's own ports are refused. */
+  | "own-ports"
+  | "dns-tcp"
+  | "dns-udp";
+
+export interface Proof {
+  readonly row: ProofRow;
+  readonly family: 4 | 6;
+  readonly result: "proved" | "failed" | "skipped";
+  /** What was seen, or why nothing could be. */
+  readonly evidence: string;
+  readonly milliseconds: number;
+}
+
+/** Real connections inside a captured pod's netns that show where its traffic lands. */
+export interface Prover {
+  /** Every row that applies. Leaves nothing behind. Rejects only when the netns can't be read. */
+  prove(netns: NetnsHandle, spec: CaptureSpec): Promise<readonly Proof[]>;
+}
+
 /** A pod as the probe exemption needs to know it. */
 export interface ExemptPod {
   readonly uid: string;

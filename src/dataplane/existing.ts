@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Connections that are older than their pod's capture: they go on, in the clear, until they close. Which ones
 // they are is read from the kernel each time: a connection through ztunnel has ztunnel's end in the same netns.
-import ipaddr from "ipaddr.js";
 import { MARK_MASK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
-import { canonicalIp, familyOf } from "../core/ip.ts";
+import { canonicalIp, familyOf, inCidr } from "../core/ip.ts";
 import type { CaptureSpec, ExistingConnections, NetnsHandle } from "../core/ports.ts";
 import type { NativeBinding, SocketInfo } from "../native/binding.ts";
 import { isBehindEbpf } from "./proxied.ts";
@@ -119,9 +118,5 @@ function isLoopback(ip: string): boolean {
 }
 
 function excluded(ip: string, { excludeOutboundCidrs }: CaptureSpec): boolean {
-  const address = ipaddr.parse(ip);
-  return excludeOutboundCidrs.some((cidr) => {
-    const [network, prefix] = ipaddr.parseCIDR(cidr);
-    return network.kind() === address.kind() && address.match(network, prefix);
-  });
+  return excludeOutboundCidrs.some((cidr) => inCidr(ip, cidr));
 }

@@ -18,6 +18,8 @@ export interface Link {
   readonly loopback: boolean;
   readonly mtu: number;
   readonly mac: string;
+  /** IFLA_LINK: of a veth end, the index of the other one, in its netns; 0 for none. */
+  readonly peer: number;
 }
 
 export interface Address {
@@ -93,6 +95,17 @@ export interface SocketInfo {
   readonly cgroupId: bigint;
   /** Tells this socket from a later one with the same addresses and ports. */
   readonly cookie: bigint;
+}
+
+export interface SynFrame {
+  readonly family: AddressFamily;
+  readonly ifindex: number;
+  readonly srcMac: string;
+  readonly dstMac: string;
+  readonly src: string;
+  readonly srcPort: number;
+  readonly dst: string;
+  readonly dstPort: number;
 }
 
 export interface SocketOptions {
@@ -306,6 +319,8 @@ export interface NativeBinding {
   localEndpoint(fd: number): Endpoint;
   remoteEndpoint(fd: number): Endpoint;
   socketMark(fd: number): number;
+  /** Sends one SYN as a frame of its own out of an interface, past the interface's filters. */
+  synSend(netns: NetnsArg, syn: SynFrame): void;
 
   // -- sock_diag
   sockets(

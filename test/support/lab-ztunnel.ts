@@ -175,7 +175,7 @@ export class LabZtunnel {
     datagram.on("message", (message, from) => {
       const text = message.toString();
       this.questions.push({ protocol: "udp", text });
-      datagram.send(`answer:${text}`, from.port, from.address);
+      datagram.send(isStatusQuery(message) ? notImplemented(message) : `answer:${text}`, from.port, from.address);
     });
     // With an fd Node emits `listening` before bind returns.
     datagram.bind({ fd: native().udpSocket(this.netns.fd, options) });
@@ -203,4 +203,17 @@ function fdOf(socket: Socket): number {
   const handle = (socket as unknown as { readonly _handle?: { readonly fd: number } | null })._handle;
   if (handle === undefined || handle === null) throw new Error("the socket is closed");
   return handle.fd;
+}
+
+/** Opcode STATUS of a DNS message (RFC 1035 4.1.1); the tests' questions are words. */
+function isStatusQuery(message: Buffer): boolean {
+  return message.length > 12 && (message[2] ?? 0) >> 3 === 2;
+}
+
+/** As ztunnel answers what is no query: the header alone, with QR and NOTIMP. */
+function notImplemented(message: Buffer): Buffer {
+  const header = Buffer.alloc(12);
+  message.copy(header, 0, 0, 2);
+  header.writeUInt16BE(0x8000 | (2 << 11) | 4, 2);
+  return header;
 }

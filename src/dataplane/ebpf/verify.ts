@@ -2,9 +2,8 @@
 import { VERIFY_MARK } from "../../core/constants.ts";
 import { AgentError, codeOf } from "../../core/errors.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
+import { NOBODY } from "../nobody.ts";
 
-/** Documentation addresses (RFC 5737, RFC 3849): nobody's, and never left for, see below. */
-const NOBODY = { 4: "192.0.2.1", 6: "2001:db8::1" } as const;
 const ANY = { 4: "0.0.0.0", 6: "::" } as const;
 const TIMEOUT_MS = 1000;
 

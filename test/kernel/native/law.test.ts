@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { KNOBS } from "../../../src/dataplane/ebpf/node.ts";
-import type { NativeBinding, SocketInfo } from "../../../src/native/binding.ts";
+import type { NativeBinding, SocketInfo, SynFrame } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { guardFds } from "../../support/fds.ts";
@@ -35,6 +35,10 @@ const SOCKET = { family: 4, bind: { address: "127.0.0.1", port: 8080 } } as cons
 const GONE: SocketInfo = {
   ...{ family: 4, protocol: "tcp", state: 1, uid: 0, inode: 0, mark: 0, cgroupId: 0n, cookie: 1n },
   ...{ src: "127.0.0.1", srcPort: 1, dst: "127.0.0.1", dstPort: 2 },
+};
+const SYN: SynFrame = {
+  ...{ family: 4, ifindex: 0, srcMac: "02:00:00:00:00:01", dstMac: "02:00:00:00:00:02" },
+  ...{ src: "192.0.2.1", srcPort: 1, dst: "192.0.2.2", dstPort: 2 },
 };
 const PROGRAM = { env: ["PATH=/usr/bin:/bin"], timeoutMs: 5000, maxStdout: 1000, maxStderr: 1000 } as const;
 const QUIET = { packet: () => {}, end: () => {} };
@@ -182,6 +186,15 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
     fails: withListener((a, fd) => a.remoteEndpoint(fd)),
   },
   socketMark: { works: withListener((a, fd) => a.socketMark(fd)), fails: (a) => a.socketMark(netns.fd) },
+  synSend: {
+    works: withLink((a) => {
+      a.linkUp(netns.fd, "a0");
+      a.linkUp(peer.fd, "b0");
+      const { index = 0, mac = "" } = a.links(netns.fd).find(({ name }) => name === "a0") ?? {};
+      a.synSend(netns.fd, { ...SYN, ifindex: index, srcMac: mac });
+    }),
+    fails: (a) => a.synSend(netns.fd, { ...SYN, ifindex: 4711 }),
+  },
   sockets: {
     works: (a) => a.sockets(netns.fd, { protocol: "tcp" }),
     fails: (a) => a.sockets(0, { protocol: "udp" }),

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+import { codeOf, messageOf } from "../../core/errors.ts";
+import type { Proof, ProofRow } from "../../core/ports.ts";
+import type { AddressFamily } from "../../native/binding.ts";
+
+/** What a row found: what was seen, and whether that is as it should be. */
+export interface Finding {
+  readonly result: Proof["result"];
+  readonly evidence: string;
+}
+
+export const proved = (evidence: string): Finding => ({ result: "proved", evidence });
+export const failed = (evidence: string): Finding => ({ result: "failed", evidence });
+export const skipped = (evidence: string): Finding => ({ result: "skipped", evidence });
+
+/** Runs one row; an error that it did not foresee is a failure with the error as evidence. */
+export async function prove(
+  row: ProofRow,
+  family: AddressFamily,
+  find: () => Finding | Promise<Finding>,
+): Promise<Proof> {
+  const began = performance.now();
+  let finding: Finding;
+  try {
+    finding = await find();
+  } catch (error) {
+    finding = failed(`${codeOf(error)}: ${messageOf(error)}`);
+  }
+  return { row, family, ...finding, milliseconds: performance.now() - began };
+}
