@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { join } from "node:path";
-import { RUN_FILE } from "../core/constants.ts";
+import { PLUGIN_SOCKET_MODE, RUN_FILE } from "../core/constants.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
 import type { LogFields, Logger } from "../core/ports.ts";
-import { readBody, respond, UnixHttpServer } from "./unix-http.ts";
+import { readBody, respond, UnixHttpServer } from "../sys/unix-http.ts";
 
 const BODY_MAX = 1 << 20;
 const ENTRIES_MAX = 1000;
@@ -32,11 +32,12 @@ export class LogServer {
 
   constructor(runDir: string, logger: Logger) {
     this.logger = logger.child("cni-plugin");
-    this.http = new UnixHttpServer(
-      join(runDir, RUN_FILE.logSocket),
-      (request, response) => void this.answer(request, response),
-      (error) => this.logger.error("a plugin's connection could not be accepted", { error: error.message }),
-    );
+    this.http = new UnixHttpServer({
+      path: join(runDir, RUN_FILE.logSocket),
+      mode: PLUGIN_SOCKET_MODE,
+      listener: (request, response) => void this.answer(request, response),
+      failed: (error) => this.logger.error("a plugin's connection could not be accepted", { error: error.message }),
+    });
   }
 
   /** Binds the socket. @throws as UnixHttpServer.listen */

@@ -2,13 +2,13 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { join } from "node:path";
 import { type Clock, systemClock } from "../core/clock.ts";
-import { RUN_FILE } from "../core/constants.ts";
+import { PLUGIN_SOCKET_MODE, RUN_FILE } from "../core/constants.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
 import { podKey } from "../core/pod.ts";
 import type { CniHandler, CniPodRequest, CniVerdict, Logger, Metrics } from "../core/ports.ts";
+import { readBody, respond, UnixHttpServer } from "../sys/unix-http.ts";
 import { cniError } from "./cni-error.ts";
 import { parseOwnRequest, parseUpstreamRequest } from "./request.ts";
-import { readBody, respond, UnixHttpServer } from "./unix-http.ts";
 
 export interface CniServerOptions {
   /** CNI_AGENT_RUN_DIR; created when missing. */
@@ -51,11 +51,12 @@ export class CniServer {
   constructor(private readonly options: CniServerOptions) {
     this.clock = options.clock ?? systemClock;
     this.logger = options.logger.child("cni-server");
-    this.http = new UnixHttpServer(
-      join(options.runDir, RUN_FILE.pluginSocket),
-      (request, response) => void this.answer(request, response),
-      (error) => this.logger.error("a plugin's connection could not be accepted", { error: error.message }),
-    );
+    this.http = new UnixHttpServer({
+      path: join(options.runDir, RUN_FILE.pluginSocket),
+      mode: PLUGIN_SOCKET_MODE,
+      listener: (request, response) => void this.answer(request, response),
+      failed: (error) => this.logger.error("a plugin's connection could not be accepted", { error: error.message }),
+    });
     const { handler } = options;
     const deadlineMs = options.deadlineMs ?? DEADLINE_MS;
     const shortMs = Math.min(deadlineMs, SHORT_DEADLINE_MS);

@@ -93,7 +93,11 @@ export const RUN_FILE = {
   /** What the plugin may rely on while the agent is away. */
   state: "ambient-cni-state.json",
   pluginLog: "istio-cni.log",
+  /** What the command line asks. */
+  debugSocket: "ambient-cni.sock",
 } as const;
+/** Of the sockets that the plugin writes to, as upstream: their directory keeps others out. */
+export const PLUGIN_SOCKET_MODE = 0o666;
 
 /** ZDS: ztunnel reads at most this many bytes of a message; longer ones cut the connection. */
 export const ZDS_MAX_MESSAGE = 1024;

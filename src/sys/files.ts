@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files that others read while we write them, and files that others wrote.
 import { randomBytes } from "node:crypto";
-import { lstatSync, unlinkSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { type FileHandle, open, readdir, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AgentError, codeOf } from "../core/errors.ts";
@@ -97,20 +97,12 @@ async function readAll(file: FileHandle, path: string, maxBytes: number): Promis
 }
 
 /**
- * Removes what a former run left at a socket's path, so that it can be bound again. Synchronous, as
- * binding is. No file is fine.
+ * A socket that a former run left may be replaced by a new one; nothing else may. No file is fine.
  * @throws AgentError NOT_A_SOCKET when something else is there: it is not ours to remove
  */
-export function removeStaleSocket(path: string): void {
+export function requireSocketPath(path: string): void {
   const stat = lstatSync(path, { throwIfNoEntry: false });
-  if (stat === undefined) return;
-  if (!stat.isSocket()) {
-    const what = stat.isDirectory() ? "a directory" : stat.isSymbolicLink() ? "a symbolic link" : "a file";
-    throw new AgentError("NOT_A_SOCKET", `${path} is ${what}, not a socket`, "remove it, or configure another path");
-  }
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if (codeOf(error) !== "ENOENT") throw error;
-  }
+  if (stat === undefined || stat.isSocket()) return;
+  const what = stat.isDirectory() ? "a directory" : stat.isSymbolicLink() ? "a symbolic link" : "a file";
+  throw new AgentError("NOT_A_SOCKET", `${path} is ${what}, not a socket`, "remove it, or configure another path");
 }

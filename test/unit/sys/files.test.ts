@@ -13,7 +13,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { atomicWrite, readBounded, removeStaleSocket } from "../../../src/sys/files.ts";
+import { atomicWrite, readBounded, requireSocketPath } from "../../../src/sys/files.ts";
 
 let dir = "";
 beforeEach(() => {
@@ -74,19 +74,17 @@ test("readBounded: exactly the bound, one more, and a file of /proc", async () =
   await expect(readBounded(join(dir, "none"), 1)).rejects.toMatchObject({ code: "ENOENT" });
 });
 
-test("removeStaleSocket removes a socket, and only a socket", async () => {
+test("requireSocketPath: nothing or a socket may be there, and nothing else", async () => {
   const path = join(dir, "s.sock");
+  requireSocketPath(path);
   const server = createServer().listen(path);
   await new Promise((resolve) => server.once("listening", resolve));
-  removeStaleSocket(path);
-  expect(readdirSync(dir)).toEqual([]);
-  removeStaleSocket(path);
+  requireSocketPath(path);
   await new Promise((resolve) => server.close(resolve));
 
   writeFileSync(path, "mine");
-  expect(() => removeStaleSocket(path)).toThrow(/s\.sock is a file, not a socket/);
-  expect(readFileSync(path, "utf8")).toBe("mine");
+  expect(() => requireSocketPath(path)).toThrow(/s\.sock is a file, not a socket/);
   symlinkSync(path, join(dir, "link"));
-  expect(() => removeStaleSocket(join(dir, "link"))).toThrow(/symbolic link/);
-  expect(() => removeStaleSocket(dir)).toThrow(/directory/);
+  expect(() => requireSocketPath(join(dir, "link"))).toThrow(/symbolic link/);
+  expect(() => requireSocketPath(dir)).toThrow(/directory/);
 });

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { chmodSync, mkdirSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { chmodSync, lstatSync, mkdirSync, renameSync, unlinkSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { AgentError, messageOf } from "../core/errors.ts";
-import { removeStaleSocket } from "../sys/files.ts";
+import { requireSocketPath } from "./files.ts";
 
 /** A unix socket's address holds 107 bytes. */
 const SOCKET_PATH_MAX = 107;
@@ -12,19 +13,24 @@ const RECEIVE_TIMEOUT_MS = 5000;
 
 export type RequestListener = (request: IncomingMessage, response: ServerResponse) => void;
 
-/**
- * HTTP on a unix socket, as istio-cni serves it: directory 0750, which is what keeps others out, and
- * socket 0666. Slow senders and idle connections are cut off.
- */
+export interface UnixHttpOptions {
+  readonly path: string;
+  /** Of the socket; its directory is made with 0750 where it is missing. */
+  readonly mode: number;
+  readonly listener: RequestListener;
+  /** Hears of connections that could not be accepted (EMFILE); the server goes on. */
+  readonly failed: (error: Error) => void;
+  /** Further connections are refused; undefined: no bound. */
+  readonly maxConnections?: number;
+}
+
+/** HTTP on a unix socket. Slow senders and idle connections are cut off. */
 export class UnixHttpServer {
   private readonly server: Server;
+  /** Inode of our socket, once it is bound. */
+  private own: bigint | undefined;
 
-  constructor(
-    private readonly path: string,
-    listener: RequestListener,
-    /** Hears of connections that could not be accepted (EMFILE); the server goes on. */
-    private readonly failed: (error: Error) => void,
-  ) {
+  constructor(private readonly options: UnixHttpOptions) {
     this.server = createServer(
       {
         headersTimeout: RECEIVE_TIMEOUT_MS,
@@ -34,40 +40,55 @@ export class UnixHttpServer {
         keepAliveTimeout: 1000,
         maxHeaderSize: 8192,
       },
-      listener,
+      options.listener,
     );
     this.server.maxHeadersCount = 50;
+    if (options.maxConnections !== undefined) this.server.maxConnections = options.maxConnections;
   }
 
   /**
-   * Binds, replacing a socket that a former run left behind.
+   * Binds, in place of a socket that a former run left behind. It is bound under another name and renamed:
+   * it never has another mode, and no client meets a path without a socket.
    * @throws AgentError SOCKET_PATH | NOT_A_SOCKET; errors of the file system and of listen
    */
   async listen(): Promise<void> {
-    if (Buffer.byteLength(this.path) > SOCKET_PATH_MAX) {
+    const { path, mode, failed } = this.options;
+    if (Buffer.byteLength(path) > SOCKET_PATH_MAX) {
       // Node would cut the path short and listen elsewhere.
       throw new AgentError(
         "SOCKET_PATH",
-        `${this.path} is longer than ${SOCKET_PATH_MAX} bytes, the bound of a unix socket's address`,
+        `${path} is longer than ${SOCKET_PATH_MAX} bytes, the bound of a unix socket's address`,
         "set CNI_AGENT_RUN_DIR to a shorter path",
       );
     }
-    mkdirSync(dirname(this.path), { recursive: true, mode: 0o750 });
-    removeStaleSocket(this.path);
+    const directory = dirname(path);
+    mkdirSync(directory, { recursive: true, mode: 0o750 });
+    requireSocketPath(path);
+    // Not longer than the names of our sockets, whose paths may have just as many bytes as are allowed.
+    const draft = join(directory, `.${randomBytes(3).toString("hex")}`);
     await new Promise<void>((resolve, reject) => {
       this.server.once("error", reject);
-      this.server.listen(this.path, () => {
+      this.server.listen(draft, () => {
         this.server.off("error", reject);
-        this.server.on("error", this.failed);
+        this.server.on("error", failed);
         resolve();
       });
     });
-    chmodSync(this.path, 0o666);
+    try {
+      chmodSync(draft, mode);
+      this.own = lstatSync(draft, { bigint: true }).ino;
+      renameSync(draft, path);
+    } catch (error) {
+      unlinkSync(draft);
+      throw error;
+    }
   }
 
-  /** Stops listening, removes the socket and cuts open connections. Harmless when not listening. */
+  /** Stops listening, removes the socket unless a successor's is there, and cuts open connections. Idempotent. */
   async stop(): Promise<void> {
     if (!this.server.listening) return;
+    const { path } = this.options;
+    if (lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === this.own) unlinkSync(path);
     await new Promise<void>((resolve) => {
       this.server.close(() => resolve());
       this.server.closeAllConnections();
