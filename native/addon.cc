@@ -5,6 +5,7 @@
 #include "accept.h"
 #include "bpf.h"
 #include "bpf_orphan.h"
+#include "bpf_pinned.h"
 #include "connect.h"
 #include "env.h"
 #include "fault.h"
@@ -28,7 +29,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 4;
+constexpr int kAbiVersion = 5;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -94,6 +95,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<bpfFilterDetach>(exports, "bpfFilterDetach");
     add<bpfCgroupFlags>(exports, "bpfCgroupFlags");
     add<bpfRemove>(exports, "bpfRemove");
+    add<bpfPinned>(exports, "bpfPinned");
+    add<bpfVersions>(exports, "bpfVersions");
 
     add<seqpacketListen>(exports, "seqpacketListen");
     add<seqpacketConnect>(exports, "seqpacketConnect");

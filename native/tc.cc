@@ -10,6 +10,7 @@
 
 #include <cerrno>
 
+#include "bpf_loader.h"
 #include "fault.h"
 #include "netlink.h"
 #include "netns_scope.h"
@@ -46,6 +47,7 @@ bpf_tc_attach_point pointOf(bool ingress) {
 }
 
 uint32_t programAt(uint32_t ifindex, bool ingress) {
+    quietLibbpf();
     bpf_tc_hook hook = hookOf(ifindex, pointOf(ingress));
     bpf_tc_opts options = place();
     const int error = bpf_tc_query(&hook, &options);

@@ -4,7 +4,7 @@
 // `netns` arguments are open netns fds; null means the netns of the process. No call keeps or closes
 // an fd it was given; every returned fd is fresh and close-on-exec.
 
-import type { BpfKnobs, BpfNode } from "./bpf.ts";
+import type { BpfKnobs, BpfNode, BpfVersions, PinnedPod } from "./bpf.ts";
 
 export type NetnsArg = number | null;
 export type AddressFamily = 4 | 6;
@@ -364,6 +364,9 @@ export interface NativeBinding {
   bpfVerify(object: Buffer): Readonly<Record<string, string>>;
   /** Removes a directory of a bpffs with all pins in it. Idempotent. */
   bpfRemove(dir: string): void;
+  /** Pods in the maps pinned below a directory, opened for reading; none when it does not exist. Throws EINVAL for another layout. */
+  bpfPinned(dir: string): PinnedPod[];
+  bpfVersions(knobs: BpfKnobs): BpfVersions;
   /** True when an sk_lookup program is attached to the netns, whoever pinned its link and where. */
   bpfNetnsLinked(netns: number): boolean;
   /** Kernel ids of the programs at our place among the TC filters of an interface, 0 for nothing. */

@@ -41,6 +41,21 @@ export interface BpfPod {
   readonly plan: string;
 }
 
+/** A pod in the map of an agent that may be gone. */
+export interface PinnedPod extends BpfPod {
+  readonly cookie: bigint;
+  /** By verdict, summed over CPUs. */
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export interface BpfVersions {
+  readonly libbpf: string;
+  /** Layouts of maps. */
+  readonly schema: number;
+  /** Name of the programs with these knobs. */
+  readonly generation: string;
+}
+
 export interface BpfPodLists {
   /** Addresses of the pod's own besides its IPs. */
   readonly locals: readonly string[];

@@ -14,7 +14,7 @@ import { ineligibility } from "./eligible.ts";
 import { routedShadows } from "./local-routes.ts";
 import { EbpfNode, type EbpfNodeOptions } from "./node.ts";
 import { orphanedCapture } from "./orphan.ts";
-import { ipOf, type PodMode, planPod, planText } from "./pod.ts";
+import { ipOf, modeOf, type PodMode, planPod, planText } from "./pod.ts";
 import { ProberHooks, type ProberOptions } from "./probers.ts";
 import { selfTest } from "./selftest.ts";
 import { freeShadow, isShadowOf } from "./shadow.ts";
@@ -277,10 +277,6 @@ export class EbpfEngine implements Engine {
   #differs(differences: readonly string[]): Observation {
     return { mode: "differs", engine: this.name, differences };
   }
-}
-
-function modeOf(pod: BpfPod): PodMode {
-  return pod.retiring ? "retiring" : pod.draining ? "draining" : "captured";
 }
 
 /** The inode part of `dev:ino`. */

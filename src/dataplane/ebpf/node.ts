@@ -24,7 +24,7 @@ import { ZtunnelHooks } from "./ztunnels.ts";
 /** Equal to AMBIENT_SCHEMA of bpf/abi.h: layouts of maps. Agents of another schema keep to their own pins. */
 export const SCHEMA = 1;
 /** Below the node's bpffs; without dots, which are reserved there. */
-const HOME = "ambient-cni";
+export const HOME = "ambient-cni";
 
 export const KNOBS: BpfKnobs = {
   ztunnelMark: ZTUNNEL_MARK,

@@ -82,3 +82,8 @@ function planHash(spec: CaptureSpec): string {
 function both(of: (family: 4 | 6) => string[]): string[] {
   return [...of(4), ...of(6)];
 }
+
+/** What the entry of a pod says of itself. */
+export function modeOf(pod: Pick<BpfPod, "retiring" | "draining">): PodMode {
+  return pod.retiring ? "retiring" : pod.draining ? "draining" : "captured";
+}

@@ -76,6 +76,8 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
   },
   bpfVerify: { works: (a) => a.bpfRemove(`${labBpffs()}/law`), fails: (a) => a.bpfVerify(Buffer.from("no object")) },
   bpfRemove: { works: (a) => a.bpfRemove(`${labBpffs()}/none`), fails: (a) => a.bpfRemove("/proc/self") },
+  bpfPinned: { works: (a) => a.bpfPinned(`${labBpffs()}/none`), fails: (a) => a.bpfPinned("/proc/self/exe") },
+  bpfVersions: { works: (a) => a.bpfVersions(KNOBS) },
   bpfNetnsLinked: { works: (a) => a.bpfNetnsLinked(netns.fd), fails: (a) => a.bpfNetnsLinked(closed) },
   bpfFilterState: { works: (a) => a.bpfFilterState(netns.fd, 1), fails: (a) => a.bpfFilterState(netns.fd, 99) },
   bpfFilterDetach: { works: (a) => a.bpfFilterDetach(netns.fd, 1), fails: (a) => a.bpfFilterDetach(closed, 1) },
