@@ -3,7 +3,7 @@ import { type BackoffOptions, backoffMs } from "../src/core/backoff.ts";
 import type { Clock } from "../src/core/clock.ts";
 import { messageOf } from "../src/core/errors.ts";
 import type { Logger, Metrics } from "../src/core/ports.ts";
-import type { Installer } from "./installer.ts";
+import type { Installer, InstallOutcome } from "./installer.ts";
 
 const BACKOFF: BackoffOptions = { initialMs: 1000, maxMs: 30_000, jitter: 0.2 };
 
@@ -18,6 +18,7 @@ export interface KeeperParts {
 export class Keeper {
   private readonly logger: Logger;
   private problem: string | undefined = "CNI plugin: not installed yet";
+  private outcome: InstallOutcome | undefined;
   private attempt = 0;
   private stopped = false;
   private cancelTimer: () => void = () => undefined;
@@ -35,6 +36,11 @@ export class Keeper {
   /** What keeps the runtime from calling the plugin, in a sentence for /readyz; undefined while nothing does. */
   missing(): string | undefined {
     return this.problem;
+  }
+
+  /** What is installed, as of the last pass that succeeded. */
+  installed(): InstallOutcome | undefined {
+    return this.outcome;
   }
 
   /** Leaves everything as it is. Resolves when no write is under way; idempotent, also before `start`. */
@@ -56,11 +62,12 @@ export class Keeper {
 
   private async pass(): Promise<void> {
     try {
-      await this.parts.installer.install();
+      this.outcome = await this.parts.installer.install();
       this.problem = undefined;
       this.parts.metrics.set("istio_cni_install_ready", 1);
     } catch (error) {
       const retryMs = Math.round(backoffMs(BACKOFF, this.attempt++));
+      this.problem = `CNI plugin: not installed: ${messageOf(error)}`;
       this.logger.warn("installing the CNI plugin", { error: messageOf(error), retryMs });
       if (this.stopped) return;
       this.cancelTimer = this.parts.clock.after(retryMs, () => {

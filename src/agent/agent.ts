@@ -11,6 +11,7 @@ import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
 import type { Parts } from "./parts.ts";
 import { Publication } from "./publication.ts";
 import { Reconciler } from "./reconciler.ts";
+import { AgentReport } from "./report.ts";
 import { Roster } from "./roster.ts";
 import { Sweep } from "./sweep.ts";
 import { ZtunnelWatch } from "./ztunnel-watch.ts";
@@ -28,6 +29,7 @@ export class Agent {
   readonly roster = new Roster();
   readonly reconciler: Reconciler;
   readonly admission: CniHandler;
+  readonly report: AgentReport;
   private readonly sweep: Sweep;
   private readonly publication: Publication;
   private readonly gauge: CensusGauge;
@@ -43,6 +45,7 @@ export class Agent {
   ) {
     this.reconciler = new Reconciler(parts, this.roster, () => this.countSoon());
     this.admission = new Admission(parts, this.roster, this.reconciler, () => this.serving);
+    this.report = new AgentReport(parts, this.roster, this.reconciler.queue);
     this.publication = new Publication(parts);
     this.sweep = new Sweep(parts, this.roster, this.reconciler, sweepMs, () => void this.publication.write(true));
     this.gauge = new CensusGauge(parts);
@@ -192,6 +195,7 @@ export class Agent {
       if (mode === "captured") {
         enrollment.state = "enrolled";
         enrollment.enrolledAt = Date.now();
+        enrollment.adopted = true;
       }
     } catch (error) {
       this.parts.logger.warn("adopting a pod", { pod: enrollment.name, error: String(error) });

@@ -57,6 +57,8 @@ export class Enrollment {
   enrolledAt: number | undefined;
   /** Open connections that are older than the capture, at the last look. */
   existing = 0;
+  /** Captured by an agent before this one: since when is not known. */
+  adopted = false;
   /** Captured by the watch though its ADD should have done it. */
   late = false;
   private drainTimer: Stop | undefined;
@@ -197,6 +199,7 @@ export class Enrollment {
     this.ackedConnection = undefined;
     this.capturedNetns = undefined;
     this.enrolledAt = undefined;
+    this.adopted = false;
   }
 
   /** Has `soon` arranged for the next look while this pod drains, in place of the one arranged before. */

@@ -26,6 +26,8 @@ interface Entry {
   queued: boolean;
   attempts: number;
   cancelRetry: (() => void) | undefined;
+  /** Of that retry, on the queue's clock. */
+  retryAt: number;
   /** Waiting for a pass that has not begun yet. */
   waiting: Waiter[];
 }
@@ -63,6 +65,13 @@ export class KeyedQueue {
   /** Failed passes since the last success. */
   attempts(key: string): number {
     return this.entries.get(key)?.attempts ?? 0;
+  }
+
+  /** ms until the key is tried again by itself; undefined when no retry is due. */
+  retryMs(key: string): number | undefined {
+    const entry = this.entries.get(key);
+    if (entry?.cancelRetry === undefined) return undefined;
+    return Math.max(0, entry.retryAt - this.options.clock.now());
   }
 
   /** Begins to work; triggers before this are kept. */
@@ -129,6 +138,7 @@ export class KeyedQueue {
         queued: false,
         attempts: 0,
         cancelRetry: undefined,
+        retryAt: 0,
         waiting: [],
       };
       this.entries.set(key, entry);
@@ -179,6 +189,7 @@ export class KeyedQueue {
       entry.attempts += 1;
       this.options.failed(key, error, retryMs);
       if (!entry.dirty && !this.stopped) {
+        entry.retryAt = this.options.clock.now() + retryMs;
         entry.cancelRetry = this.options.clock.after(retryMs, () => this.trigger(key));
       }
       for (const waiter of waiting) waiter.reject(error);

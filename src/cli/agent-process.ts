@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-import { join } from "node:path";
+import { release } from "node:os";
+import { basename, join } from "node:path";
 import { Installer } from "../../install/installer.ts";
 import { Keeper } from "../../install/keeper.ts";
 import { pluginEntry } from "../../install/plugin-entry.ts";
 import { Agent } from "../agent/agent.ts";
 import { nameserversFrom } from "../agent/nameservers.ts";
+import type { ProcessFacts } from "../agent/report.ts";
 import { SuccessionQuestion } from "../agent/succession.ts";
 import { LogServer } from "../cniserver/log-server.ts";
 import { removeState, stateWrittenAt, writeState } from "../cniserver/published-state.ts";
 import { CniServer } from "../cniserver/server.ts";
 import { systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
+import { PLUGIN_NAME } from "../core/constants.ts";
 import type { Succession, Successor } from "../core/daemonset.ts";
 import { messageOf } from "../core/errors.ts";
 import type { Logger } from "../core/ports.ts";
+import { type LevelsChange, type LevelsReport, levelsChangeSchema } from "../core/report/levels.ts";
+import type { ComponentReport } from "../core/report/status.ts";
 import { NodeDataplane } from "../dataplane/dataplane.ts";
 import { EbpfEngine } from "../dataplane/ebpf/engine.ts";
 import { ebpfHost } from "../dataplane/ebpf/host.ts";
@@ -28,6 +33,7 @@ import { ProcNetnsFinder } from "../netns/finder.ts";
 import { bootId } from "../sys/boot.ts";
 import { nameserversOf } from "../sys/resolv-conf.ts";
 import { Admin } from "../telemetry/admin.ts";
+import { DebugServer, posted } from "../telemetry/debug-server.ts";
 import type { Log } from "../telemetry/log.ts";
 import { PromMetrics } from "../telemetry/metrics.ts";
 import { ZdsServer } from "../zds/server.ts";
@@ -52,16 +58,16 @@ export class AgentProcess {
   private readonly cniServer: CniServer;
   private readonly logServer: LogServer;
   private readonly keeper: Keeper;
-  private readonly chained: boolean;
-  private readonly runDir: string;
+  private readonly debugServer: DebugServer;
+  private readonly startedAt = performance.now();
   private readonly question: SuccessionQuestion;
   private readonly logger: Logger;
   private answering = false;
 
   private constructor(
-    config: Config,
+    private readonly config: Config,
     private readonly log: Log,
-    version: string,
+    private readonly version: string,
     boot: string,
     lastAliveAt: number | undefined,
   ) {
@@ -74,8 +80,6 @@ export class AgentProcess {
     const ebpf = new EbpfEngine({ binding, logger: log.scope("dataplane"), ...ebpfHost(config.procDir) });
     const kubelet = new Kubelet(config.procDir);
     this.logger = logger;
-    this.chained = config.chained;
-    this.runDir = config.runDir;
     const cluster = new KubeCluster({
       nodeName: config.nodeName,
       kubeconfig: config.kubeconfig,
@@ -126,6 +130,16 @@ export class AgentProcess {
       logger,
       metrics,
     });
+    this.debugServer = new DebugServer({
+      path: config.debugSocket,
+      routes: {
+        status: { get: () => this.agent.report.status(this.facts()) },
+        pods: { get: () => this.agent.report.pods() },
+        engines: { get: () => this.agent.report.engines() },
+        log: { get: () => this.levels(), post: posted(levelsChangeSchema, (change) => this.changeLevels(change)) },
+      },
+      logger: log.scope("debug"),
+    });
     this.admin = new Admin({
       monitoringPort: config.monitoringPort,
       healthPort: config.healthPort,
@@ -145,12 +159,16 @@ export class AgentProcess {
   /** Health first, so that kubelet sees a living process; the plugin last, when it can be answered. */
   async start(): Promise<void> {
     await this.admin.start();
+    // Before the agent is ready: it is asked most when it does not get ready.
+    await this.debugServer.listen().catch((error: unknown) => {
+      this.log.scope("debug").error("no debug socket; pods are captured all the same", { error: messageOf(error) });
+    });
     await this.agent.start();
     void this.question.prepare();
     await this.logServer.listen();
     await this.cniServer.listen();
     this.answering = true;
-    if (this.chained) this.keeper.start();
+    if (this.config.chained) this.keeper.start();
     else
       this.log
         .scope("cni-install")
@@ -178,13 +196,14 @@ export class AgentProcess {
     await this.cniServer.stop();
     await this.agent.stop();
     await this.logServer.stop();
+    await this.debugServer.stop();
     await this.admin.stop();
   }
 
   /** The chain first: a plugin that is called for a new pod must find the agent as long as it is in there. */
   private async depart(successor: Exclude<Successor, "same">, until: number): Promise<void> {
     const removed = successor === "none";
-    if (removed && this.chained) {
+    if (removed && this.config.chained) {
       await this.keeper.remove().catch((error: unknown) => {
         this.logger.error("the CNI configuration could not be given back", { error: messageOf(error) });
       });
@@ -194,15 +213,42 @@ export class AgentProcess {
     this.answering = false;
     await this.cniServer.stop();
     await this.agent.depart(successor, until);
-    if (removed) await removeState(this.runDir);
+    if (removed) await removeState(this.config.runDir);
     await this.logServer.stop();
+    await this.debugServer.stop();
     await this.admin.stop();
+  }
+
+  private levels(): LevelsReport {
+    return { ...this.agent.report.head(), scopes: this.log.levels() };
+  }
+
+  private changeLevels({ reset, levels }: LevelsChange): LevelsReport {
+    if (reset) this.log.resetLevels();
+    for (const { scope, level } of levels) this.log.setLevel(scope, level);
+    const logger = this.log.scope("default");
+    logger.info("log levels changed", { reset, levels: levels.map(({ scope, level }) => `${scope}:${level}`) });
+    return this.levels();
+  }
+
+  private facts(): ProcessFacts {
+    const upSeconds = Math.round((performance.now() - this.startedAt) / 1000);
+    return { version: this.version, kernel: release(), upSeconds, plugin: this.plugin() };
+  }
+
+  private plugin(): Omit<ComponentReport, "name"> {
+    if (!this.config.chained) return { verdict: "ok", text: "not chained: pods are captured by the watch" };
+    const problem = this.keeper.missing();
+    if (problem !== undefined) return { verdict: "error", text: problem.replace(/^CNI plugin: /, "") };
+    const path = join(this.config.cniBinDir, PLUGIN_NAME);
+    const conf = this.keeper.installed()?.confPath;
+    return { verdict: "ok", text: conf === undefined ? path : `${path}, chained in ${basename(conf)}` };
   }
 
   private missing(): readonly string[] {
     const missing = [...this.agent.missing()];
     if (!this.answering) missing.push("plugin socket: not listening yet");
-    const uninstalled = this.chained ? this.keeper.missing() : undefined;
+    const uninstalled = this.config.chained ? this.keeper.missing() : undefined;
     if (uninstalled !== undefined) missing.push(uninstalled);
     return missing;
   }

@@ -22,6 +22,6 @@ export async function main(argv: readonly string[]): Promise<number> {
     const { main: runZtunnel } = await import("../sandbox/ztunnel/main.ts");
     return runZtunnel(process.env);
   }
-  const { runCommand } = await import("./commands.ts");
-  return runCommand(argv);
+  const [{ runCommand }, { processEnv }] = await Promise.all([import("./commands.ts"), import("./env.ts")]);
+  return runCommand(argv, processEnv());
 }

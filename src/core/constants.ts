@@ -86,6 +86,7 @@ export const AGENT_DAEMONSET = "istio-cni-node";
 /** Name of the CNI plugin, of its binary and of its `type` in a configuration. */
 export const PLUGIN_NAME = "istio-cni";
 
+export const DEFAULT_RUN_DIR = "/var/run/istio-cni";
 /** Files inside CNI_AGENT_RUN_DIR. */
 export const RUN_FILE = {
   pluginSocket: "pluginevent.sock",

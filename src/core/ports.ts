@@ -89,6 +89,19 @@ export interface Cluster {
   annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone">;
   /** Posts an Event about a pod. Never rejects: no permission (403) is logged once. */
   event(pod: PodRef, event: PodEvent): Promise<void>;
+  /** How current the caches are, for people. */
+  status(): readonly CollectionStatus[];
+}
+
+/** How current one collection of the cluster is. */
+export interface CollectionStatus {
+  readonly resource: string;
+  readonly synced: boolean;
+  readonly size: number;
+  readonly resourceVersion: string | undefined;
+  /** Age of the open watch; undefined while there is none. */
+  readonly watchAgeSeconds: number | undefined;
+  readonly relists: number;
 }
 
 // ---- network namespaces ----------------------------------------------------------------------

@@ -7,9 +7,9 @@ import type { EngineName } from "../core/ports.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import type { Pinned } from "./ebpf/pinned.ts";
 import { modeOf } from "./ebpf/pod.ts";
-import { hasOurs, readTables } from "./iptables/kernel.ts";
+import { hasOwned, readTables } from "./iptables/kernel.ts";
 import { stateComment } from "./iptables/observe.ts";
-import { VARIANTS } from "./iptables/ruleset.ts";
+import { CAPTURE, VARIANTS } from "./iptables/ruleset.ts";
 import { parseState as parseRules } from "./iptables/state.ts";
 import type { PlanMode } from "./netfilter/mode.ts";
 import { parseState as parseTable } from "./nftables/state.ts";
@@ -33,9 +33,11 @@ export function tracesOf(binding: NativeBinding, netns: number, { pods }: Pinned
     ? binding.nftTable(netns, "inet", POD_TABLE)
     : undefined;
   if (table !== undefined) traces.push({ engine: "nftables", mode: parseTable(table.comment)?.mode });
-  const rules = VARIANTS.map((variant) => readTables(binding, netns, variant)).find(hasOurs);
+  const rules = VARIANTS.map((variant) => readTables(binding, netns, variant)).find((tables) =>
+    hasOwned(CAPTURE, tables),
+  );
   if (rules !== undefined) {
-    const comment = stateComment(rules);
+    const comment = stateComment(CAPTURE, rules);
     traces.push({ engine: "iptables", mode: comment === undefined ? undefined : parseRules(comment)?.mode });
   }
   return traces;

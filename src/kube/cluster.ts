@@ -8,6 +8,7 @@ import type { NodeInfo } from "../core/placement.ts";
 import { type Namespace, type Pod, podKey } from "../core/pod.ts";
 import type {
   Cluster,
+  CollectionStatus,
   Logger,
   Metrics,
   NamespaceChange,
@@ -48,17 +49,6 @@ export interface KubeClusterOptions {
   readonly metrics: Metrics;
   readonly clock?: Clock | undefined;
   readonly random?: (() => number) | undefined;
-}
-
-/** How current one collection is, for people. */
-export interface CollectionStatus {
-  readonly resource: string;
-  readonly synced: boolean;
-  readonly size: number;
-  readonly resourceVersion: string | undefined;
-  /** Age of the open watch; undefined while there is none. */
-  readonly watchAgeSeconds: number | undefined;
-  readonly relists: number;
 }
 
 /** Pods of this node and all namespaces, from the API server and back to it. */

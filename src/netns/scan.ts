@@ -3,7 +3,7 @@ import { CONFIG_HASH_ANNOTATION } from "../core/constants.ts";
 import type { Pod } from "../core/pod.ts";
 import type { NetnsId } from "../core/ports.ts";
 import type { Proc } from "../sys/proc.ts";
-import { cgroupOwner } from "./cgroup.ts";
+import { type CgroupOwner, cgroupOwner } from "./cgroup.ts";
 
 /** Processes of one pod seen in one network namespace. */
 export interface Sighting {
@@ -35,17 +35,29 @@ export function portions(): () => Promise<void> | undefined {
   };
 }
 
-/**
- * One pass over the node's processes for all wanted pods. Per pod uid the namespaces its processes live
- * in, that of its oldest process first. A process that ends or cannot be read is passed over.
- */
-export async function scan(
+/** One pass over the node's processes for all wanted pods, by pod uid. */
+export function scan(
   proc: Proc,
   wanted: readonly Pod[],
   forbidden: ReadonlySet<NetnsId>,
   ancestors: ReadonlySet<string>,
 ): Promise<Map<string, Sighting[]>> {
   const owners = ownerIndex(wanted);
+  // With a uid the container id must not decide: the uid is kubelet's, an id further in may be anyone's.
+  return sightings(proc, ({ podUid, containerId }) => owners.get(podUid ?? containerId ?? ""), forbidden, ancestors);
+}
+
+/**
+ * One pass over the node's processes. By each of the keys that `keysOf` gives to a process's owner, the
+ * namespaces its processes live in, that of its oldest process first. A process that ends or cannot be read
+ * is passed over.
+ */
+export async function sightings(
+  proc: Proc,
+  keysOf: (owner: CgroupOwner) => Iterable<string> | undefined,
+  forbidden: ReadonlySet<NetnsId>,
+  ancestors: ReadonlySet<string>,
+): Promise<Map<string, Sighting[]>> {
   const seen = new Map<string, Map<NetnsId, Seen>>();
   const portion = portions();
   for (const pid of proc.pids()) {
@@ -55,11 +67,10 @@ export async function scan(
       // Most processes of a node end here: kernel threads and daemons.
       if (forbidden.has(netns)) continue;
       const owner = cgroupOwner(proc.cgroup(pid), ancestors);
-      // With a uid the container id must not decide: the uid is kubelet's, an id further in may be anyone's.
-      const uids = owner === undefined ? undefined : owners.get(owner.podUid ?? owner.containerId ?? "");
-      if (uids === undefined) continue;
+      const keys = owner === undefined ? undefined : keysOf(owner);
+      if (keys === undefined) continue;
       const { startTime } = proc.stat(pid);
-      for (const uid of uids) note(seen, uid, netns, pid, startTime);
+      for (const key of keys) note(seen, key, netns, pid, startTime);
     } catch {
       // Ended since the directory was read, or not readable by us: the others count.
     }

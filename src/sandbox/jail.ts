@@ -11,6 +11,9 @@ import type { SandboxNode } from "./node.ts";
 /** Its pod lives on when the container restarts. */
 const AGENT_POD_UID = randomUUID();
 
+/** What the stock chart lets the agent do, and nothing else, in setpriv's words. */
+export const CAPABILITY_SET = ["-all", ...AGENT_CAPABILITIES.map((name) => `+${name.toLowerCase()}`)].join(",");
+
 /**
  * Builds the container's file system and becomes the agent. $1 = new root, $2 = sandbox directory,
  * $3 = program bundle's directory, $4 = node's directory, $5 = where cgroup2 is mounted, rest = the
@@ -81,7 +84,6 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
   const root = node.path("root");
   const program = realpathSync(options.program);
   const nodeBinary = realpathSync(process.execPath);
-  const caps = ["-all", ...AGENT_CAPABILITIES.map((name) => `+${name.toLowerCase()}`)].join(",");
   const namespaces = ["--fork", "--pid", "--mount", "--cgroup", "--propagation=slave", "--kill-child=KILL"];
   if (!options.chart.hostNetwork) namespaces.push("--net");
   const command = [
@@ -111,7 +113,7 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
     {
       env: {
         PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/cni/bin",
-        AMBIENT_CNI_SANDBOX_CAPS: caps,
+        AMBIENT_CNI_SANDBOX_CAPS: CAPABILITY_SET,
         // As the image's launcher: one malloc arena, since only one thread allocates much.
         MALLOC_ARENA_MAX: "1",
         AMBIENT_CNI_SANDBOX_PLUGIN: realpathSync(options.plugin),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomBytes } from "node:crypto";
+import { mkdirSync, rmSync } from "node:fs";
 import type { Child } from "../sys/child.ts";
 import type { ApiServer } from "./apiserver/api-server.ts";
 import { AppRemote } from "./app/remote.ts";
@@ -54,6 +55,7 @@ export class Kubelet {
   async start(template: PodTemplate): Promise<RunningPod> {
     const { name, namespace } = template;
     const uid = this.records.uidOf(namespace, name);
+    mkdirSync(this.node.logDir(namespace, name, uid), { recursive: true });
     const attachment = await this.makeSandbox(namespace, name, uid);
     let ips: readonly string[];
     try {
@@ -80,6 +82,7 @@ export class Kubelet {
     await pod.child.end(500);
     await this.dropSandbox(pod.attachment);
     await this.node.cgroups.removePod(pod.uid);
+    rmSync(this.node.logDir(pod.namespace, pod.name, pod.uid), { recursive: true, force: true });
     this.pods.delete(`${pod.namespace}/${pod.name}`);
     this.records.delete(pod);
   }

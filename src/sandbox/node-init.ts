@@ -46,7 +46,9 @@ mount --bind "$disk/opt/cni/bin" /opt/cni/bin
 mount --bind "$disk/etc/cni/net.d" /etc/cni/net.d
 `;
 
+/** kubelet's logs, where a runtime has no disk of its own for them: they name the pods. */
 const END = `
+[ -d /var/log/pods ] || { mount -t tmpfs -o mode=755 tmpfs /var/log; mkdir /var/log/pods; }
 echo ready
 while read -r _; do :; done
 `;

@@ -70,6 +70,11 @@ export class SandboxNode {
     return `/proc/${this.initPid}/ns/net`;
   }
 
+  /** kubelet's directory of a pod's logs: it names the pod to who looks at the node without the API. */
+  logDir(namespace: string, name: string, uid: string): string {
+    return `/proc/${this.initPid}/root/var/log/pods/${namespace}_${name}_${uid}`;
+  }
+
   /**
    * Boots the node, the first time or after `kill`: /run is empty, everything else as it was left.
    * @throws Error with what the kernel or the shell said when namespaces can't be made

@@ -12,6 +12,12 @@ export interface LogOptions {
   readonly json: boolean;
 }
 
+export interface ScopeLevel {
+  readonly scope: string;
+  readonly level: LogLevel;
+  readonly configured: LogLevel;
+}
+
 /** Keys of every line: a field of the same name is given an underscore. */
 const OWN_KEYS = new Set(["time", "level", "scope", "msg"]);
 const MAX_MESSAGE = 16_384;
@@ -25,10 +31,12 @@ export class Log {
   readonly #sink: LogSink;
   readonly #root: Pino;
   readonly #scopes = new Map<string, ScopeLogger>();
+  readonly #configured: ReadonlyMap<string, LogLevel>;
   readonly #levels: Map<string, LogLevel>;
 
   constructor(options: LogOptions, sink: LogSink) {
     this.#sink = sink;
+    this.#configured = new Map(options.levels);
     this.#levels = new Map(options.levels);
     const stream = options.json ? sink : { write: (line: string) => sink.write(textLine(line)) };
     this.#root = pino(
@@ -58,13 +66,24 @@ export class Log {
   setLevel(scope: string, level: LogLevel): void {
     if (scope === "all") this.#levels.clear();
     this.#levels.set(scope === "all" ? "default" : scope, level);
-    for (const [name, logger] of this.#scopes) logger.setLevel(this.#levelOf(name));
+    this.#apply();
   }
 
-  /** Levels by scope, of every scope that has written or has a level of its own. */
-  levels(): ReadonlyMap<string, LogLevel> {
-    const names = new Set(["default", ...this.#levels.keys(), ...this.#scopes.keys()]);
-    return new Map([...names].sort().map((name) => [name, this.#levelOf(name)]));
+  /** Back to what the configuration says. */
+  resetLevels(): void {
+    this.#levels.clear();
+    for (const [scope, level] of this.#configured) this.#levels.set(scope, level);
+    this.#apply();
+  }
+
+  /** Levels by scope, of every scope that has written or has a level of its own, with the configured ones. */
+  levels(): readonly ScopeLevel[] {
+    const names = new Set(["default", ...this.#configured.keys(), ...this.#levels.keys(), ...this.#scopes.keys()]);
+    return [...names].sort().map((scope) => ({
+      scope,
+      level: this.#levelOf(scope),
+      configured: levelIn(this.#configured, scope),
+    }));
   }
 
   /** Writes what is buffered, synchronously: before the process ends. */
@@ -72,9 +91,17 @@ export class Log {
     this.#sink.flush();
   }
 
-  #levelOf(scope: string): LogLevel {
-    return this.#levels.get(scope) ?? this.#levels.get("default") ?? "info";
+  #apply(): void {
+    for (const [name, logger] of this.#scopes) logger.setLevel(this.#levelOf(name));
   }
+
+  #levelOf(scope: string): LogLevel {
+    return levelIn(this.#levels, scope);
+  }
+}
+
+function levelIn(levels: ReadonlyMap<string, LogLevel>, scope: string): LogLevel {
+  return levels.get(scope) ?? levels.get("default") ?? "info";
 }
 
 class ScopeLogger implements Logger {

@@ -124,6 +124,17 @@ export class FakeCluster implements Cluster {
     if (this.echoPatches) this.putPod({ ...stored, annotations, resourceVersion: String(version++) });
     return "patched";
   }
+  status() {
+    const one = (resource: string, size: number) => ({
+      resource,
+      synced: this.synced,
+      size,
+      resourceVersion: "7",
+      watchAgeSeconds: 41,
+      relists: 2,
+    });
+    return [one("pods", this.store.size), one("namespaces", this.spaces.size)];
+  }
   async event(pod: PodRef, event: PodEvent): Promise<void> {
     this.events.push(`${event.reason} ${pod.name}: ${event.message}`);
   }

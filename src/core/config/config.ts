@@ -44,6 +44,7 @@ export interface Config {
   // paths and sockets
   readonly ztunnelSocket: string;
   readonly runDir: string;
+  readonly debugSocket: string;
   /** Prefix of the host's file system as mounted here: "/host" in the DaemonSet. */
   readonly hostRoot: string;
   /** The node's proc: "/host/proc". */
@@ -74,7 +75,8 @@ export interface Config {
   readonly repair: RepairConfig;
 }
 
-export type LogLevel = "debug" | "info" | "warn" | "error" | "fatal" | "none";
+export const LOG_LEVELS = ["debug", "info", "warn", "error", "fatal", "none"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
 
 export interface RepairConfig {
   readonly enabled: boolean;

@@ -4,7 +4,7 @@ import { parseGoBool } from "../go-bool.ts";
 import { canonicalCidr, canonicalIp, type Family, familyOf } from "../ip.ts";
 import { isDnsLabel } from "../labels.ts";
 import type { EnablementSelector } from "../selector.ts";
-import type { LogLevel } from "./config.ts";
+import { LOG_LEVELS, type LogLevel } from "./config.ts";
 import { parseEnablementSelectors } from "./selectors.ts";
 
 export interface Kind<T> {
@@ -139,8 +139,6 @@ export const selectors: Kind<readonly EnablementSelector[]> = {
   parse: parseEnablementSelectors,
 };
 
-const LEVELS: readonly LogLevel[] = ["debug", "info", "warn", "error", "fatal", "none"];
-
 /** `level` or `scope:level,...`; `all` sets every scope that is not named after it. */
 export const logLevels: Kind<ReadonlyMap<string, LogLevel>> = {
   name: "`level` or `scope:level,...`",
@@ -150,9 +148,9 @@ export const logLevels: Kind<ReadonlyMap<string, LogLevel>> = {
     for (const part of value.split(",")) {
       const pieces = part.trim().split(":");
       const [scope, word] = pieces.length === 1 ? ["default", pieces[0] ?? ""] : [pieces[0] ?? "", pieces[1] ?? ""];
-      const level = LEVELS.find((known) => known === word);
+      const level = LOG_LEVELS.find((known) => known === word);
       if (pieces.length > 2 || level === undefined || !/^[A-Za-z0-9_.-]{1,64}$/.test(scope)) {
-        fail(`scope:level pairs with levels ${LEVELS.join(", ")}, which ${JSON.stringify(part)} is not`);
+        fail(`scope:level pairs with levels ${LOG_LEVELS.join(", ")}, which ${JSON.stringify(part)} is not`);
       } else if (scope === "all") {
         levels.clear();
         levels.set("default", level);

@@ -114,6 +114,7 @@ function assemble(values: Values): Config {
 
     ztunnelSocket: values.ztunnelSocket,
     runDir: values.runDir,
+    debugSocket: values.debugSocket ?? below(values.runDir, RUN_FILE.debugSocket),
     hostRoot: values.hostRoot,
     procDir: values.procDir ?? below(values.hostRoot, "proc"),
 

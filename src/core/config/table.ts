@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every setting there is. docs/config.md is generated from this table, and each row has a test.
-import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../constants.ts";
+import { DEFAULT_RUN_DIR, PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../constants.ts";
 import {
   absolutePath,
   address,
@@ -245,8 +245,16 @@ export const PATHS = {
     "Paths",
     "cni-agent-run-dir",
     absolutePath,
-    "/var/run/istio-cni",
+    DEFAULT_RUN_DIR,
     "Directory shared with the plugin: sockets, state, plugin log.",
+  ),
+  debugSocket: plainEnv(
+    "Paths",
+    "AMBIENT_CNI_DEBUG_SOCKET",
+    optional(socketPath),
+    DERIVED,
+    "Unix socket on which `ambient-cni` asks the agent; only root may.",
+    { fallbackText: "`ambient-cni.sock` in CNI_AGENT_RUN_DIR" },
   ),
 };
 

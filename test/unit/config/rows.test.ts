@@ -202,6 +202,7 @@ const rows: Partial<Record<SettingId, Row>> = {
     ],
     bad: ["host", "/host/../etc"],
   },
+  debugSocket: path((c) => c.debugSocket, "/var/run/istio-cni/ambient-cni.sock", "/var/run/istio-cni/ambient-cni.sock"),
   procDir: path((c) => c.procDir, "/host/proc", "/host/proc"),
   ztunnelSocket: {
     ...path((c) => c.ztunnelSocket, "/var/run/ztunnel/ztunnel.sock", WRONG),

@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { fileURLToPath } from "node:url";
 import { styleText } from "node:util";
-import { Command } from "commander";
 import { type Check, Checks } from "../sandbox/checks.ts";
 import { Demo } from "../sandbox/demo.ts";
 import { PodFollower } from "../sandbox/follower.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
-
-interface DemoOptions {
-  readonly json: boolean;
-  readonly keep: boolean;
-  readonly chart: string | undefined;
-  readonly engine: string | undefined;
-  readonly ztunnel: string | undefined;
-}
+import { CHARTS, type DemoOptions } from "./commands/sandbox.ts";
+import { EXIT } from "./exit.ts";
 
 interface DemoRun {
   readonly chart: string;
@@ -24,8 +17,6 @@ interface DemoRun {
   /** Why the story could not be told to its end. */
   readonly error: string | undefined;
 }
-
-const CHARTS = ["newest", "1.24"];
 
 const paint = (style: "green" | "red" | "bold" | "dim", text: string): string =>
   process.stdout.isTTY && process.env.NO_COLOR === undefined ? styleText(style, text) : text;
@@ -99,26 +90,14 @@ async function linger(sandbox: Sandbox, say: (text: string) => void): Promise<vo
   await new Promise(() => undefined);
 }
 
-/** `ambient-cni sandbox`: the playground. `done` gets the exit status. */
-export function sandboxCommand(done: (status: number) => void): Command {
-  const sandbox = new Command("sandbox").description("a playground cluster of one node on this machine (needs root)");
-  sandbox
-    .command("demo")
-    .description("tell the story: plain, labelled, captured, unlabelled; with a check at every step")
-    .option("--json", "print one JSON document with every check", false)
-    .option("--keep", "leave the sandbox up at the end, to play on", false)
-    .option("--chart <version>", `environment of this istio-cni chart: ${CHARTS.join(" or ")} (default: both, in turn)`)
-    .option("--engine <name>", "capture with ebpf, nftables or iptables (default: the best that works)")
-    .option("--ztunnel <path>", "run this ztunnel (a build with FAKE_CA) in place of the stand-in")
-    .action(async (given: DemoOptions) => {
-      const charts = given.chart === undefined ? (given.keep ? CHARTS.slice(0, 1) : CHARTS) : [given.chart];
-      const runs: DemoRun[] = [];
-      for (const chart of charts) runs.push(await tell(chart, given));
-      const passed = runs.reduce((sum, run) => sum + run.passed, 0);
-      const failed = runs.reduce((sum, run) => sum + run.failed + (run.error === undefined ? 0 : 1), 0);
-      if (given.json) process.stdout.write(`${JSON.stringify({ schemaVersion: 1, passed, failed, runs }, null, 2)}\n`);
-      else process.stdout.write(`\n${passed} checks passed, ${failed} failed\n`);
-      done(failed === 0 ? 0 : 1);
-    });
-  return sandbox;
+/** Tells the story with each chart that is asked for; resolves with the exit status. */
+export async function runDemo(given: DemoOptions): Promise<number> {
+  const charts = given.chart === undefined ? (given.keep ? CHARTS.slice(0, 1) : CHARTS) : [given.chart];
+  const runs: DemoRun[] = [];
+  for (const chart of charts) runs.push(await tell(chart, given));
+  const passed = runs.reduce((sum, run) => sum + run.passed, 0);
+  const failed = runs.reduce((sum, run) => sum + run.failed + (run.error === undefined ? 0 : 1), 0);
+  if (given.json) process.stdout.write(`${JSON.stringify({ schemaVersion: 1, passed, failed, runs }, null, 2)}\n`);
+  else process.stdout.write(`\n${passed} checks passed, ${failed} failed\n`);
+  return failed === 0 ? EXIT.ok : EXIT.problem;
 }

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type Head, head, type ReportVerdict } from "../core/report/document.ts";
+import type { EnginesReport } from "../core/report/engines.ts";
+import { type PodReport, type PodsReport, podTitle } from "../core/report/pods.ts";
+import type { ComponentReport, StatusProblem, StatusReport } from "../core/report/status.ts";
+import { census, type PodStatus } from "./census.ts";
+import type { Parts } from "./parts.ts";
+import type { KeyedQueue } from "./queue.ts";
+import type { Roster } from "./roster.ts";
+
+/** What of the process the agent's status shows and the agent doesn't know. */
+export interface ProcessFacts {
+  readonly version: string;
+  /** Release of the running kernel. */
+  readonly kernel: string;
+  readonly upSeconds: number;
+  readonly plugin: Omit<ComponentReport, "name">;
+}
+
+/** What the agent believes, as documents; no look into the kernel, no call of the API. */
+export class AgentReport {
+  constructor(
+    private readonly parts: Parts,
+    private readonly roster: Roster,
+    private readonly queue: KeyedQueue,
+  ) {}
+
+  pods(): PodsReport {
+    return { ...this.head(), pods: this.rows() };
+  }
+
+  engines(): EnginesReport {
+    const { dataplane } = this.parts;
+    const captured = this.rows().filter(({ engine }) => engine !== null);
+    return {
+      ...this.head(),
+      engine: this.engine(),
+      engines: dataplane.tests.map(({ engine, works, reason, losses, milliseconds }) => ({
+        engine,
+        works,
+        reason: reason ?? null,
+        losses,
+        milliseconds,
+        pods: captured.filter((pod) => pod.engine === engine).length,
+      })),
+    };
+  }
+
+  status({ version, kernel, upSeconds, plugin }: ProcessFacts): StatusReport {
+    const { cluster, ztunnel, dataplane } = this.parts;
+    const rows = this.rows();
+    const counts: Record<string, number> = {};
+    for (const { mesh } of rows) counts[mesh] = (counts[mesh] ?? 0) + 1;
+    const engine = this.engine();
+    const fallbacks = dataplane.tests.filter((test) => test.works && test.engine !== engine).map((test) => test.engine);
+    const connections = ztunnel.connections();
+    return {
+      ...this.head(),
+      version,
+      kernel,
+      upSeconds,
+      components: [
+        { name: "cni plugin", ...plugin },
+        this.kubernetes(),
+        this.ztunnel(rows),
+        dataplaneComponent(engine, fallbacks),
+        podsComponent(counts),
+      ],
+      pods: counts,
+      kubernetes: cluster.status().map(({ resourceVersion, watchAgeSeconds, ...rest }) => ({
+        ...rest,
+        resourceVersion: resourceVersion ?? null,
+        watchAgeSeconds: watchAgeSeconds ?? null,
+      })),
+      ztunnels: connections.map(({ id, pid, ready, acked }) => ({ id, pid, ready, acked })),
+      dataplane: { engine, fallbacks },
+      problems: rows.flatMap(problemOf),
+    };
+  }
+
+  head(): Head {
+    return head({ from: "agent", note: "" }, this.parts.config.nodeName || null, new Date());
+  }
+
+  /** None before the self-tests have ended. */
+  private engine(): string | null {
+    const { dataplane } = this.parts;
+    return dataplane.tests.length === 0 ? null : dataplane.engine;
+  }
+
+  private rows(): PodReport[] {
+    return census(this.parts, this.roster).map((status) => this.row(status));
+  }
+
+  private row(status: PodStatus): PodReport {
+    const pod = this.parts.cluster.pod(status.uid);
+    const enrollment = this.roster.get(status.uid);
+    const failure = enrollment?.failure;
+    const began = status.state === "enrolled" ? enrollment?.enrolledAt : (failure?.since ?? pod?.createdAt);
+    const unknown = status.state === "enrolled" && enrollment?.adopted === true;
+    const [namespace = "", name = ""] = status.pod.split("/");
+    return {
+      uid: status.uid,
+      namespace,
+      name,
+      ips: status.ips,
+      hostNetwork: pod?.hostNetwork ?? false,
+      phase: status.phase,
+      netns: status.netns ?? null,
+      mesh: status.state,
+      engine: status.engine ?? null,
+      ztunnel: status.acked ? "acked" : null,
+      since: began === undefined || unknown ? null : new Date(began).toISOString(),
+      reason: status.reason,
+      detail: status.detail,
+      annotation: status.annotation,
+      failure:
+        failure === undefined
+          ? null
+          : {
+              code: failure.code,
+              message: failure.message,
+              since: new Date(failure.since).toISOString(),
+              attempts: this.queue.attempts(status.uid),
+              nextTryMs: this.queue.retryMs(status.uid) ?? null,
+            },
+    };
+  }
+
+  private kubernetes(): ComponentReport {
+    const all = this.parts.cluster.status();
+    const unsynced = all.filter(({ synced }) => !synced).map(({ resource }) => resource);
+    const blind = all.filter(({ watchAgeSeconds }) => watchAgeSeconds === undefined).map(({ resource }) => resource);
+    const name = "kubernetes";
+    if (unsynced.length > 0) {
+      return { name, verdict: "error", text: `no complete list yet of ${unsynced.join(" and ")}` };
+    }
+    if (blind.length > 0) {
+      return { name, verdict: "warn", text: `no watch is open on ${blind.join(" and ")}; the caches may be old` };
+    }
+    const pods = all.find(({ resource }) => resource === "pods");
+    const sizes = all.map(({ resource, size }) => `${size} ${resource}`).join(", ");
+    const relists = all.reduce((sum, one) => sum + one.relists, 0);
+    const watch = `pods rv ${pods?.resourceVersion ?? "?"}, watch ${Math.round(pods?.watchAgeSeconds ?? 0)}s old`;
+    return { name, verdict: "ok", text: `${sizes}; ${watch}, ${relists} ${relists === 1 ? "relist" : "relists"}` };
+  }
+
+  private ztunnel(rows: readonly PodReport[]): ComponentReport {
+    const { ztunnel, cluster } = this.parts;
+    const connections = ztunnel.connections();
+    const waiting = rows.filter(({ mesh, ztunnel: told }) => isMesh(mesh) && told === null).length;
+    const name = "ztunnel";
+    if (!connections.some(({ ready }) => ready)) {
+      const verdict: ReportVerdict = rows.some(({ mesh }) => isMesh(mesh)) ? "error" : "warn";
+      const half = connections.length === 0 ? "none connected" : `${connections.length} connected, none is ready`;
+      return { name, verdict, text: waiting === 0 ? half : `${half}; ${waiting} pods wait for one` };
+    }
+    const names = [...cluster.pods()].filter(({ labels }) => labels.app === "ztunnel").map((pod) => pod.name);
+    const known = names.length > 0 ? ` (${names.join(", ")})` : "";
+    const acked = rows.filter(({ ztunnel: told }) => told === "acked").length;
+    return { name, verdict: "ok", text: `${connections.length} connected${known}, ${acked} acked, ${waiting} pending` };
+  }
+}
+
+const isMesh = (mesh: PodReport["mesh"]) => mesh === "enrolled" || mesh === "pending" || mesh === "failing";
+
+function dataplaneComponent(engine: string | null, fallbacks: readonly string[]): ComponentReport {
+  const name = "dataplane";
+  if (engine === null) return { name, verdict: "error", text: "no engine yet: the self-tests have not ended" };
+  const text = fallbacks.length === 0 ? "no fallback" : `fallback ${fallbacks.join(", ")}`;
+  return { name, verdict: "ok", text: `${engine}, ${text}` };
+}
+
+const WORDS: readonly (readonly [PodReport["mesh"], string])[] = [
+  ["enrolled", "enrolled"],
+  ["failing", "failing"],
+  ["pending", "pending"],
+  ["draining", "draining"],
+  ["sidecar", "sidecar"],
+  ["none", "not in mesh"],
+];
+
+function podsComponent(counts: Readonly<Record<string, number>>): ComponentReport {
+  const parts = WORDS.filter(([mesh]) => (counts[mesh] ?? 0) > 0 || mesh === "enrolled");
+  const troubled = (counts.failing ?? 0) + (counts.pending ?? 0) > 0;
+  return {
+    name: "pods",
+    verdict: troubled ? "warn" : "ok",
+    text: parts.map(([mesh, word]) => `${counts[mesh] ?? 0} ${word}`).join(", "),
+  };
+}
+
+function problemOf(pod: PodReport): StatusProblem[] {
+  if (pod.failure === null || pod.mesh === "none") return [];
+  const { code, message, attempts, nextTryMs } = pod.failure;
+  return [{ object: podTitle(pod), code, message, attempts, nextTryMs }];
+}

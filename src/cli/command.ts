@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a file in commands/ is made of. Nouns read and never change anything; verbs write.
+import type { Command } from "commander";
+import { AgentError } from "../core/errors.ts";
+import type { CliEnv } from "./env.ts";
+import { addGlobals, type Globals, globalsOf } from "./globals.ts";
+import { describeExamples } from "./help.ts";
+import { coloured, type Paint, plain } from "./render/paint.ts";
+import type { AgentClient } from "./source/agent-client.ts";
+import type { NodeSource } from "./source/node-source.ts";
+
+/** The command line under construction: commands are added to it, and tell it how they ended. */
+export interface Program {
+  readonly root: Command;
+  readonly env: CliEnv;
+  done(status: number): void;
+}
+
+export interface CommandSpec {
+  /** With its arguments, in commander's notation: `pods [pod]`. */
+  readonly usage: string;
+  readonly summary: string;
+  /** Three. */
+  readonly examples: readonly [string, string, string];
+}
+
+/** One run of a command. */
+export interface Session {
+  readonly env: CliEnv;
+  readonly globals: Globals;
+  readonly paint: Paint;
+  /** For what only the agent can do. `timeoutMs` counts where the user gave none. */
+  client(timeoutMs?: number): Promise<AgentClient>;
+  /** A source that asks the agent first. Each has its own memory of whether there is one. */
+  source(): Promise<NodeSource>;
+  /** Writes a document in the form that was asked for; `text` makes the one for people. */
+  print(document: unknown, text: (wide: boolean) => string): Promise<void>;
+}
+
+/** How long the agent may take for a document, in ms. */
+const AGENT_TIMEOUT_MS = 5000;
+
+/**
+ * Adds a command. `run` gets its options and arguments, and resolves with the exit status; whatever it needs
+ * beyond commander it imports itself, so that the other commands don't pay for it.
+ */
+export function addCommand<Options extends object>(
+  program: Program,
+  spec: CommandSpec,
+  define: (command: Command) => Command,
+  run: (session: Session, options: Options, args: readonly string[]) => Promise<number>,
+): void {
+  const command = define(addGlobals(program.root.command(spec.usage).summary(spec.summary)));
+  command.description(`${spec.summary[0]?.toUpperCase()}${spec.summary.slice(1)}.`);
+  describeExamples(command, spec.examples);
+  command.action(async () => {
+    const session = openSession(program.env, globalsOf(command, program.env));
+    program.done(await run(session, command.opts<Options>(), command.args));
+  });
+}
+
+function openSession(env: CliEnv, globals: Globals): Session {
+  const client = async (timeoutMs: number) => {
+    const { AgentClient: Client } = await import("./source/agent-client.ts");
+    return new Client(globals.socket, globals.timeoutMs ?? timeoutMs);
+  };
+  return {
+    env,
+    globals,
+    paint: globals.color ? coloured : plain,
+    client: (timeoutMs = AGENT_TIMEOUT_MS) => client(timeoutMs),
+    source: async () => {
+      const [{ AgentSource }, { NodeSource: Both }] = await Promise.all([
+        import("./source/agent-source.ts"),
+        import("./source/node-source.ts"),
+      ]);
+      return new Both(new AgentSource(await client(AGENT_TIMEOUT_MS)), async (note) => {
+        const { openKernelSource } = await import("./source/kernel/kernel-source.ts");
+        return openKernelSource(env, note);
+      });
+    },
+    print: async (document, text) => {
+      const { format } = globals;
+      if (format === "json") env.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
+      else if (format === "yaml") env.stdout.write((await import("yaml")).stringify(document));
+      else env.stdout.write(text(format === "wide"));
+    },
+  };
+}
+
+/** @throws AgentError USAGE */
+export function usageError(message: string): never {
+  throw new AgentError("USAGE", message);
+}

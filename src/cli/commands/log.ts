@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+import { LOG_LEVELS, type LogLevel } from "../../core/config/config.ts";
+import type { LevelsChange, LevelsReport } from "../../core/report/levels.ts";
+import { addCommand, type Program, usageError } from "../command.ts";
+import { EXIT } from "../exit.ts";
+import { type Column, table } from "../render/table.ts";
+
+interface LogOptions {
+  readonly reset?: boolean;
+}
+
+export function addLog(program: Program): void {
+  addCommand<LogOptions>(
+    program,
+    {
+      usage: "log [levels...]",
+      summary: "log levels of the running agent, by scope; with levels, changes them",
+      examples: [
+        "ambient-cni log                        # what is logged now",
+        "ambient-cni log zds:debug kube:warn    # until the agent restarts",
+        "ambient-cni log --reset                # back to what is configured",
+      ],
+    },
+    (command) => command.option("--reset", "first, every scope back to its configured level"),
+    async (session, { reset = false }, words) => {
+      const levels = words.flatMap((word) => word.split(",")).map(parseLevel);
+      const client = await session.client();
+      const { AgentSource } = await import("../source/agent-source.ts");
+      const source = new AgentSource(client);
+      const report =
+        levels.length === 0 && !reset
+          ? await source.read("log")
+          : await source.change("log", { reset, levels } satisfies LevelsChange);
+      await session.print(report, () => levelsText(report));
+      return EXIT.ok;
+    },
+  );
+}
+
+function parseLevel(word: string): { readonly scope: string; readonly level: LogLevel } {
+  const [scope = "", text = "", ...rest] = word.includes(":") ? word.split(":") : ["default", word];
+  const level = LOG_LEVELS.find((known) => known === text);
+  if (level === undefined || rest.length > 0 || !/^[A-Za-z0-9_.-]{1,64}$/.test(scope)) {
+    usageError(`${JSON.stringify(word)} is no scope:level; levels are ${LOG_LEVELS.join(", ")}`);
+  }
+  return { scope, level };
+}
+
+type Scope = LevelsReport["scopes"][number];
+
+export function levelsText({ scopes }: LevelsReport): string {
+  const columns: readonly Column<Scope>[] = [
+    { title: "SCOPE", of: ({ scope }) => scope },
+    { title: "LEVEL", of: ({ level }) => level },
+    { title: "CONFIGURED", of: ({ level, configured }) => (configured === level ? "" : configured) },
+  ];
+  return table(columns, scopes, false);
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+export interface Output {
+  write(text: string): void;
+  readonly isTTY: boolean;
+}
+
+/** All that a command takes from the process, so that tests run commands in their own. */
+export interface CliEnv {
+  readonly stdout: Output;
+  readonly stderr: Output;
+  getenv(name: string): string | undefined;
+  /** All of it, for the agent's settings. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  now(): Date;
+  /** Resolves after `ms`, or at once when the user interrupts. */
+  pause(ms: number): Promise<void>;
+}
+
+export function processEnv(): CliEnv {
+  for (const stream of [process.stdout, process.stderr]) {
+    // Whoever read us (head, less) has seen enough.
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EPIPE") process.exit(0);
+    });
+  }
+  const output = (stream: NodeJS.WriteStream): Output => ({
+    write: (text) => void stream.write(text),
+    isTTY: stream.isTTY === true,
+  });
+  return {
+    stdout: output(process.stdout),
+    stderr: output(process.stderr),
+    getenv: (name) => process.env[name],
+    environment: process.env,
+    now: () => new Date(),
+    pause: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+  };
+}

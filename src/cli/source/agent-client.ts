@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type IncomingMessage, request } from "node:http";
+import * as v from "valibot";
+import { AgentError, codeOf, messageOf } from "../../core/errors.ts";
+import { DEBUG_PREFIX } from "../../core/report/document.ts";
+import { AgentUnreachable } from "./unreachable.ts";
+
+/** A node has at most some hundred pods: more than this is no answer of the agent's. */
+const ANSWER_MAX = 16 << 20;
+
+const errorSchema = v.object({
+  error: v.object({ code: v.string(), message: v.string(), remedy: v.nullable(v.string()) }),
+});
+
+export interface Question {
+  readonly name: string;
+  readonly query?: Readonly<Record<string, string>>;
+  /** Present: POST. */
+  readonly body?: unknown;
+}
+
+/** Asks the agent over its debug socket. Nothing that a peer does takes longer than `timeoutMs`, or more memory than an answer may have. */
+export class AgentClient {
+  constructor(
+    readonly socket: string,
+    private readonly timeoutMs: number,
+  ) {}
+
+  /**
+   * The answer as JSON.
+   * @throws AgentUnreachable; AgentError NOT_PERMITTED; the agent's own AgentError
+   */
+  async ask({ name, query = {}, body }: Question): Promise<unknown> {
+    const search = new URLSearchParams(query).toString();
+    const path = `${DEBUG_PREFIX}${name}${search === "" ? "" : `?${search}`}`;
+    const { status, text } = await this.send(path, body);
+    let json: unknown;
+    try {
+      json = JSON.parse(text);
+    } catch {
+      throw this.broken(`it answers with what is no JSON: ${JSON.stringify(text.slice(0, 60))}`);
+    }
+    if (status === 200) return json;
+    const failure = v.safeParse(errorSchema, json);
+    if (!failure.success) throw this.broken(`it answers with HTTP status ${status} and no reason`);
+    const { code, message, remedy } = failure.output.error;
+    if (code === "NOT_FOUND") throw this.broken(`it is of another version and does not know ${path}`);
+    if (code === "DEADLINE" || code === "BUSY") throw this.broken(`it says: ${message}`);
+    throw new AgentError(code, message, remedy ?? undefined);
+  }
+
+  private broken(why: string, cause?: unknown): AgentUnreachable {
+    return new AgentUnreachable("broken", `the agent at ${this.socket} can't be understood: ${why}`, { cause });
+  }
+
+  private send(path: string, body: unknown): Promise<{ readonly status: number; readonly text: string }> {
+    const sent = body === undefined ? "" : JSON.stringify(body);
+    return new Promise((resolve, reject) => {
+      const outgoing = request(
+        { socketPath: this.socket, path, method: body === undefined ? "GET" : "POST", agent: false },
+        (incoming) => {
+          collect(incoming).then(
+            (text) => resolve({ status: incoming.statusCode ?? 0, text }),
+            (error: unknown) => fail(error),
+          );
+        },
+      );
+      // One deadline for all of it: a byte every second is no answer either.
+      const timer = setTimeout(() => {
+        fail(this.broken(`no answer within ${this.timeoutMs} ms`));
+      }, this.timeoutMs);
+      const fail = (error: unknown) => {
+        clearTimeout(timer);
+        reject(this.explained(error));
+        outgoing.destroy();
+      };
+      outgoing.on("error", fail);
+      outgoing.on("close", () => clearTimeout(timer));
+      outgoing.end(sent);
+    });
+  }
+
+  private explained(error: unknown): unknown {
+    if (error instanceof AgentError) return error;
+    const code = codeOf(error);
+    switch (code) {
+      case "ENOENT":
+      case "ECONNREFUSED":
+        return new AgentUnreachable("absent", `agent unreachable: ${code} ${this.socket}`, { cause: error });
+      case "EACCES":
+      case "EPERM":
+        return new AgentError("NOT_PERMITTED", `not permitted: ${code} ${this.socket}`, "only root may ask the agent", {
+          cause: error,
+        });
+      case "EPIPE":
+      case "ECONNRESET":
+        return this.broken("it hung up before its answer was whole", error);
+      default:
+        return this.broken(messageOf(error), error);
+    }
+  }
+}
+
+async function collect(incoming: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let total = 0;
+  for await (const chunk of incoming) {
+    if (!Buffer.isBuffer(chunk)) continue;
+    total += chunk.length;
+    if (total > ANSWER_MAX) throw new Error(`its answer is larger than ${ANSWER_MAX >> 20} MiB`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+import { messageOf } from "../../core/errors.ts";
+import { type DocumentName, type Documents, parseDocument } from "../../core/report/documents.ts";
+import type { AgentClient } from "./agent-client.ts";
+import type { Query, Source } from "./source.ts";
+import { AgentUnreachable } from "./unreachable.ts";
+
+/** What the agent says, checked: an answer that is no such document is none. */
+export class AgentSource implements Source {
+  constructor(private readonly client: AgentClient) {}
+
+  async read<Name extends DocumentName>(name: Name, query: Query = {}): Promise<Documents[Name]> {
+    return this.checked(name, await this.client.ask({ name, query }));
+  }
+
+  /** Has the agent change something, and reads what it is then. */
+  async change<Name extends DocumentName>(name: Name, body: unknown): Promise<Documents[Name]> {
+    return this.checked(name, await this.client.ask({ name, body }));
+  }
+
+  private checked<Name extends DocumentName>(name: Name, answer: unknown): Documents[Name] {
+    try {
+      return parseDocument(name, answer);
+    } catch (error) {
+      const message = `the agent at ${this.client.socket} can't be understood: ${messageOf(error)}`;
+      throw new AgentUnreachable("broken", message, { cause: error });
+    }
+  }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+import { ZTUNNEL_PORT } from "../../../core/constants.ts";
+import { messageOf } from "../../../core/errors.ts";
+import { canonicalIp } from "../../../core/ip.ts";
+import type { PodReport, PodsReport } from "../../../core/report/pods.ts";
+import { type Pinned, readPinned } from "../../../dataplane/ebpf/pinned.ts";
+import { type Trace, tracesOf } from "../../../dataplane/traces.ts";
+import { upstreamPresent } from "../../../dataplane/upstream.ts";
+import type { NativeBinding } from "../../../native/binding.ts";
+import { findResidents, type Resident } from "../../../netns/residents.ts";
+import { type PodName, podNames } from "../../../sys/pod-logs.ts";
+import type { NodeView } from "./node-view.ts";
+
+/** TCP_LISTEN */
+const LISTEN = [10] as const;
+
+/** Every pod that has a process on the node, with what is in its netns. */
+export async function kernelPods(view: NodeView): Promise<PodsReport> {
+  const { procDir } = view.config;
+  const names = podNames(procDir);
+  const pinned = readPinned(view.binding, procDir);
+  const residents = await findResidents(procDir);
+  try {
+    return { ...view.head(), pods: residents.map((resident) => row(view.binding, resident, names, pinned)) };
+  } finally {
+    for (const { netns } of residents) netns.close();
+  }
+}
+
+function row(
+  binding: NativeBinding,
+  resident: Resident,
+  names: ReadonlyMap<string, PodName>,
+  pinned: Pinned,
+): PodReport {
+  const { podUid, containerId, netns } = resident;
+  const name = podUid === undefined ? undefined : names.get(podUid);
+  const seen = {
+    uid: podUid ?? containerId ?? "",
+    namespace: name?.namespace ?? null,
+    name: name?.name ?? null,
+    hostNetwork: false,
+    phase: null,
+    netns: netns.id,
+    since: null,
+    annotation: null,
+    failure: null,
+  };
+  try {
+    const ips = binding
+      .addresses(netns.fd)
+      .filter(({ scope }) => scope === "global")
+      .map(({ address }) => canonicalIp(address));
+    return {
+      ...seen,
+      ips,
+      ztunnel: listening(binding, netns.fd) ? "listening" : null,
+      ...meshOf(binding, netns.fd, pinned),
+    };
+  } catch (error) {
+    const detail = `its netns can't be read: ${messageOf(error)}`;
+    return { ...seen, ips: [], ztunnel: null, mesh: "unknown", engine: null, reason: "netns-unreadable", detail };
+  }
+}
+
+function meshOf(
+  binding: NativeBinding,
+  netns: number,
+  pinned: Pinned,
+): Pick<PodReport, "mesh" | "engine" | "reason" | "detail"> {
+  const traces = tracesOf(binding, netns, pinned);
+  const active = traces.find(({ mode }) => mode !== "draining" && mode !== "retiring") ?? traces[0];
+  if (active === undefined) {
+    return upstreamPresent(binding, netns)
+      ? { mesh: "none", engine: null, reason: "upstream", detail: "captured by istio-cni's rules, not by ours" }
+      : { mesh: "none", engine: null, reason: "nothing", detail: "nothing of ours is in its netns" };
+  }
+  const { engine, mode } = active;
+  const draining = mode === "draining" || mode === "retiring";
+  return { mesh: draining ? "draining" : "captured", engine, reason: "found", detail: sentence(traces) };
+}
+
+function sentence(traces: readonly Trace[]): string {
+  return traces.map(({ engine, mode }) => `${engine}${mode === undefined ? "" : `, ${mode}`}`).join("; ");
+}
+
+/** ztunnel serves the pod: all three of its listeners are open in the netns. */
+function listening(binding: NativeBinding, netns: number): boolean {
+  const ports = new Set(binding.sockets(netns, { protocol: "tcp", states: LISTEN }).map(({ srcPort }) => srcPort));
+  return [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext, ZTUNNEL_PORT.inboundHbone].every((port) =>
+    ports.has(port),
+  );
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+import { existsSync } from "node:fs";
+import { release } from "node:os";
+import { basename, join } from "node:path";
+import { readConfs } from "../../../../install/cni-conf.ts";
+import { PLUGIN_NAME } from "../../../core/constants.ts";
+import { messageOf } from "../../../core/errors.ts";
+import type { PodReport } from "../../../core/report/pods.ts";
+import type { ComponentReport, StatusReport } from "../../../core/report/status.ts";
+import type { NodeView } from "./node-view.ts";
+import { kernelPods } from "./pods.ts";
+
+/** What of a status the node itself shows. */
+export async function kernelStatus(view: NodeView): Promise<StatusReport> {
+  const { pods, ...head } = await kernelPods(view);
+  const counts: Record<string, number> = {};
+  for (const { mesh } of pods) counts[mesh] = (counts[mesh] ?? 0) + 1;
+  return {
+    ...head,
+    version: null,
+    kernel: release(),
+    upSeconds: null,
+    components: [
+      { name: "cni plugin", ...(await plugin(view)) },
+      { name: "kubernetes", verdict: "unknown", text: "only the agent watches it" },
+      ztunnel(pods),
+      dataplane(pods),
+      { name: "pods", verdict: "unknown", text: podsSentence(counts) },
+    ],
+    pods: counts,
+    kubernetes: null,
+    ztunnels: null,
+    dataplane: { engine: null, fallbacks: [] },
+    problems: pods.filter(({ mesh, ztunnel: serves }) => mesh === "captured" && serves === null).map(unserved),
+  };
+}
+
+async function plugin({ config }: NodeView): Promise<Omit<ComponentReport, "name">> {
+  const binary = join(config.cniBinDir, PLUGIN_NAME);
+  try {
+    const chained = (await readConfs(config.cniNetDir)).filter(({ types }) => types.includes(PLUGIN_NAME));
+    const where = chained.map(({ path }) => basename(path)).join(", ");
+    if (!existsSync(binary)) {
+      const text = where === "" ? "not installed" : `chained in ${where}, and ${binary} is missing`;
+      return { verdict: where === "" ? "warn" : "error", text };
+    }
+    if (where === "") return { verdict: "warn", text: `${binary}, chained in no configuration` };
+    return { verdict: "ok", text: `${binary}, chained in ${where}` };
+  } catch (error) {
+    return { verdict: "unknown", text: messageOf(error) };
+  }
+}
+
+function ztunnel(pods: readonly PodReport[]): ComponentReport {
+  const captured = pods.filter(({ mesh }) => mesh === "captured");
+  const served = captured.filter(({ ztunnel: serves }) => serves !== null).length;
+  const verdict = captured.length === 0 ? "unknown" : served === captured.length ? "ok" : "error";
+  return { name: "ztunnel", verdict, text: `listens in ${served} of ${captured.length} captured pods` };
+}
+
+function dataplane(pods: readonly PodReport[]): ComponentReport {
+  const counts = new Map<string, number>();
+  for (const { engine } of pods) if (engine !== null) counts.set(engine, (counts.get(engine) ?? 0) + 1);
+  const text = [...counts].sort().map(([engine, count]) => `${engine} in ${count} pods`);
+  return { name: "dataplane", verdict: "unknown", text: text.length === 0 ? "in no pod" : text.join(", ") };
+}
+
+function podsSentence({ captured = 0, draining = 0, none = 0, unknown = 0 }: Readonly<Record<string, number>>): string {
+  const parts = [`${captured} captured`];
+  if (draining > 0) parts.push(`${draining} draining`);
+  parts.push(`${none} not`);
+  if (unknown > 0) parts.push(`${unknown} unreadable`);
+  return `${parts.join(", ")}; which should be, only the agent knows`;
+}
+
+function unserved(pod: PodReport): StatusReport["problems"][number] {
+  const object = pod.name === null ? pod.uid : `${pod.namespace}/${pod.name}`;
+  const message = "captured, and no ztunnel listens in it: its connections are refused";
+  return { object, code: "NO_ZTUNNEL", message, attempts: 0, nextTryMs: null };
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { DocumentName, Documents } from "../../core/report/documents.ts";
+
+/** Narrows a document to what is asked for, e.g. `{pod: uid}`. */
+export type Query = Readonly<Record<string, string>>;
+
+/** Where documents about a node come from: the agent, the kernel, a bug report. */
+export interface Source {
+  /**
+   * @throws AgentError NEEDS_AGENT for a document that this source can't make, and saying why; AgentUnreachable
+   */
+  read<Name extends DocumentName>(name: Name, query?: Query): Promise<Documents[Name]>;
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+import * as v from "valibot";
+import { HEAD, list } from "./document.ts";
+
+/**
+ * Where a pod stands. The agent's words compare what Kubernetes wants with what is; `captured` is the
+ * kernel's alone: steering of ours is in its netns, and nobody could be asked whether it should be.
+ */
+export const MESH_STATES = [
+  "enrolled",
+  "captured",
+  "pending",
+  "failing",
+  "draining",
+  "sidecar",
+  "none",
+  "unknown",
+] as const;
+
+const failureSchema = v.object({
+  code: v.string(),
+  message: v.string(),
+  /** RFC 3339, of the first failure in a row. */
+  since: v.string(),
+  /** Failed passes in a row. */
+  attempts: v.number(),
+  /** ms until the next one; null while one is under way or waits for an event. */
+  nextTryMs: v.nullable(v.number()),
+});
+
+export const podSchema = v.object({
+  uid: v.string(),
+  /** null: not known without the agent. */
+  namespace: v.nullable(v.string()),
+  name: v.nullable(v.string()),
+  ips: list(v.string()),
+  hostNetwork: v.boolean(),
+  phase: v.nullable(v.string()),
+  /** `dev:ino` of the netns. */
+  netns: v.nullable(v.string()),
+  mesh: v.picklist(MESH_STATES),
+  engine: v.nullable(v.string()),
+  /** acked: told, and its listeners are bound; listening: they are in the netns. */
+  ztunnel: v.nullable(v.picklist(["acked", "listening"])),
+  /** RFC 3339: of the state it is in, as far as that is known. */
+  since: v.nullable(v.string()),
+  /** Stable word: why it is (not) in the mesh, or the code of its failure. */
+  reason: v.string(),
+  /** The same as a sentence. */
+  detail: v.string(),
+  /** ambient.istio.io/redirection as the agent last wrote or read it. */
+  annotation: v.nullable(v.string()),
+  failure: v.nullable(failureSchema),
+});
+
+export const podsSchema = v.object({ ...HEAD, pods: list(podSchema) });
+
+export type PodReport = v.InferOutput<typeof podSchema>;
+export type PodFailure = v.InferOutput<typeof failureSchema>;
+export type PodsReport = v.InferOutput<typeof podsSchema>;
+
+/** `namespace/name`, or what is known. */
+export function podTitle(pod: Pick<PodReport, "uid" | "namespace" | "name">): string {
+  return pod.namespace === null || pod.name === null ? pod.uid : `${pod.namespace}/${pod.name}`;
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+import * as v from "valibot";
+import { HEAD, list, verdictSchema } from "./document.ts";
+
+export const componentSchema = v.object({
+  name: v.picklist(["cni plugin", "kubernetes", "ztunnel", "dataplane", "pods"]),
+  verdict: verdictSchema,
+  /** One line for people. */
+  text: v.string(),
+});
+
+const collectionSchema = v.object({
+  resource: v.string(),
+  synced: v.boolean(),
+  size: v.number(),
+  resourceVersion: v.nullable(v.string()),
+  /** null: no watch is open. */
+  watchAgeSeconds: v.nullable(v.number()),
+  relists: v.number(),
+});
+
+const connectionSchema = v.object({
+  id: v.number(),
+  pid: v.number(),
+  ready: v.boolean(),
+  acked: v.number(),
+});
+
+export const statusSchema = v.object({
+  ...HEAD,
+  /** Of the agent; null when there is none. */
+  version: v.nullable(v.string()),
+  kernel: v.string(),
+  /** Of the agent. */
+  upSeconds: v.nullable(v.number()),
+  components: list(componentSchema),
+  /** Pods by state (`mesh` of a pod). */
+  pods: v.record(v.string(), v.number()),
+  /** The agent's caches of the cluster; null when nobody watches it. */
+  kubernetes: v.nullable(list(collectionSchema)),
+  /** null: only the agent knows. */
+  ztunnels: v.nullable(list(connectionSchema)),
+  dataplane: v.object({
+    /** What new pods get. */
+    engine: v.nullable(v.string()),
+    fallbacks: list(v.string()),
+  }),
+  /** What to look at: the object's name, a stable code and a sentence. */
+  problems: list(
+    v.object({
+      object: v.string(),
+      code: v.string(),
+      message: v.string(),
+      attempts: v.number(),
+      nextTryMs: v.nullable(v.number()),
+    }),
+  ),
+});
+
+export type StatusReport = v.InferOutput<typeof statusSchema>;
+export type ComponentReport = v.InferOutput<typeof componentSchema>;
+export type StatusProblem = StatusReport["problems"][number];

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line on a node: what the agent says, and what the kernel says when there is no agent.
+import { expect, test } from "vitest";
+import type { PodReport, PodsReport } from "../../src/core/report/pods.ts";
+import type { StatusReport } from "../../src/core/report/status.ts";
+import { type Sandbox, until } from "../../src/sandbox/sandbox.ts";
+import { inPod, onNode } from "../support/cli.ts";
+import { LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
+
+const WRONG = { "istio.io/reroute-virtual-interfaces": "eth0; reboot" };
+
+async function reports(sandbox: Sandbox): Promise<PodsReport> {
+  const { stdout } = await onNode(sandbox, "pods", "-o", "json");
+  return JSON.parse(stdout) as PodsReport;
+}
+
+const named = ({ pods }: PodsReport, name: string): PodReport | undefined => pods.find((pod) => pod.name === name);
+
+test("the agent is asked on the node and in its pod; without it, the kernel tells what it can", async () => {
+  await withSandbox({}, async (sandbox) => {
+    sandbox.describeMesh(
+      ["web", "late", "plain"].map((name, index) => workload(index === 2 ? "other" : "shop", name, index)),
+      [],
+    );
+    for (const name of ["shop", "other"]) sandbox.api.put({ kind: "Namespace", metadata: { name } });
+    sandbox.label("shop", LABEL, "ambient");
+    await sandbox.startAgent();
+    sandbox.startZtunnel();
+    await sandbox.ztunnelsConnected(1);
+    await sandbox.kubelet.run({ namespace: "shop", name: "web", program: "sleep" });
+    await sandbox.kubelet.run({ namespace: "other", name: "plain", program: "sleep" });
+
+    const fine = await onNode(sandbox, "status");
+    expect(fine, fine.stderr).toMatchObject({ status: 0, stderr: "" });
+    const lines = fine.stdout.split("\n");
+    expect(lines[0]).toMatch(/^ambient-cni \S+ {2}node node1 {2}kernel \S+ {2}up \d+s {2}source: agent$/);
+    expect(lines[1]).toMatch(/^ {2}cni plugin +OK +\S+\/istio-cni, chained in 10-sandbox.conflist$/);
+    expect(lines[2]).toMatch(/^ {2}kubernetes +OK +2 pods, 5 namespaces; pods rv \d+, watch \d+s old, 0 relists$/);
+    expect(lines[3]).toMatch(/^ {2}ztunnel +OK +1 connected, 1 acked, 0 pending$/);
+    expect(lines[4]).toMatch(/^ {2}dataplane +OK +ebpf, fallback nftables, iptables$/);
+    expect(lines[5]).toMatch(/^ {2}pods +OK +1 enrolled, 1 not in mesh$/);
+    expect(await onNode(sandbox, "status", "--brief")).toMatchObject({ status: 0, stdout: "ok: 1 pods enrolled\n" });
+
+    const within = await inPod(sandbox, "status", "-o", "json");
+    expect(within, within.stderr).toMatchObject({ status: 0, stderr: "" });
+    expect(JSON.parse(within.stdout)).toMatchObject({
+      source: { from: "agent" },
+      node: "node1",
+      pods: { enrolled: 1 },
+    });
+
+    // A pod whose own settings are wrong is captured by no watch: it fails, and says why.
+    const template = { namespace: "other", name: "late", annotations: WRONG, program: "sleep" } as const;
+    await sandbox.kubelet.run(template);
+    sandbox.label("other", LABEL, "ambient");
+    await until("the wrong annotation is reported", async () => {
+      return named(await reports(sandbox), "late")?.mesh === "failing";
+    });
+    await until("the other pod is enrolled", () => sandbox.annotation("other", "plain", REDIRECTION) === "enabled");
+    const failing = await onNode(sandbox, "pods", "--failing");
+    expect(failing.status).toBe(1);
+    const [title, row, end] = failing.stdout.split("\n");
+    expect(title).toMatch(/^NAMESPACE +POD +IP +NETNS +MESH +DATAPLANE +ZTUNNEL +SINCE +REASON$/);
+    expect(row).toMatch(/^other +late +10\.66\.0\.\d+ +\d+ +failing +- +- +\d+s +ANNOTATION_INVALID( \(\d+x\))?$/);
+    expect(end).toBe("");
+    const degraded = await onNode(sandbox, "status");
+    expect(degraded.status).toBe(1);
+    expect(degraded.stdout).toMatch(
+      /\n {2}pods +WARN +2 enrolled, 1 failing\n! other\/late {2}ANNOTATION_INVALID.*reboot/,
+    );
+    expect(await onNode(sandbox, "status", "--brief")).toMatchObject({
+      status: 1,
+      stdout: "degraded: 1 of 3 pods failing\n",
+    });
+    const wrong = await onNode(sandbox, "pods", "wep");
+    expect(wrong).toMatchObject({ status: 1, stdout: "" });
+    expect(wrong.stderr).toBe('ambient-cni: no pod of this node is "wep"\n  did you mean web?\n');
+
+    const before = await reports(sandbox);
+    await sandbox.endAgent("SIGKILL");
+    const after = await reports(sandbox);
+    expect(after.source).toEqual({
+      from: "kernel",
+      note: "agent unreachable: ECONNREFUSED /var/run/istio-cni/ambient-cni.sock",
+    });
+    for (const name of ["web", "plain", "late"]) {
+      const [told, seen] = [named(before, name), named(after, name)];
+      const mesh = name === "late" ? "none" : "captured";
+      const ztunnel = name === "late" ? null : "listening";
+      expect(seen, name).toMatchObject({ uid: told?.uid, netns: told?.netns, engine: told?.engine, mesh, ztunnel });
+      expect([...(seen?.ips ?? [])].sort(), name).toEqual([...(told?.ips ?? [])].sort());
+    }
+    const alone = await onNode(sandbox, "status", "-o", "json");
+    expect(alone, alone.stderr).toMatchObject({ status: 3, stderr: "" });
+    const status = JSON.parse(alone.stdout) as StatusReport;
+    expect(status.components.map(({ verdict }) => verdict)).toEqual(["ok", "unknown", "ok", "unknown", "unknown"]);
+    // ztunnel's pod is one of those without capture.
+    expect(status.pods).toEqual({ captured: 2, none: 2 });
+  });
+});

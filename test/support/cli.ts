@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { CAPABILITY_SET } from "../../src/sandbox/jail.ts";
+import type { Sandbox } from "../../src/sandbox/sandbox.ts";
+import { PROGRAM } from "./sandbox.ts";
+
+export interface CliResult {
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly milliseconds: number;
+}
+
+/** Runs the command line on the sandbox's node, as its owner would. */
+export function onNode(sandbox: Sandbox, ...args: readonly string[]): Promise<CliResult> {
+  return execute(sandbox.node.enter([process.execPath, PROGRAM, ...args]), {
+    PATH: process.env.PATH ?? "",
+    // The sandbox's node shares the machine's /etc and /opt.
+    MOUNTED_CNI_NET_DIR: sandbox.node.path("etc/cni/net.d"),
+    AMBIENT_CNI_BIN_DIR: sandbox.node.path("opt/cni/bin"),
+  });
+}
+
+/** Runs it in the agent's container, as `kubectl exec` would: its namespaces, capabilities and environment. */
+export function inPod(sandbox: Sandbox, ...args: readonly string[]): Promise<CliResult> {
+  const pid = sandbox.agent?.leafPid();
+  if (pid === undefined) throw new Error("no agent runs");
+  const environment = readFileSync(`/proc/${pid}/environ`, "utf8")
+    .split("\0")
+    .filter((line) => line.includes("="))
+    .map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]);
+  const enter = ["nsenter", `--target=${pid}`, "--mount", "--net", "--pid", "--cgroup", "--"];
+  const limit = ["setpriv", "--bounding-set", CAPABILITY_SET, "--inh-caps", CAPABILITY_SET, "--"];
+  return execute([...enter, ...limit, process.execPath, PROGRAM, ...args], Object.fromEntries(environment));
+}
+
+function execute([file = "", ...args]: readonly string[], env: Record<string, string>): Promise<CliResult> {
+  const began = performance.now();
+  return new Promise((resolve, reject) => {
+    execFile(file, args, { env, timeout: 30_000, maxBuffer: 64 << 20 }, (error, stdout, stderr) => {
+      const milliseconds = performance.now() - began;
+      if (error === null) resolve({ status: 0, stdout, stderr, milliseconds });
+      else if (typeof error.code === "number") resolve({ status: error.code, stdout, stderr, milliseconds });
+      else reject(error);
+    });
+  });
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Command } from "commander";
+import { expect, test } from "vitest";
+import { buildProgram } from "../../../src/cli/commands.ts";
+import { processEnv } from "../../../src/cli/env.ts";
+import { examplesOf, subcommandsOf } from "../../../src/cli/help.ts";
+import { cli } from "../../support/cli-env.ts";
+
+function* tree(command: Command, path: readonly string[]): Generator<{ command: Command; path: readonly string[] }> {
+  yield { command, path };
+  for (const sub of subcommandsOf(command)) yield* tree(sub, [...path, sub.name()]);
+}
+
+const ROOT = buildProgram(processEnv(), () => undefined);
+const ALL = [...tree(ROOT, [])].filter(({ path }) => path[0] !== "install-cni");
+
+test.each(ALL)("help of $path fits a screen and has three examples that parse", async ({ command, path }) => {
+  const { status, stdout, stderr } = await cli([...path, "--help"]);
+  expect([status, stderr]).toEqual([0, ""]);
+  const lines = stdout.trimEnd().split("\n");
+  expect(lines.length).toBeLessThanOrEqual(25);
+  for (const line of lines) expect(line.length, line).toBeLessThanOrEqual(100);
+  expect(examplesOf(command)).toHaveLength(3);
+  for (const example of examplesOf(command)) {
+    const [program, ...argv] = (example.split("#")[0] ?? "").trim().split(/\s+/);
+    expect(program).toBe("ambient-cni");
+    // Parsed as far as --help: an unknown option or command would be an error before.
+    expect((await cli([...argv, "--help"])).status, example).toBe(0);
+  }
+  await expect(stdout).toMatchFileSnapshot(`golden/help${path.map((word) => `-${word}`).join("")}.txt`);
+});
+
+test("without a command, the help is an error", async () => {
+  const { status, stdout, stderr } = await cli([]);
+  expect([status, stdout]).toEqual([2, ""]);
+  expect(stderr).toBe((await cli(["--help"])).stdout);
+});
