@@ -10,6 +10,7 @@
 #include "env.h"
 #include "fault.h"
 #include "link.h"
+#include "mount.h"
 #include "netns.h"
 #include "netns_scope.h"
 #include "nft.h"
@@ -66,6 +67,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 
     add<sysctlGet>(exports, "sysctlGet");
     add<sysctlSet>(exports, "sysctlSet");
+    add<mountBpffs>(exports, "mountBpffs");
 
     add<tcpListen>(exports, "tcpListen");
     add<tcpAccept>(exports, "tcpAccept");

@@ -64,6 +64,7 @@ export class Agent {
         engine,
         reason: reason ?? "",
       });
+      if (!works) logger.info("an engine does not work on this node", { engine, reason });
     }
     await probes.start();
     await this.adopt();

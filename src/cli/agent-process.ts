@@ -77,7 +77,12 @@ export class AgentProcess {
     const binding = native();
     const finder = new ProcNetnsFinder(config, log.scope("netns"));
     const host = finder.host();
-    const ebpf = new EbpfEngine({ binding, logger: log.scope("dataplane"), ...ebpfHost(config.procDir) });
+    const dataplane = log.scope("dataplane");
+    const ebpf = new EbpfEngine({
+      binding,
+      logger: dataplane,
+      ...ebpfHost({ binding, procDir: config.procDir, logger: dataplane }),
+    });
     const kubelet = new Kubelet(config.procDir);
     this.logger = logger;
     const cluster = new KubeCluster({

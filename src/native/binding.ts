@@ -308,6 +308,12 @@ export interface NativeBinding {
    */
   sysctlSet(netns: NetnsArg, key: string, value: string): string;
 
+  /**
+   * Mounts a bpffs at /sys/fs/bpf of a mount namespace (`/proc/1/ns/mnt`). False: there was one already.
+   * Throws EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT.
+   */
+  mountBpffs(mountNamespace: string): boolean;
+
   // -- sockets made inside a netns
   tcpListen(netns: NetnsArg, options: ListenOptions): number;
   /** The next connection that waits at a listener, or -1 when none does. */

@@ -12,7 +12,7 @@ import type { SandboxNode } from "./node.ts";
 const AGENT_POD_UID = randomUUID();
 
 /** What the stock chart lets the agent do, and nothing else, in setpriv's words. */
-export const CAPABILITY_SET = ["-all", ...AGENT_CAPABILITIES.map((name) => `+${name.toLowerCase()}`)].join(",");
+export const CAPABILITY_SET = capabilitySet();
 
 /**
  * Builds the container's file system and becomes the agent. $1 = new root, $2 = sandbox directory,
@@ -71,6 +71,8 @@ export interface JailOptions {
   readonly plugin: string;
   readonly env: Readonly<Record<string, string>>;
   readonly args: readonly string[];
+  /** Beyond those of the charts, such as SYS_CHROOT. */
+  readonly capabilities?: readonly string[];
 }
 
 /**
@@ -113,7 +115,7 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
     {
       env: {
         PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/cni/bin",
-        AMBIENT_CNI_SANDBOX_CAPS: CAPABILITY_SET,
+        AMBIENT_CNI_SANDBOX_CAPS: capabilitySet(options.capabilities),
         // As the image's launcher: one malloc arena, since only one thread allocates much.
         MALLOC_ARENA_MAX: "1",
         AMBIENT_CNI_SANDBOX_PLUGIN: realpathSync(options.plugin),
@@ -124,6 +126,10 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
       stdio: ["pipe", "pipe", "pipe"],
     },
   );
+}
+
+function capabilitySet(more: readonly string[] = []): string {
+  return ["-all", ...[...AGENT_CAPABILITIES, ...more].map((name) => `+${name.toLowerCase()}`)].join(",");
 }
 
 const HEAP_CAP_MIB = 96;

@@ -24,6 +24,8 @@ export interface SandboxOptions {
   /** A real ztunnel's binary; undefined = the stand-in. */
   readonly ztunnel: string | undefined;
   readonly node?: NodeOptions;
+  /** Of the agent, beyond those that the charts give it. */
+  readonly agentCapabilities?: readonly string[];
   /** Further environment of the agent. */
   readonly agentEnv?: Readonly<Record<string, string>>;
 }
@@ -131,6 +133,7 @@ export class Sandbox {
       program,
       plugin,
       args: [],
+      capabilities: this.options.agentCapabilities ?? [],
       env: {
         NODE_NAME,
         POD_NAME: "istio-cni-node-x1y2z",

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The netns law: whatever a call does, and also when it fails, every thread of the process is where it
 // was, and no fd stays. The table has a row for every function of the addon.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readlinkSync, rmSync, unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -62,6 +64,21 @@ const withLink = (use: Call): Call => {
   return (addon) => {
     addon.vethAdd(netns.fd, "a0", "b0", peer.fd);
     return use(addon);
+  };
+};
+
+/** A mount namespace in which nothing is mounted at /sys/fs/bpf, and which nobody sees. */
+const withMountNamespace = (use: (addon: NativeBinding, path: string) => unknown): Call => {
+  return async (addon) => {
+    const script = "while umount /sys/fs/bpf 2>/dev/null; do :; done; echo ready; exec cat";
+    const child = spawn("unshare", ["--mount", "bash", "--norc", "-c", script], { stdio: ["pipe", "pipe", "inherit"] });
+    try {
+      await once(child.stdout, "data");
+      await use(addon, `/proc/${child.pid}/ns/mnt`);
+    } finally {
+      child.stdin.end();
+      await once(child, "exit");
+    }
   };
 };
 
@@ -139,6 +156,10 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
   sysctlSet: {
     works: (a) => a.sysctlSet(netns.fd, "net/ipv4/tcp_migrate_req", "1"),
     fails: (a) => a.sysctlSet(netns.fd, "net/ipv4/tcp_migrate_req", "many"),
+  },
+  mountBpffs: {
+    works: withMountNamespace((a, path) => expect([a.mountBpffs(path), a.mountBpffs(path)]).toEqual([true, false])),
+    fails: (a) => a.mountBpffs("/proc/self/ns/net"),
   },
   tcpListen: {
     works: withListener(() => {}),

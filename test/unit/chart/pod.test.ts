@@ -7,6 +7,9 @@ import { parseConfig } from "../../../src/core/config/parse.ts";
 import { AGENT_CAPABILITIES, AGENT_DAEMONSET } from "../../../src/core/constants.ts";
 import { RenderedChart } from "../../support/manifests.ts";
 
+/** Where the agent has to mount a bpffs on the node: test/e2e/bpffs.test.ts. */
+const MAKES_BPFFS: ReadonlySet<string> = new Set(["platform-k3d", "platform-kind", "platform-minikube"]);
+
 const charts = Object.keys(CASES)
   .filter((name) => name !== "cluster-scope")
   .map((name) => new RenderedChart(name));
@@ -55,7 +58,8 @@ describe.each(charts.map((chart) => [chart.name, chart] as const))("%s", (_name,
   test("it has exactly the capabilities that it needs", () => {
     const { securityContext } = chart.container;
     expect(securityContext).toMatchObject({ privileged: false, runAsUser: 0, capabilities: { drop: ["ALL"] } });
-    expect(securityContext?.capabilities?.add).toEqual(AGENT_CAPABILITIES);
+    const more = MAKES_BPFFS.has(chart.name) ? ["SYS_CHROOT"] : [];
+    expect(securityContext?.capabilities?.add).toEqual([...AGENT_CAPABILITIES, ...more]);
   });
 
   test("AppArmor does not confine it", () => {
