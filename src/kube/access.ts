@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // All that the agent asks of the API server. The chart grants exactly this (install/chart/templates/rbac.yaml),
-// the playground's API server allows no more, and test/unit/chart holds the calls that are made against it.
+// the playground's API server allows no more, and test/unit/kube/access.test.ts sees that all of it is used.
 import { AGENT_DAEMONSET } from "../core/constants.ts";
 
 export interface Permission {
