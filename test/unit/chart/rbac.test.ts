@@ -53,6 +53,19 @@ describe.each(["default", "everything", "platform-openshift", "ambient-off"])("%
   });
 });
 
+test("it outlives `helm uninstall`: an agent that is told to end asks whether its DaemonSet is gone", () => {
+  const kept = new RenderedChart("default").objects.filter(
+    ({ metadata }) => metadata.annotations?.["helm.sh/resource-policy"] === "keep",
+  );
+  expect(kept.map(({ kind }) => kind).sort()).toEqual([
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+    "ServiceAccount",
+  ]);
+});
+
 test("istio-cni's chart grants all of it: the image works under either", () => {
   const upstream = [
     ...["pods", "nodes", "namespaces"].flatMap((resource) =>
