@@ -1,23 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Edits the text of a `.conflist`. Every byte that is not ours stays as it was: key order, indentation
-// and line ends belong to whoever wrote the file.
+// and line ends belong to whoever wrote the file. A text has one character per byte (go-json.ts).
 import { isDeepStrictEqual } from "node:util";
-import * as v from "valibot";
 import { PLUGIN_NAME } from "../src/core/constants.ts";
-import { AgentError, messageOf } from "../src/core/errors.ts";
+import { asciiJson, invalidConf } from "./go-json.ts";
 import { JsonSpans, type ObjectSpan, type Span } from "./json-spans.ts";
-
-export type PluginEntry = Readonly<Record<string, unknown>>;
-
-const CONFLIST = v.looseObject({
-  plugins: v.pipe(
-    v.array(v.looseObject({ type: v.pipe(v.string(), v.nonEmpty("must not be empty")) }, "must be an object")),
-    v.minLength(1, "must not be empty"),
-  ),
-});
+import { chainVersion, type PluginEntry, parseList, parseSingle } from "./netconf.ts";
 
 interface Plugin {
   readonly value: PluginEntry;
+  readonly type: string;
   readonly span: Span;
 }
 
@@ -28,7 +20,7 @@ interface Plugin {
  */
 export function merge(text: string, entry: PluginEntry): string {
   const plugins = parse(text);
-  const ours = plugins.filter(({ value }) => value.type === PLUGIN_NAME);
+  const ours = plugins.filter(({ type }) => type === PLUGIN_NAME);
   const [first, ...surplus] = ours;
   if (first !== undefined) {
     if (surplus.length > 0) return merge(remove(text, surplus[0]?.span ?? first.span), entry);
@@ -36,7 +28,7 @@ export function merge(text: string, entry: PluginEntry): string {
     return splice(text, first.span, print(text, entry, first.span.start));
   }
   const last = plugins.at(-1);
-  if (last === undefined) throw invalid("plugins is empty");
+  if (last === undefined) throw invalidConf("plugins is empty");
   // What stands before the last plugin tells how the next one is set off: a space or a line's indent.
   const lead = leadOf(text, last.span.start);
   return splice(text, { start: last.span.end, end: last.span.end }, `,${lead}${print(text, entry, last.span.start)}`);
@@ -49,42 +41,52 @@ export function merge(text: string, entry: PluginEntry): string {
  */
 export function unmerge(text: string): string | undefined {
   const plugins = parse(text);
-  const ours = plugins.find(({ value }) => value.type === PLUGIN_NAME);
+  const ours = plugins.find(({ type }) => type === PLUGIN_NAME);
   if (ours === undefined) return text;
-  if (plugins.every(({ value }) => value.type === PLUGIN_NAME)) return undefined;
+  if (plugins.every(({ type }) => type === PLUGIN_NAME)) return undefined;
   return unmerge(remove(text, ours.span));
 }
 
-/** Types of the plugins, in order. @throws AgentError CNI_CONF_INVALID */
-export function pluginTypes(text: string): string[] {
-  return parse(text).map(({ value }) => String(value.type));
+/**
+ * A configuration of one plugin as the list that libcni makes of it. The plugin's text is in there as it
+ * is: its own `name` and `cniVersion` may stay, because runtimes put the list's over them.
+ * @throws AgentError CNI_CONF_INVALID when the text is no configuration of one plugin
+ */
+export function asList(text: string): string {
+  const { name, cniVersion } = parseSingle(text);
+  const { start, end } = new JsonSpans(text).root();
+  const plugin = text.slice(start, end);
+  const lineEnd = plugin.includes("\r\n") ? "\r\n" : "\n";
+  const lines = [
+    "{",
+    `  "cniVersion": ${asciiJson(chainVersion(cniVersion))},`,
+    // Character for byte, like the text around it.
+    `  "name": ${JSON.stringify(name)},`,
+    '  "plugins": [',
+    `    ${plugin}`,
+    "  ]",
+    "}",
+    "",
+  ];
+  return lines.join(lineEnd);
 }
 
 function parse(text: string): Plugin[] {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw invalid(`it is not JSON: ${messageOf(error)}`);
-  }
-  const result = v.safeParse(CONFLIST, json, { abortEarly: true });
-  if (!result.success) {
-    const [issue] = result.issues;
-    throw invalid(`${v.getDotPath(issue) ?? "the document"}: ${issue.message}`);
-  }
+  const { plugins, types } = parseList(text);
+  if (plugins.length === 0) throw invalidConf("plugins is missing");
   const spans = new JsonSpans(text);
   const items = spans.array(memberOf(spans.object(spans.root()), "plugins")).items;
-  return result.output.plugins.map((value, index) => {
-    const span = items[index];
-    if (span === undefined) throw invalid("plugins could not be located");
-    return { value, span };
+  return plugins.map((value, index) => {
+    const [span, type] = [items[index], types[index]];
+    if (span === undefined || type === undefined) throw invalidConf("plugins could not be located");
+    return { value, type, span };
   });
 }
 
 /** With equal keys the last one counts, as JSON.parse has it. */
 function memberOf(object: ObjectSpan, key: string): Span {
   const member = object.members.filter((each) => each.key === key).at(-1);
-  if (member === undefined) throw invalid(`${key} is missing`);
+  if (member === undefined) throw invalidConf(`${key} is missing`);
   return member.value;
 }
 
@@ -95,7 +97,7 @@ function remove(text: string, span: Span): string {
   const before = plugins[index - 1];
   if (before !== undefined) return splice(text, { start: before.span.end, end: span.end }, "");
   const after = plugins[index + 1];
-  if (after === undefined) throw invalid("its only plugin can't be removed");
+  if (after === undefined) throw invalidConf("its only plugin can't be removed");
   return splice(text, { start: span.start, end: after.span.start }, "");
 }
 
@@ -114,9 +116,9 @@ function leadOf(text: string, offset: number): string {
 function print(text: string, entry: PluginEntry, offset: number): string {
   const lead = leadOf(text, offset);
   const newline = lead.lastIndexOf("\n");
-  if (newline < 0) return JSON.stringify(entry);
+  if (newline < 0) return asciiJson(entry);
   const indent = lead.slice(newline + 1);
-  const printed = JSON.stringify(entry, undefined, unitOf(text, indent));
+  const printed = asciiJson(entry, unitOf(text, indent));
   const lineEnd = lead.includes("\r\n") ? "\r\n" : "\n";
   return printed.split("\n").join(lineEnd + indent);
 }
@@ -126,8 +128,4 @@ function unitOf(text: string, itemIndent: string): string {
   const steps = [...text.matchAll(/\n([ \t]+)\S/g)].map((match) => match[1] ?? "");
   const unit = steps.reduce((least, step) => (step.length < least.length ? step : least), itemIndent);
   return unit === "" ? "  " : unit.slice(0, 10);
-}
-
-function invalid(what: string): AgentError {
-  return new AgentError("CNI_CONF_INVALID", `not a CNI configuration list: ${what}`, "correct the file or remove it");
 }

@@ -1,119 +1,195 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdir, stat } from "node:fs/promises";
+import { lstat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Config } from "../src/core/config/config.ts";
-import { PLUGIN_NAME } from "../src/core/constants.ts";
-import { AgentError, codeOf, messageOf } from "../src/core/errors.ts";
+import { RUN_FILE } from "../src/core/constants.ts";
+import { type AgentError, messageOf } from "../src/core/errors.ts";
 import type { Logger, Metrics } from "../src/core/ports.ts";
-import { atomicWrite, readBounded } from "../src/sys/files.ts";
-import { findPrimaryConf, readConfs } from "./cni-conf.ts";
-import { merge, type PluginEntry, unmerge } from "./conflist.ts";
+import { chained } from "./chained.ts";
+import { type ConfDir, type ConfFile, readConfDir, SET_ASIDE } from "./conf-dir.ts";
+import type { PluginEntry } from "./netconf.ts";
+import { owned } from "./owned.ts";
+import type { Placement, PlacementConfig } from "./placement.ts";
+import { PluginBinary } from "./plugin-binary.ts";
+import { hasOurs, inUse } from "./primary.ts";
+import { restore } from "./restore.ts";
+import { standalone, standaloneName } from "./standalone.ts";
+import { type Step, take } from "./step.ts";
 
-const PLUGIN_MAX_BYTES = 32 << 20;
-const PLUGIN_MODE = 0o755;
+export type InstallerConfig = PlacementConfig & Pick<Config, "cniBinDir" | "pluginSourceDir" | "runDir">;
 
-export interface InstallOutcome {
-  /** The configuration list that holds our entry. */
-  readonly confPath: string;
-  readonly confChanged: boolean;
-  readonly binaryChanged: boolean;
+export type InstallStep = Step & { readonly what: "plugin" | "kubeconfig" | "configuration" };
+
+/** Values of `result` in istio_cni_installs_total, upstream's. */
+type InstallResult = "SUCCESS" | "COPY_BINARIES_FAILURE" | "CREATE_CNI_CONFIG_FAILURE";
+
+/** The node as it is, against what it should be. */
+export interface Look {
+  /** What to do, in this order. */
+  readonly steps: readonly InstallStep[];
+  /** Why runtimes don't call the plugin, in a sentence; undefined when they do. */
+  readonly missing: string | undefined;
+  /** Why not everything could be planned. */
+  readonly problem: { readonly error: AgentError | Error; readonly result: InstallResult } | undefined;
+  /** What a person should know although nothing is wrong. */
+  readonly warnings: readonly string[];
+  /** Cilium manages the directory, and may be set to keep others out. */
+  readonly cilium: boolean;
+  /** The configuration that holds our entry, or will. */
+  readonly confPath: string | undefined;
 }
 
-/** Puts the plugin on the node and into its chain, and takes both away again. */
+/** Puts the plugin on the node and into its chain, and gives the node its own configuration back. */
 export class Installer {
   private readonly logger: Logger;
+  private readonly binary: PluginBinary;
 
   constructor(
-    private readonly config: Pick<Config, "cniBinDir" | "cniConfName" | "cniNetDir" | "pluginSourceDir">,
+    private readonly config: InstallerConfig,
     private readonly entry: PluginEntry,
     logger: Logger,
     private readonly metrics: Metrics,
   ) {
     this.logger = logger.child("cni-install");
+    this.binary = new PluginBinary(config);
   }
 
-  /**
-   * Copies the plugin if it differs and chains it. The configuration is checked before anything is
-   * written and written last, so that no runtime calls a plugin that isn't there. Idempotent.
-   * @throws AgentError naming the file; errors of the file system
-   */
-  async install(): Promise<InstallOutcome> {
-    let result = "CREATE_CNI_CONFIG_FAILURE";
+  /** Where changes may concern the installation. */
+  get directories(): readonly string[] {
+    return [this.config.cniNetDir, this.config.cniBinDir];
+  }
+
+  /** Looks at the node and changes nothing. Never throws: what goes wrong is part of what it sees. */
+  async look(): Promise<Look> {
+    const dir = await outcome(() => readConfDir(this.config.cniNetDir));
+    const used = dir.value === undefined ? undefined : this.used(dir.value);
+    const named = used !== undefined && hasOurs(used.conf);
+    const placement = await outcome(() => (dir.value === undefined ? undefined : this.place(dir.value)));
+    const onNode = await outcome(() => this.binary.onNode());
+    // While nothing can be chained and nothing is, no plugin is left on the node either.
+    const wanted = named || placement.value !== undefined;
+    const plugin = await outcome(() => (wanted && !onNode.error ? this.binary.step(onNode.value) : undefined));
+
+    const steps: InstallStep[] = [];
+    // In this order: no runtime may find a name in its chain without a program for it.
+    if (plugin.value !== undefined) steps.push({ ...plugin.value, what: "plugin" });
+    const pluginError = onNode.error ?? plugin.error;
+    if (placement.value !== undefined && pluginError === undefined) {
+      steps.push(...(await this.leftKubeconfig()));
+      for (const step of placement.value.steps) steps.push({ ...step, what: "configuration" });
+    }
+    const confError = dir.error ?? placement.error;
+    return {
+      steps,
+      missing: this.missing(confError, used, named, onNode.value !== undefined),
+      problem: problemOf(confError, "CREATE_CNI_CONFIG_FAILURE") ?? problemOf(pluginError, "COPY_BINARIES_FAILURE"),
+      warnings: placement.value?.warnings ?? [],
+      cilium: dir.value !== undefined && isCilium(dir.value),
+      confPath: placement.value?.path,
+    };
+  }
+
+  /** Takes the steps of a look. @throws AgentError of the first that fails; the later ones are not taken */
+  async carryOut(look: Look): Promise<void> {
+    if (look.steps.length === 0) return;
+    let result: InstallResult = "SUCCESS";
     try {
-      const { cniNetDir, cniConfName } = this.config;
-      const conf = await findPrimaryConf(cniNetDir, cniConfName, (path, reason) => {
-        this.logger.warn("CNI configuration passed over", { path, reason });
-      });
-      const text = merge(conf.text, this.entry);
-      result = "COPY_BINARIES_FAILURE";
-      const binaryChanged = await this.copyPlugin();
-      result = "CREATE_CNI_CONFIG_FAILURE";
-      const confChanged = text !== conf.text;
-      if (confChanged) await writeOnNode(conf.path, text, conf.mode);
+      for (const step of look.steps) {
+        result = step.what === "plugin" ? "COPY_BINARIES_FAILURE" : "CREATE_CNI_CONFIG_FAILURE";
+        await this.take(step);
+      }
       result = "SUCCESS";
-      this.logger.info("CNI plugin installed", { conf: conf.path, confChanged, binaryChanged });
-      return { confPath: conf.path, confChanged, binaryChanged };
     } finally {
       this.metrics.count("istio_cni_installs_total", { result });
     }
   }
 
-  /**
-   * Takes our entry out of every list that has it, which gives back the bytes from before `install`.
-   * The plugin stays: runtimes remember the chain of a running pod, and its DEL must find it.
-   * @throws errors of the file system
-   */
+  /** One look and its steps. @throws AgentError when the plugin could not be installed */
+  async install(): Promise<Look> {
+    const look = await this.look();
+    await this.carryOut(look);
+    if (look.problem !== undefined) throw look.problem.error;
+    return look;
+  }
+
+  /** @throws as restore() of restore.ts */
   async restore(): Promise<void> {
-    for (const conf of await readConfs(this.config.cniNetDir)) {
-      if (!conf.types.includes(PLUGIN_NAME)) continue;
-      const text = unmerge(conf.text);
-      if (text === undefined) {
-        // Whoever wrote a list of our plugin alone has to say what comes in its place.
-        this.logger.warn("left alone: our plugin is its only one", { conf: conf.path });
-        continue;
-      }
-      await writeOnNode(conf.path, text, conf.mode);
-      this.logger.info("CNI plugin taken out of the chain", { conf: conf.path });
+    await restore(this.config, this.logger);
+  }
+
+  private place(dir: ConfDir): Placement {
+    if (!this.config.chained) return standalone(dir, this.config, this.entry);
+    return (this.config.istioOwnedConfig ? owned : chained)(dir, this.config, this.entry);
+  }
+
+  /** The configuration by which our plugin is called. */
+  private used(dir: ConfDir): ConfFile | undefined {
+    const { chained: isChained, istioOwnedConfig, cniConfName } = this.config;
+    if (!isChained) return dir.files.find(({ name }) => name === standaloneName(this.config));
+    // With a copy, CNI_CONF_NAME says only what is copied.
+    return inUse(dir, istioOwnedConfig ? "" : cniConfName);
+  }
+
+  private missing(
+    error: Error | undefined,
+    used: ConfFile | undefined,
+    named: boolean,
+    hasBinary: boolean,
+  ): string | undefined {
+    if (used === undefined) return error?.message ?? `no CNI configuration in ${this.config.cniNetDir}`;
+    if (!named) return `${used.path} does not name it`;
+    return hasBinary ? undefined : `${this.binary.path} does not exist`;
+  }
+
+  private async leftKubeconfig(): Promise<InstallStep[]> {
+    const path = join(this.config.runDir, RUN_FILE.kubeconfig);
+    const there = await lstat(path).catch(() => undefined);
+    // What is no file is not upstream's.
+    if (there === undefined || there.isDirectory()) return [];
+    return [{ do: "remove", path, was: "anything", what: "kubeconfig" }];
+  }
+
+  private async take(step: InstallStep): Promise<void> {
+    try {
+      await take(step);
+      this.logger.info(DONE[step.what][step.do], { path: step.path });
+    } catch (error) {
+      if (step.what !== "kubeconfig") throw error;
+      this.logger.warn("upstream's kubeconfig is left", { path: step.path, error: messageOf(error) });
     }
   }
-
-  /** Whether the node's plugin had to be replaced. */
-  private async copyPlugin(): Promise<boolean> {
-    const source = join(this.config.pluginSourceDir, PLUGIN_NAME);
-    const target = join(this.config.cniBinDir, PLUGIN_NAME);
-    const wanted = await readBounded(source, PLUGIN_MAX_BYTES).catch((error: unknown) => {
-      throw new AgentError("PLUGIN_SOURCE", `the plugin to install: ${messageOf(error)}`, "rebuild the image", {
-        cause: error,
-      });
-    });
-    if (await isInstalled(target, wanted)) return false;
-    await mkdir(this.config.cniBinDir, { recursive: true });
-    await writeOnNode(target, wanted, PLUGIN_MODE);
-    return true;
-  }
 }
 
-async function isInstalled(target: string, wanted: Buffer): Promise<boolean> {
-  try {
-    const { size, mode } = await stat(target);
-    if (size !== wanted.length || (mode & 0o7777) !== PLUGIN_MODE) return false;
-    return wanted.equals(await readBounded(target, PLUGIN_MAX_BYTES));
-  } catch (error) {
-    if (codeOf(error) === "ENOENT") return false;
-    throw error;
-  }
+const DONE = {
+  plugin: { write: "CNI plugin copied", rename: "", remove: "" },
+  kubeconfig: { write: "", rename: "", remove: "upstream's kubeconfig removed: our plugin holds no credentials" },
+  configuration: {
+    write: "CNI configuration written with our plugin",
+    rename: "CNI configuration of one plugin set aside: a list took its place",
+    remove: "obsolete CNI configuration of ours removed",
+  },
+} as const;
+
+function problemOf(error: Error | undefined, result: InstallResult): Look["problem"] {
+  return error === undefined ? undefined : { error, result };
 }
 
-async function writeOnNode(path: string, data: string | Buffer, mode: number): Promise<void> {
+function isCilium(dir: ConfDir): boolean {
+  return (
+    [...dir.names].some((name) => name.endsWith(SET_ASIDE)) ||
+    dir.files.some(({ conf }) => conf.types.includes("cilium-cni"))
+  );
+}
+
+interface Outcome<T> {
+  readonly value?: T;
+  readonly error?: Error;
+}
+
+async function outcome<T>(work: () => T | Promise<T>): Promise<Outcome<T>> {
   try {
-    await atomicWrite(path, data, mode);
+    return { value: await work() };
   } catch (error) {
-    if (codeOf(error) !== "EROFS") throw error;
-    throw new AgentError(
-      "READ_ONLY",
-      `${path}: ${messageOf(error)}`,
-      "the distribution keeps its CNI files elsewhere: set global.platform, or cniBinDir and cniConfDir",
-      { cause: error },
-    );
+    return { error: error instanceof Error ? error : new Error(messageOf(error)) };
   }
 }

@@ -15,7 +15,7 @@ export interface ArraySpan extends Span {
 }
 
 const SPACE = /[ \t\r\n]*/y;
-const STRING = /"(?:[^"\\]|\\.)*"/y;
+const STRING = /"[^"\\]*(?:\\.[^"\\]*)*"/y;
 /** A number or one of true, false, null. */
 const WORD = /[^ \t\r\n,\]}]+/y;
 

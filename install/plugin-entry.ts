@@ -3,7 +3,7 @@
 import type { Config } from "../src/core/config/config.ts";
 import { PLUGIN_NAME } from "../src/core/constants.ts";
 import type { LabelSelector } from "../src/core/selector.ts";
-import type { PluginEntry } from "./conflist.ts";
+import type { PluginEntry } from "./netconf.ts";
 
 /** Scope whose level the plugin's log gets, as upstream. */
 const PLUGIN_SCOPE = "cni-plugin";

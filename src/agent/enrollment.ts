@@ -2,7 +2,7 @@
 import type { Stop } from "../core/disposable.ts";
 import { type Pod, podKey } from "../core/pod.ts";
 import type { CaptureSpec, EngineName, NetnsHandle, NetnsId, RedirectionState, Workload } from "../core/ports.ts";
-import { RepairPace } from "./repair-pace.ts";
+import { RepairPace } from "../core/repair-pace.ts";
 
 /** Where a pod that belongs to the mesh (or still carries our state) stands. */
 export type EnrollmentState =

@@ -173,11 +173,7 @@ export class AgentProcess {
     await this.logServer.listen();
     await this.cniServer.listen();
     this.answering = true;
-    if (this.config.chained) this.keeper.start();
-    else
-      this.log
-        .scope("cni-install")
-        .info("not chained: no CNI configuration is written; pods are captured by the watch");
+    this.keeper.start();
   }
 
   /**
@@ -208,7 +204,7 @@ export class AgentProcess {
   /** The chain first: a plugin that is called for a new pod must find the agent as long as it is in there. */
   private async depart(successor: Exclude<Successor, "same">, until: number): Promise<void> {
     const removed = successor === "none";
-    if (removed && this.config.chained) {
+    if (removed) {
       await this.keeper.remove().catch((error: unknown) => {
         this.logger.error("the CNI configuration could not be given back", { error: messageOf(error) });
       });
@@ -242,18 +238,18 @@ export class AgentProcess {
   }
 
   private plugin(): Omit<ComponentReport, "name"> {
-    if (!this.config.chained) return { verdict: "ok", text: "not chained: pods are captured by the watch" };
     const problem = this.keeper.missing();
     if (problem !== undefined) return { verdict: "error", text: problem.replace(/^CNI plugin: /, "") };
     const path = join(this.config.cniBinDir, PLUGIN_NAME);
-    const conf = this.keeper.installed()?.confPath;
-    return { verdict: "ok", text: conf === undefined ? path : `${path}, chained in ${basename(conf)}` };
+    const conf = basename(this.keeper.confPath ?? "");
+    if (this.config.chained) return { verdict: "ok", text: `${path}, chained in ${conf}` };
+    return { verdict: "ok", text: `${path}, alone in ${conf}: ambient pods are captured by the watch` };
   }
 
   private missing(): readonly string[] {
     const missing = [...this.agent.missing()];
     if (!this.answering) missing.push("plugin socket: not listening yet");
-    const uninstalled = this.config.chained ? this.keeper.missing() : undefined;
+    const uninstalled = this.keeper.missing();
     if (uninstalled !== undefined) missing.push(uninstalled);
     return missing;
   }

@@ -96,6 +96,8 @@ export const RUN_FILE = {
   pluginLog: "istio-cni.log",
   /** What the command line asks. */
   debugSocket: "ambient-cni.sock",
+  /** Upstream's, with a token of the service account in it; our plugin needs none. */
+  kubeconfig: "istio-cni-kubeconfig",
 } as const;
 /** Of the sockets that the plugin writes to, as upstream: their directory keeps others out. */
 export const PLUGIN_SOCKET_MODE = 0o666;

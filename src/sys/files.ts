@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files that others read while we write them, and files that others wrote.
 import { randomBytes } from "node:crypto";
-import { lstatSync } from "node:fs";
+import { constants, lstatSync } from "node:fs";
 import { type FileHandle, open, readdir, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AgentError, codeOf } from "../core/errors.ts";
@@ -9,24 +9,41 @@ import { AgentError, codeOf } from "../core/errors.ts";
 /** Temporary files of writes under way in this process: not leftovers. */
 const underWay = new Set<string>();
 
+export interface WriteOptions {
+  /** Who owns the file; left to the process where it may not give files away. */
+  readonly owner?: { readonly uid: number; readonly gid: number };
+  /** Called when all but the rename is done; what it throws stops the write. */
+  readonly check?: () => Promise<void>;
+}
+
 /**
  * Replaces a file so that readers and a power cut see the old bytes or the new ones, nothing else:
  * temporary file beside it, fsync, rename, fsync of the directory. `mode` is exact (no umask).
- * Leftovers `<name>.tmp.*` of crashed runs are removed.
- * @throws errors of the file system, with path and errno
+ * Leftovers of crashed runs are removed.
+ * @throws errors of the file system, with path and errno; what `check` throws
  */
-export async function atomicWrite(path: string, data: string | Uint8Array, mode: number): Promise<void> {
-  await removeLeftovers(path);
+export async function atomicWrite(
+  path: string,
+  data: string | Uint8Array,
+  mode: number,
+  options: WriteOptions = {},
+): Promise<void> {
+  await removeLeftovers(dirname(path), (name) => name === basename(path));
   try {
-    await writeAndRename(path, data, mode);
+    await writeAndRename(path, data, mode, options);
   } catch (error) {
     // Another process that writes the same file took our temporary file for a leftover.
     if (codeOf(error) !== "ENOENT") throw error;
-    await writeAndRename(path, data, mode);
+    await writeAndRename(path, data, mode, options);
   }
 }
 
-async function writeAndRename(path: string, data: string | Uint8Array, mode: number): Promise<void> {
+async function writeAndRename(
+  path: string,
+  data: string | Uint8Array,
+  mode: number,
+  options: WriteOptions,
+): Promise<void> {
   const temporary = `${path}.tmp.${randomBytes(6).toString("hex")}`;
   underWay.add(temporary);
   try {
@@ -34,10 +51,12 @@ async function writeAndRename(path: string, data: string | Uint8Array, mode: num
     try {
       await file.writeFile(data);
       await file.chmod(mode);
+      await giveTo(file, options.owner);
       await file.sync();
     } finally {
       await file.close();
     }
+    await options.check?.();
     await rename(temporary, path);
     await syncDirectory(dirname(path));
   } catch (error) {
@@ -48,16 +67,35 @@ async function writeAndRename(path: string, data: string | Uint8Array, mode: num
   }
 }
 
-async function removeLeftovers(path: string): Promise<void> {
-  const directory = dirname(path);
-  const prefix = `${basename(path)}.tmp.`;
+async function giveTo(file: FileHandle, owner: WriteOptions["owner"]): Promise<void> {
+  if (owner === undefined) return;
+  const { uid, gid } = await file.stat();
+  if (uid === owner.uid && gid === owner.gid) return;
+  await file.chown(owner.uid, owner.gid).catch((error: unknown) => {
+    // Without CAP_CHOWN, as in the DaemonSet.
+    if (codeOf(error) !== "EPERM") throw error;
+  });
+}
+
+/** Ours end in 12 hex digits, those of Go programs (istio-cni's) in decimal ones. */
+const LEFTOVER = /^(.+)\.tmp\.(?:[0-9a-f]{12}|\d+)$/;
+
+/**
+ * Removes temporary files that writes of a killed process left in a directory, for the targets that
+ * `isTarget` says yes to.
+ * @throws errors of the file system from reading the directory
+ */
+export async function removeLeftovers(directory: string, isTarget: (name: string) => boolean): Promise<void> {
   for (const name of await readdir(directory)) {
+    const target = LEFTOVER.exec(name)?.[1];
     const leftover = join(directory, name);
-    if (name.startsWith(prefix) && !underWay.has(leftover)) await unlink(leftover).catch(() => undefined);
+    if (target === undefined || !isTarget(target) || underWay.has(leftover)) continue;
+    await unlink(leftover).catch(() => undefined);
   }
 }
 
-async function syncDirectory(path: string): Promise<void> {
+/** Makes renames and removals in a directory last. @throws errors of the file system */
+export async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, "r");
   try {
     await directory.sync();
@@ -69,18 +107,39 @@ async function syncDirectory(path: string): Promise<void> {
   }
 }
 
+export interface ReadFile {
+  readonly bytes: Buffer;
+  /** Permission bits. */
+  readonly mode: number;
+  readonly owner: { readonly uid: number; readonly gid: number };
+}
+
 /**
- * Reads a whole file of at most `maxBytes`. Works for /proc, whose files have no size.
- * @throws AgentError FILE_TOO_LARGE naming the file; errors of the file system
+ * Reads a whole regular file of at most `maxBytes`. Works for /proc, whose files have no size. Never
+ * hangs on what somebody else put there: a FIFO, a socket, a directory, a device.
+ * @throws AgentError FILE_TOO_LARGE | NOT_A_FILE naming the file; errors of the file system
  */
-export async function readBounded(path: string, maxBytes: number): Promise<Buffer> {
-  const file = await open(path, "r");
+export async function readRegular(path: string, maxBytes: number): Promise<ReadFile> {
+  // O_NONBLOCK: opening a FIFO that nobody writes to would hold a thread of Node's pool for good.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
   try {
-    return await readAll(file, path, maxBytes);
+    const stat = await file.stat();
+    if (!stat.isFile()) throw new AgentError("NOT_A_FILE", `${path} is no regular file`);
+    if (stat.size > maxBytes) throw tooLarge(path, maxBytes);
+    const owner = { uid: stat.uid, gid: stat.gid };
+    return { bytes: await readAll(file, path, maxBytes), mode: stat.mode & 0o7777, owner };
   } finally {
     await file.close();
   }
 }
+
+/** The bytes alone of `readRegular`. @throws as it does */
+export async function readBounded(path: string, maxBytes: number): Promise<Buffer> {
+  return (await readRegular(path, maxBytes)).bytes;
+}
+
+const tooLarge = (path: string, maxBytes: number): AgentError =>
+  new AgentError("FILE_TOO_LARGE", `${path} is larger than ${maxBytes} bytes`);
 
 async function readAll(file: FileHandle, path: string, maxBytes: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
@@ -92,7 +151,7 @@ async function readAll(file: FileHandle, path: string, maxBytes: number): Promis
     if (bytesRead === 0) return Buffer.concat(chunks);
     chunks.push(chunk.subarray(0, bytesRead));
     total += bytesRead;
-    if (total > maxBytes) throw new AgentError("FILE_TOO_LARGE", `${path} is larger than ${maxBytes} bytes`);
+    if (total > maxBytes) throw tooLarge(path, maxBytes);
   }
 }
 

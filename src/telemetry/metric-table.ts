@@ -85,6 +85,11 @@ export const OWN_METRICS: readonly MetricRow[] = [
     ["what"],
     "Objects in the kernel that another program had changed, repaired",
   ),
+  counter(
+    "ambient_cni_install_repairs_total",
+    ["what"],
+    "Times that the node's CNI plugin or configuration had been changed by another program, repaired",
+  ),
   gauge("ambient_cni_build_info", ["version"], "1, labelled with the version of the agent"),
 ];
 

@@ -33,13 +33,16 @@ export class LogRecorder implements Logger {
 
 export class MetricRecorder implements Metrics {
   readonly counts = new Map<string, number>();
+  readonly gauges = new Map<string, number>();
   readonly observations: { readonly name: string; readonly value: number; readonly labels: MetricLabels }[] = [];
 
   count(name: string, labels: MetricLabels = {}, by = 1): void {
     const key = `${name}${JSON.stringify(labels)}`;
     this.counts.set(key, (this.counts.get(key) ?? 0) + by);
   }
-  set(): void {}
+  set(name: string, value: number, labels: MetricLabels = {}): void {
+    this.gauges.set(`${name}${JSON.stringify(labels)}`, value);
+  }
   observe(name: string, value: number, labels: MetricLabels = {}): void {
     this.observations.push({ name, value, labels });
   }

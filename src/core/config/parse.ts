@@ -164,6 +164,11 @@ function contradictions(config: Config, given: Sources): string[] {
       `${given.get("monitoringPort") ?? "MONITORING_PORT"}="${config.monitoringPort}": must differ from AMBIENT_CNI_HEALTH_PORT`,
     );
   }
+  if (config.istioOwnedConfig && config.cniConfName === config.istioOwnedConfigName) {
+    errors.push(
+      `${given.get("cniConfName") ?? "CNI_CONF_NAME"}=${shown(config.cniConfName)}: is the copy that ISTIO_OWNED_CNI_CONFIG writes, not the configuration to copy`,
+    );
+  }
   try {
     socketPath.parse(`${config.runDir}/${RUN_FILE.pluginSocket}`);
   } catch {

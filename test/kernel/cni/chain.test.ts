@@ -48,7 +48,17 @@ beforeEach(() => {
   writeFileSync(dir.file("net.d/10-primary.conflist"), confText);
   writeFileSync(dir.file("source/istio-cni"), readFileSync(pluginBinary()));
   installer = new Installer(
-    { cniBinDir: dir.file("bin"), cniConfName: "", cniNetDir: dir.file("net.d"), pluginSourceDir: dir.file("source") },
+    {
+      chained: true,
+      cniBinDir: dir.file("bin"),
+      cniConfGroupRead: false,
+      cniConfName: "",
+      cniNetDir: dir.file("net.d"),
+      istioOwnedConfig: false,
+      istioOwnedConfigName: "02-istio-cni.conflist",
+      pluginSourceDir: dir.file("source"),
+      runDir: dir.file("run"),
+    },
     { type: "istio-cni", cni_agent_run_dir: dir.file("run"), agent_away: "namespace" },
     new LogRecorder(),
     new MetricRecorder(),

@@ -93,10 +93,6 @@ describe.each(charts.map((chart) => [chart.name, chart] as const))("%s", (_name,
     expect(chart.only("DaemonSet").spec?.selector.matchLabels).toEqual({ "k8s-app": "istio-cni-node" });
     expect(pod?.spec?.priorityClassName).toBe("system-node-critical");
   });
-
-  test("no variable comes from Services beside it", () => {
-    expect(pod?.spec?.enableServiceLinks).toBe(false);
-  });
 });
 
 describe("defaults", () => {

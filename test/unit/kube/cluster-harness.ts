@@ -10,19 +10,12 @@ import { ScratchDir } from "../../support/scratch-dir.ts";
 /** What the charts grant the agent, and nothing more. */
 export const CHART_RULES = agentRules("istio-system");
 
-class GaugeRecorder extends MetricRecorder {
-  readonly gauges = new Map<string, number>();
-  override set(name?: string, value?: number, labels?: object): void {
-    this.gauges.set(`${name}${JSON.stringify(labels)}`, value ?? Number.NaN);
-  }
-}
-
 /** A KubeCluster of node1 with the rights of the chart, over TLS. */
 export class ClusterHarness {
   readonly server: FaultyApiServer;
   readonly scratch = new ScratchDir();
   readonly logger = new LogRecorder();
-  readonly metrics = new GaugeRecorder();
+  readonly metrics = new MetricRecorder();
   readonly #clock: Clock | undefined;
   #cluster: KubeCluster | undefined;
 

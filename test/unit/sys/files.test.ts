@@ -41,9 +41,11 @@ test("atomicWrite never truncates in place: an open reader keeps the old bytes",
 });
 
 test("leftovers of crashed runs go, other files stay", async () => {
-  for (const name of ["conf.tmp.aaaa", "conf.tmp.", "conf.tmpx", "other.tmp.aaaa"]) writeFileSync(join(dir, name), "");
+  const ours = ["conf.tmp.0123456789ab", "conf.tmp.1234567"];
+  const others = ["conf.tmp", "conf.tmp.", "conf.tmp.new", "conf.tmp.0123456789abc", "other.tmp.0123456789ab"];
+  for (const name of [...ours, ...others]) writeFileSync(join(dir, name), "");
   await atomicWrite(join(dir, "conf"), "x", 0o600);
-  expect(readdirSync(dir).sort()).toEqual(["conf", "conf.tmpx", "other.tmp.aaaa"]);
+  expect(readdirSync(dir).sort()).toEqual(["conf", ...others].sort());
 });
 
 test("many writers of one file: one of them wins, whole", async () => {

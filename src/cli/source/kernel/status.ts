@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync } from "node:fs";
 import { release } from "node:os";
-import { basename, join } from "node:path";
-import { readConfs } from "../../../../install/cni-conf.ts";
+import { join } from "node:path";
+import { readConfDir } from "../../../../install/conf-dir.ts";
 import { PLUGIN_NAME } from "../../../core/constants.ts";
 import { messageOf } from "../../../core/errors.ts";
 import type { PodReport } from "../../../core/report/pods.ts";
@@ -38,8 +38,8 @@ export async function kernelStatus(view: NodeView): Promise<StatusReport> {
 async function plugin({ config }: NodeView): Promise<Omit<ComponentReport, "name">> {
   const binary = join(config.cniBinDir, PLUGIN_NAME);
   try {
-    const chained = (await readConfs(config.cniNetDir)).filter(({ types }) => types.includes(PLUGIN_NAME));
-    const where = chained.map(({ path }) => basename(path)).join(", ");
+    const chained = (await readConfDir(config.cniNetDir)).files.filter(({ conf }) => conf.types.includes(PLUGIN_NAME));
+    const where = chained.map(({ name }) => name).join(", ");
     if (!existsSync(binary)) {
       const text = where === "" ? "not installed" : `chained in ${where}, and ${binary} is missing`;
       return { verdict: where === "" ? "warn" : "error", text };

@@ -6,22 +6,30 @@ const MAX_MS = 5000;
 const QUIET_MS = 60_000;
 
 /**
- * How soon a pod may be repaired again. The first repair is immediate; a pod whose own processes keep
- * undoing it (CAP_NET_ADMIN is enough) must not keep the node's agent busy with it.
+ * How soon something may be repaired again. The first repair is immediate; whoever keeps undoing it (a
+ * pod's own processes, another program on the node) must not keep the agent busy with it.
  */
 export class RepairPace {
   private last = Number.NEGATIVE_INFINITY;
   private gap = 0;
+  private repairs = 0;
 
   /** Notes a repair. `now` on any monotonic clock, in ms. */
   repaired(now: number): void {
-    this.gap = now - this.last > QUIET_MS ? FIRST_MS : Math.min(MAX_MS, this.gap * 2);
+    const quiet = now - this.last > QUIET_MS;
+    this.gap = quiet ? FIRST_MS : Math.min(MAX_MS, this.gap * 2);
+    this.repairs = quiet ? 1 : this.repairs + 1;
     this.last = now;
   }
 
   /** ms to wait before the next look. */
   delay(now: number): number {
     return now - this.last > QUIET_MS ? 0 : Math.max(0, this.last + this.gap - now);
+  }
+
+  /** Repairs one after the other, without a quiet time between. */
+  count(now: number): number {
+    return now - this.last > QUIET_MS ? 0 : this.repairs;
   }
 
   /** True for the first repairs after a quiet time: the later ones are no news. */

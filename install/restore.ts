@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+import { join } from "node:path";
+import type { Config } from "../src/core/config/config.ts";
+import { PLUGIN_NAME } from "../src/core/constants.ts";
+import { codeOf } from "../src/core/errors.ts";
+import type { Logger } from "../src/core/ports.ts";
+import { readBounded, removeLeftovers } from "../src/sys/files.ts";
+import { CONF_MAX_BYTES, type ConfDir, isConfName, readConfDir, readSetAside } from "./conf-dir.ts";
+import { originalName, originalsIn } from "./primary.ts";
+import { removal } from "./removal.ts";
+import { take } from "./step.ts";
+
+export type RestoreConfig = Pick<Config, "cniBinDir" | "cniNetDir" | "istioOwnedConfigName">;
+
+/** Looks again this often when somebody changes a file at the same time. */
+const TRIES = 3;
+
+/**
+ * Gives back every configuration as it was before the plugin was chained, and removes those that are
+ * only ours. The plugin itself stays: runtimes remember the chain of a running pod, and its DEL must
+ * find it. Needs no agent and nothing but the directory; idempotent.
+ * @throws AgentError of the first file that resists, when all have been tried
+ */
+export async function restore(config: RestoreConfig, logger: Logger): Promise<void> {
+  await removeLeftovers(config.cniBinDir, (name) => name === PLUGIN_NAME).catch(ignoreAbsence);
+  const warned = new Set<string>();
+  for (let tries = 1; ; tries++) {
+    const errors = await tryOnce(config, logger, warned);
+    if (errors.length === 0) return;
+    if (tries === TRIES || errors.some((error) => codeOf(error) !== "FILE_CHANGED")) throw errors[0];
+  }
+}
+
+async function tryOnce(config: RestoreConfig, logger: Logger, warned: Set<string>): Promise<unknown[]> {
+  const dir = await readConfDir(config.cniNetDir).catch((error: unknown) => {
+    // Without configurations there is nothing of ours in them.
+    if (codeOf(error) !== "CNI_CONF_NOT_FOUND") throw error;
+    return undefined;
+  });
+  if (dir === undefined) return [];
+  const { changes, warnings } = removal(dir, await readSetAside(dir.path), await readOriginals(dir), config);
+  const errors: unknown[] = [];
+  for (const change of changes) {
+    try {
+      for (const step of change) {
+        await take(step);
+        logger.info("CNI configuration given back", { path: step.path, how: step.do });
+      }
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  for (const warning of warnings) {
+    if (!warned.has(warning)) logger.warn(warning);
+    warned.add(warning);
+  }
+  await removeLeftovers(dir.path, isConfName);
+  return errors;
+}
+
+async function readOriginals(dir: ConfDir): Promise<Map<string, Buffer>> {
+  const originals = new Map<string, Buffer>();
+  for (const name of originalsIn(dir)) {
+    const bytes = await readBounded(join(dir.path, originalName(name)), CONF_MAX_BYTES).catch(() => undefined);
+    if (bytes !== undefined) originals.set(name, bytes);
+  }
+  return originals;
+}
+
+function ignoreAbsence(error: unknown): void {
+  if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR") throw error;
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+import { link, rename, unlink } from "node:fs/promises";
+import { dirname } from "node:path";
+import { AgentError, codeOf } from "../src/core/errors.ts";
+import { atomicWrite, readBounded, syncDirectory, type WriteOptions } from "../src/sys/files.ts";
+import { nodeFault } from "./node-fault.ts";
+
+/** What must be there for a step to be taken; undefined: nothing. */
+type Was = Buffer | undefined | "anything";
+
+/** One change of the node, atomic by itself. If `was` no longer holds, the step fails and does nothing. */
+export type Step =
+  | {
+      readonly do: "write";
+      readonly path: string;
+      readonly was: Was;
+      readonly bytes: Buffer;
+      readonly mode: number;
+      readonly owner?: WriteOptions["owner"];
+    }
+  | { readonly do: "rename"; readonly path: string; readonly was: Buffer; readonly to: string }
+  | { readonly do: "remove"; readonly path: string; readonly was: Was };
+
+/** @throws AgentError FILE_CHANGED, or the file system's error with a remedy */
+export async function take(step: Step): Promise<void> {
+  try {
+    if (step.do === "write") return await write(step);
+    if (step.do === "rename") await move(step);
+    else await remove(step);
+    await syncDirectory(dirname(step.path));
+  } catch (error) {
+    throw nodeFault(error, step.path);
+  }
+}
+
+async function remove(step: Step & { do: "remove" }): Promise<void> {
+  await mustHold(step.path, step.was);
+  await unlink(step.path);
+}
+
+async function write(step: Step & { do: "write" }): Promise<void> {
+  const { owner } = step;
+  await atomicWrite(step.path, step.bytes, step.mode, {
+    ...(owner === undefined ? {} : { owner }),
+    check: () => mustHold(step.path, step.was),
+  });
+}
+
+async function move(step: Step & { do: "rename" }): Promise<void> {
+  await mustHold(step.path, step.was);
+  await rename(step.path, step.to);
+  if (await holds(step.to, step.was)) return;
+  // Somebody replaced the file in the moment before: theirs goes back, unless they wrote once more.
+  await link(step.to, step.path).catch((error: unknown) => {
+    if (codeOf(error) !== "EEXIST") throw error;
+  });
+  await unlink(step.to);
+  throw changed(step.path);
+}
+
+async function mustHold(path: string, was: Was): Promise<void> {
+  if (!(await holds(path, was))) throw changed(path);
+}
+
+/** What is no regular file counts as nothing: a rename replaces it, or says why it can't. */
+async function holds(path: string, was: Was): Promise<boolean> {
+  if (was === "anything") return true;
+  try {
+    const is = await readBounded(path, was?.length ?? 0);
+    return was !== undefined && is.equals(was);
+  } catch (error) {
+    const code = codeOf(error);
+    if (["ENOENT", "ELOOP", "NOT_A_FILE"].includes(code)) return was === undefined;
+    if (code === "FILE_TOO_LARGE") return false;
+    throw error;
+  }
+}
+
+function changed(path: string): AgentError {
+  return new AgentError("FILE_CHANGED", `${path} was changed by another program meanwhile`, "none: it is tried again");
+}
