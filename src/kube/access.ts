@@ -9,8 +9,8 @@ export interface Permission {
   /** As RBAC names it: `pods`, `pods/status`. */
   readonly resource: string;
   readonly verbs: readonly ("get" | "list" | "watch" | "create" | "patch")[];
-  /** Only the object of this name, in the agent's own namespace. */
-  readonly ownNamed?: string;
+  /** Only the object of this name. */
+  readonly name?: string;
 }
 
 export const PERMISSIONS: readonly Permission[] = [
@@ -19,5 +19,5 @@ export const PERMISSIONS: readonly Permission[] = [
   { group: "", resource: "nodes", verbs: ["get"] },
   { group: "", resource: "pods/status", verbs: ["patch"] },
   { group: "", resource: "events", verbs: ["create", "patch"] },
-  { group: "apps", resource: "daemonsets", verbs: ["get"], ownNamed: AGENT_DAEMONSET },
+  { group: "apps", resource: "daemonsets", verbs: ["get"], name: AGENT_DAEMONSET },
 ];

@@ -42,7 +42,7 @@ function accounts(): Account[] {
     {
       user: AGENT,
       token: randomBytes(16).toString("hex"),
-      rules: agentRules(SYSTEM_NAMESPACE),
+      rules: agentRules(),
     },
   ];
 }

@@ -7,7 +7,6 @@ import type {
   V1Container,
   V1DaemonSet,
   V1ObjectMeta,
-  V1Role,
   V1VolumeMount,
 } from "@kubernetes/client-node";
 import { parseAllDocuments } from "yaml";
@@ -23,7 +22,6 @@ interface Kinds {
   readonly ConfigMap: V1ConfigMap;
   readonly ClusterRole: V1ClusterRole;
   readonly DaemonSet: V1DaemonSet;
-  readonly Role: V1Role;
 }
 
 /** The chart's objects as rendered for one case of scripts/render-chart.ts. */

@@ -56,7 +56,7 @@ taken from the platform's file. Every template begins with this; a second time i
 {{- /* Labels of every object. */}}
 {{- define "ambient-cni.labels" -}}
 app: istio-cni
-release: {{ .Release.Name }}
+release: {{ .Release.Name | quote }}
 istio.io/rev: {{ .Values.revision | default "default" | quote }}
 install.operator.istio.io/owning-resource: {{ .Values.ownerName | default "unknown" | quote }}
 operator.istio.io/component: Cni
@@ -66,7 +66,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{- define "ambient-cni.podLabels" -}}
 app.kubernetes.io/name: istio-cni
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: istio
 app.kubernetes.io/managed-by: {{ .Release.Service }}

@@ -11,8 +11,6 @@ export interface AccessRule {
   /** `pods`, `pods/status`. */
   readonly resources: readonly string[];
   readonly resourceNames?: readonly string[];
-  /** As a Role of this namespace has it; default everywhere. */
-  readonly namespace?: string;
 }
 
 /** A bearer token and what its owner may do. */
@@ -31,12 +29,12 @@ export interface AccessRequest {
   readonly name: string | undefined;
 }
 
-/** What the charts grant an agent of that namespace. */
-export function agentRules(namespace: string): AccessRule[] {
-  return PERMISSIONS.map(({ resource, verbs, ownNamed }) => ({
+/** What our chart grants the agent, which is less than istio-cni's does. */
+export function agentRules(): AccessRule[] {
+  return PERMISSIONS.map(({ resource, verbs, name }) => ({
     verbs,
     resources: [resource],
-    ...(ownNamed === undefined ? {} : { resourceNames: [ownNamed], namespace }),
+    ...(name === undefined ? {} : { resourceNames: [name] }),
   }));
 }
 
@@ -58,7 +56,6 @@ export function authorize(account: Account | undefined, request: AccessRequest):
     (rule) =>
       rule.verbs.includes(verb) &&
       rule.resources.includes(asked) &&
-      (rule.namespace === undefined || rule.namespace === namespace) &&
       (rule.resourceNames === undefined || (name !== undefined && rule.resourceNames.includes(name))),
   );
   if (allowed) return;

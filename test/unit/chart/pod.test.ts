@@ -93,6 +93,10 @@ describe.each(charts.map((chart) => [chart.name, chart] as const))("%s", (_name,
     expect(chart.only("DaemonSet").spec?.selector.matchLabels).toEqual({ "k8s-app": "istio-cni-node" });
     expect(pod?.spec?.priorityClassName).toBe("system-node-critical");
   });
+
+  test("no variable comes from Services beside it", () => {
+    expect(pod?.spec?.enableServiceLinks).toBe(false);
+  });
 });
 
 describe("defaults", () => {
@@ -136,15 +140,7 @@ describe("defaults", () => {
   });
 
   test("objects are those that are needed", () => {
-    expect(chart.kinds()).toEqual([
-      "ClusterRole",
-      "ClusterRoleBinding",
-      "ConfigMap",
-      "DaemonSet",
-      "Role",
-      "RoleBinding",
-      "ServiceAccount",
-    ]);
+    expect(chart.kinds()).toEqual(["ClusterRole", "ClusterRoleBinding", "ConfigMap", "DaemonSet", "ServiceAccount"]);
     const [cluster, namespaced] = ["cluster-scope", "namespace-scope"].map((name) => new RenderedChart(name).kinds());
     expect(cluster).toEqual(["ClusterRole", "ClusterRoleBinding"]);
     expect([...(cluster ?? []), ...(namespaced ?? [])].sort()).toEqual(chart.kinds());

@@ -81,12 +81,9 @@ test("what it may do is what it does", async () => {
   expect(h.logger.lines.filter(({ level }) => level !== "info" && level !== "debug")).toEqual([]);
 });
 
-test.each([
-  ["another DaemonSet", NAMESPACE, "ztunnel"],
-  ["one of that name elsewhere", "shop", AGENT_DAEMONSET],
-])("not %s", async (_what, namespace, name) => {
+test("another DaemonSet is none of its business", async () => {
   await using h = await ClusterHarness.create();
-  await expect(h.cluster.readDaemonSet(namespace, name, AbortSignal.timeout(5000))).rejects.toThrow(
+  await expect(h.cluster.readDaemonSet(NAMESPACE, "ztunnel", AbortSignal.timeout(5000))).rejects.toThrow(
     `User "system:serviceaccount:istio-system:istio-cni" cannot get resource "daemonsets"`,
   );
 });

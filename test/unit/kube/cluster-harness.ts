@@ -8,7 +8,7 @@ import { LogRecorder, MetricRecorder } from "../../support/recorder.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
 
 /** What the charts grant the agent, and nothing more. */
-export const CHART_RULES = agentRules("istio-system");
+export const CHART_RULES = agentRules();
 
 /** A KubeCluster of node1 with the rights of the chart, over TLS. */
 export class ClusterHarness {
