@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { CONFIG_HASH_ANNOTATION, SIDECAR_STATUS_ANNOTATION } from "../core/constants.ts";
-import { AgentError } from "../core/errors.ts";
+import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import type { Pod } from "../core/pod.ts";
 import type { CniHandler, CniPodRequest, CniVerdict } from "../core/ports.ts";
 import { eligibilityOf } from "./desire.ts";
@@ -16,6 +16,12 @@ const ADMITTED_MS = 60_000;
 
 const retry = (code: string, message: string) => new AgentError(code, message, "the runtime will try again");
 
+interface Admitted {
+  readonly verdict: CniVerdict;
+  readonly reason: string;
+  readonly detail: string;
+}
+
 /** Answers the CNI plugin: a pod of the mesh leaves ADD captured, or not at all. */
 export class Admission implements CniHandler {
   constructor(
@@ -26,6 +32,7 @@ export class Admission implements CniHandler {
   ) {}
 
   async add(request: CniPodRequest, signal: AbortSignal): Promise<CniVerdict> {
+    const began = performance.now();
     const name = `${request.podNamespace}/${request.podName}`;
     if (!this.serving()) throw retry("AGENT_STARTING", "the agent is still reading the cluster and the kernel");
     const pod = await this.findPod(request, signal);
@@ -35,6 +42,21 @@ export class Admission implements CniHandler {
         `neither the cache nor the API has pod ${name} (uid ${request.podUid ?? "not given"})`,
       );
     }
+    const answered = (reason: string, detail: string) => {
+      const milliseconds = performance.now() - began;
+      this.parts.decisions.note({ uid: pod.uid, name }, { what: "cni add", milliseconds, reason, detail });
+    };
+    try {
+      const { verdict, reason, detail } = await this.admit(pod, request, name);
+      answered(reason, detail);
+      return verdict;
+    } catch (error) {
+      answered(codeOf(error), messageOf(error));
+      throw error;
+    }
+  }
+
+  private async admit(pod: Pod, request: CniPodRequest, name: string): Promise<Admitted> {
     const { verdict, reason, detail } = eligibilityOf(this.parts.config, this.parts.cluster, pod);
     if (reason === "namespace-unknown") throw retry("NAMESPACE_NOT_FOUND", detail);
     if (verdict === "sidecar") {
@@ -44,10 +66,7 @@ export class Admission implements CniHandler {
         "keep istio-cni on nodes that run sidecar pods, or inject with istio-init",
       );
     }
-    if (verdict === "none") {
-      this.parts.logger.debug("not in the mesh", { pod: name, reason, detail });
-      return "none";
-    }
+    if (verdict === "none") return { verdict, reason, detail };
     if (request.ips.length === 0) {
       throw new AgentError(
         "NO_POD_IP",
@@ -56,7 +75,7 @@ export class Admission implements CniHandler {
       );
     }
     await this.capture(pod, request);
-    return "ambient";
+    return { verdict, reason, detail };
   }
 
   async check(request: CniPodRequest): Promise<void> {

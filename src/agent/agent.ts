@@ -197,6 +197,7 @@ export class Agent {
         enrollment.state = "enrolled";
         enrollment.enrolledAt = Date.now();
         enrollment.adopted = true;
+        this.parts.decisions.note(enrollment, { what: "adopted", engine });
       }
     } catch (error) {
       this.parts.logger.warn("adopting a pod", { pod: enrollment.name, error: String(error) });

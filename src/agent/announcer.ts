@@ -30,15 +30,15 @@ export class Announcer {
     const { uid, namespace, name } = enrollment.pod;
     const began = performance.now();
     const result = await this.parts.cluster.annotate({ uid, namespace, name }, value);
-    this.parts.metrics.observe("ambient_cni_enroll_seconds", (performance.now() - began) / 1000, {
+    const milliseconds = performance.now() - began;
+    this.parts.metrics.observe("ambient_cni_enroll_seconds", milliseconds / 1000, {
       engine: enrollment.engine ?? "none",
       phase: "annotate",
     });
+    const reason = result === "gone" ? "gone" : (value ?? "removed");
+    this.parts.decisions.note(enrollment, { what: "annotated", milliseconds, reason });
     enrollment.annotation = value;
     enrollment.patchedFrom = enrollment.pod.resourceVersion;
-    if (result === "gone") {
-      this.parts.logger.debug("pod is gone, annotation not written", { pod: enrollment.name, value });
-    }
   }
 
   /** Notes a failed pass; an Event is posted when the failure is new or another one. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError } from "../core/errors.ts";
-import type { CaptureSpec, EngineName, NetnsHandle } from "../core/ports.ts";
+import type { CaptureSpec, EngineName, NetnsHandle, Observation } from "../core/ports.ts";
 import { runSteps, type Step } from "../core/transaction.ts";
 import { exemptibleIps } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";
@@ -34,22 +34,38 @@ export class Enroller {
       await this.captureAnew(enrollment, netns, spec);
       this.captured(enrollment, netns, spec);
     } else {
-      if (enrollment.state === "enrolled" && sameSpec(enrollment.spec, spec)) {
-        enrollment.repairs.repaired(this.parts.clock.now());
-        this.parts.metrics.count("ambient_cni_drift_repairs_total", { what: "capture" });
-        const fields = { pod: enrollment.name, found: observed.mode, differences: observed.differences };
-        const message = "capture is not what it should be; repairing";
-        if (enrollment.repairs.isNews) this.parts.logger.warn(message, fields);
-        else this.parts.logger.debug(message, fields);
-      }
-      // Capture before anything that may fail: without a ztunnel the pod's connections are refused.
-      enrollment.engine = await this.parts.dataplane.capture(netns, spec, enrollment.wasCaptured);
-      this.captured(enrollment, netns, spec);
+      await this.captureAgain(enrollment, netns, spec, observed);
     }
     await this.introduce(enrollment, netns);
     const engine = enrollment.engine ?? this.parts.dataplane.engine;
     await this.exempt(enrollment, spec, engine);
     await this.parts.probes.settle({ uid: enrollment.uid, ips: enrollment.exemptIps, engine }, netns);
+  }
+
+  /** Capture before anything that may fail: without a ztunnel the pod's connections are refused. */
+  private async captureAgain(
+    enrollment: Enrollment,
+    netns: NetnsHandle,
+    spec: CaptureSpec,
+    { mode, differences }: Observation,
+  ): Promise<void> {
+    const { dataplane, decisions, metrics, clock } = this.parts;
+    const began = performance.now();
+    const drift = enrollment.state === "enrolled" && sameSpec(enrollment.spec, spec);
+    if (drift) {
+      enrollment.repairs.repaired(clock.now());
+      metrics.count("ambient_cni_drift_repairs_total", { what: "capture" });
+    }
+    enrollment.engine = await dataplane.capture(netns, spec, enrollment.wasCaptured);
+    this.captured(enrollment, netns, spec);
+    const decision = {
+      what: drift ? "repaired" : "captured",
+      engine: enrollment.engine,
+      milliseconds: performance.now() - began,
+      reason: mode,
+      detail: differences.join("; "),
+    } as const;
+    decisions.note(enrollment, decision, drift && !enrollment.repairs.isNews);
   }
 
   private captured(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): void {
@@ -62,7 +78,7 @@ export class Enroller {
   }
 
   private async captureAnew(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    const { dataplane, ztunnel, probes, metrics, logger } = this.parts;
+    const { dataplane, ztunnel, probes, metrics, logger, decisions } = this.parts;
     const began = performance.now();
     const ackedBefore = enrollment.acked;
     if (!ackedBefore && !ztunnel.connections().some(({ ready }) => ready)) {
@@ -117,13 +133,15 @@ export class Enroller {
     for (const { name, milliseconds } of timings) {
       metrics.observe("ambient_cni_enroll_seconds", milliseconds / 1000, { engine, phase: name.replaceAll(" ", "_") });
     }
-    metrics.observe("ambient_cni_enroll_seconds", (performance.now() - began) / 1000, { engine, phase: "total" });
-    logger.info("captured", {
-      pod: enrollment.name,
+    const milliseconds = performance.now() - began;
+    metrics.observe("ambient_cni_enroll_seconds", milliseconds / 1000, { engine, phase: "total" });
+    decisions.note(enrollment, {
+      what: "captured",
       engine,
-      ips: spec.ips,
-      via: enrollment.inCniAdd ? "cni" : "watch",
-      ms: Object.fromEntries(timings.map((timing) => [timing.name, Math.round(timing.milliseconds * 100) / 100])),
+      milliseconds,
+      phases: Object.fromEntries(timings.map((timing) => [timing.name, timing.milliseconds])),
+      reason: enrollment.inCniAdd ? "cni" : "watch",
+      detail: spec.ips.join(", "),
     });
   }
 

@@ -10,24 +10,22 @@ export class OlderConnections {
 
   /** One look. A failure is logged, never thrown: the pod is captured all the same. */
   look(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): void {
-    const { existing, config, metrics, logger } = this.parts;
+    const { existing, config, metrics, logger, decisions } = this.parts;
     try {
       if (config.existingConnections === "reset") {
         const connections = existing.reset(netns, spec);
         enrollment.existing = 0;
         if (connections === 0) return;
         metrics.count("ambient_cni_existing_connections_reset_total", {}, connections);
-        logger.info("connections older than the capture are reset", { pod: enrollment.name, connections });
+        const detail = `${connections} older than the capture`;
+        decisions.note(enrollment, { what: "older connections", reason: "reset", detail });
         return;
       }
       const before = enrollment.existing;
       enrollment.existing = existing.count(netns, spec);
       if (before === 0 && enrollment.existing > 0) {
-        const connections = enrollment.existing;
-        logger.info("connections older than the capture go on outside the mesh until they close", {
-          pod: enrollment.name,
-          connections,
-        });
+        const detail = `${enrollment.existing} older than the capture go on outside the mesh until they close`;
+        decisions.note(enrollment, { what: "older connections", reason: "kept", detail });
       }
     } catch (error) {
       logger.warn("looking for connections older than the capture", {

@@ -5,6 +5,7 @@ import type {
   Cluster,
   Dataplane,
   ExistingConnections,
+  Journal,
   Logger,
   Metrics,
   NetnsFinder,
@@ -27,6 +28,8 @@ export interface Parts {
   readonly publish: (clearNamespaces: readonly string[]) => Promise<void>;
   /** When an agent last wrote that state on this node since boot (wall clock, ms); undefined = never. */
   readonly lastAliveAt: number | undefined;
+  /** What was decided about each pod, for people. */
+  readonly decisions: Journal;
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly clock: Clock;

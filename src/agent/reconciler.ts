@@ -162,10 +162,7 @@ export class Reconciler {
 
   private async netnsOf(enrollment: Enrollment): Promise<NetnsHandle> {
     if (enrollment.takeOffer()) {
-      this.parts.logger.info("the pod lives in another netns now", {
-        pod: enrollment.name,
-        netns: enrollment.netns?.id,
-      });
+      this.parts.decisions.note(enrollment, { what: "netns replaced", detail: `netns ${enrollment.netns?.id}` });
       enrollment.state = "pending";
     }
     if (enrollment.netns === undefined || enrollment.lost) {
@@ -235,14 +232,11 @@ export class Reconciler {
     const enrollment = this.roster.get(uid);
     const code = error instanceof AgentError ? error.code : "UNKNOWN";
     this.parts.metrics.count("ambient_cni_retries_total", { code });
-    const fields = {
-      pod: enrollment?.name ?? uid,
-      code,
-      error: messageOf(error),
-      retryMs: Math.round(retryMs),
-    };
-    // The first failures are news, the hundredth is not.
-    if (this.queue.attempts(uid) <= 3) this.parts.logger.warn("reconciling failed; trying again", fields);
-    else this.parts.logger.debug("reconciling failed; trying again", fields);
+    this.parts.decisions.note(enrollment ?? { uid, name: uid }, {
+      what: "pass failed",
+      reason: code,
+      detail: messageOf(error),
+      nextTryMs: Math.round(retryMs),
+    });
   }
 }

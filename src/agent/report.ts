@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { DecisionRecord } from "../core/ports.ts";
+import type { DecisionReport, DecisionsReport } from "../core/report/decisions.ts";
 import { type Head, head, type ReportVerdict } from "../core/report/document.ts";
 import type { EnginesReport } from "../core/report/engines.ts";
 import { type PodReport, type PodsReport, podTitle } from "../core/report/pods.ts";
@@ -78,6 +80,16 @@ export class AgentReport {
     };
   }
 
+  /** Decisions about one pod, or about all. */
+  decisions(uid: string | undefined): DecisionsReport {
+    const { decisions } = this.parts;
+    const pods = decisions.pods().filter((pod) => uid === undefined || pod.uid === uid);
+    return {
+      ...this.head(),
+      pods: pods.map((pod) => ({ uid: pod.uid, pod: pod.name, decisions: decisions.of(pod.uid).map(decisionReport) })),
+    };
+  }
+
   head(): Head {
     return head({ from: "agent", note: "" }, this.parts.config.nodeName || null, new Date());
   }
@@ -113,6 +125,7 @@ export class AgentReport {
       since: began === undefined || unknown ? null : new Date(began).toISOString(),
       reason: status.reason,
       detail: status.detail,
+      existing: status.existing,
       annotation: status.annotation,
       failure:
         failure === undefined
@@ -194,4 +207,18 @@ function problemOf(pod: PodReport): StatusProblem[] {
   if (pod.failure === null || pod.mesh === "none") return [];
   const { code, message, attempts, nextTryMs } = pod.failure;
   return [{ object: podTitle(pod), code, message, attempts, nextTryMs }];
+}
+
+function decisionReport({ decision, at, times }: DecisionRecord): DecisionReport {
+  const { what, engine, milliseconds, phases, reason, detail } = decision;
+  return {
+    at: new Date(at).toISOString(),
+    what,
+    engine: engine ?? null,
+    milliseconds: milliseconds ?? null,
+    phases: phases ?? {},
+    reason: reason ?? "",
+    detail: detail ?? "",
+    times,
+  };
 }

@@ -20,7 +20,7 @@ export class Unenroller {
     netns: NetnsHandle | undefined,
     annotate: () => Promise<void>,
   ): Promise<boolean> {
-    const { dataplane, ztunnel, probes, config, clock, logger } = this.parts;
+    const { dataplane, ztunnel, probes, config, clock, decisions } = this.parts;
     if (netns === undefined) {
       // Whatever is in its netns, peers must not go on believing that the pod speaks HBONE.
       await annotate();
@@ -32,6 +32,7 @@ export class Unenroller {
         enrollment.state = "draining";
         if (enrollment.spec !== undefined) await dataplane.drain(netns, enrollment.spec);
         enrollment.drainUntil = clock.now() + config.drainSeconds * 1000;
+        decisions.note(enrollment, { what: "draining", engine: enrollment.engine });
       }
       await annotate();
       if (dataplane.proxiedConnections(netns) > 0 && clock.now() < enrollment.drainUntil) return false;
@@ -43,7 +44,7 @@ export class Unenroller {
     enrollment.capturedNetns = undefined;
     await probes.revoke(enrollment.uid, enrollment.exemptIps);
     enrollment.exemptIps = [];
-    logger.info("released", { pod: enrollment.name });
+    decisions.note(enrollment, { what: "released", engine: enrollment.engine });
     return true;
   }
 
@@ -52,7 +53,7 @@ export class Unenroller {
    * tried before a failure is thrown, and no snapshot names the pod from here on.
    */
   async forget(enrollment: Enrollment): Promise<void> {
-    const { ztunnel, probes, logger } = this.parts;
+    const { ztunnel, probes, decisions } = this.parts;
     enrollment.dropNetns();
     enrollment.forgotten = true;
     const exempt = enrollment.exemptIps.length > 0 ? enrollment.exemptIps : enrollment.ips;
@@ -63,7 +64,7 @@ export class Unenroller {
       }),
     ]);
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
-    logger.info("forgotten", { pod: enrollment.name, phase: enrollment.pod.phase });
+    decisions.note(enrollment, { what: "forgotten", detail: `phase ${enrollment.pod.phase}` });
   }
 
   /** A ztunnel that refuses to forget a pod has said its last word: asking for ever helps nobody. */

@@ -30,6 +30,7 @@ export class ZtunnelWatch implements ZtunnelListener {
     if (enrollment === undefined || netns === undefined) return;
     enrollment.ackedNetns = netns;
     enrollment.ackedConnection = connection;
+    this.parts.decisions.note(enrollment, { what: "ztunnel acked", detail: `connection ${connection}` });
     if (enrollment.netns?.id === netns) this.parts.dataplane.listenersOpened(enrollment.netns);
     if (enrollment.state !== "enrolled" || enrollment.failure !== undefined) this.reconciler.queue.inform(uid);
   }
@@ -38,7 +39,7 @@ export class ZtunnelWatch implements ZtunnelListener {
     const enrollment = this.roster.get(uid);
     if (enrollment === undefined) return;
     enrollment.ackedNetns = undefined;
-    this.parts.logger.warn("ztunnel refused a pod; it tries again by itself", { pod: enrollment.name, reason });
+    this.parts.decisions.note(enrollment, { what: "ztunnel refused", detail: `${reason}; it tries again by itself` });
   }
 
   changed(): void {

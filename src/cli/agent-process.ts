@@ -34,6 +34,7 @@ import { bootId } from "../sys/boot.ts";
 import { nameserversOf } from "../sys/resolv-conf.ts";
 import { Admin } from "../telemetry/admin.ts";
 import { DebugServer, posted } from "../telemetry/debug-server.ts";
+import { DecisionJournal } from "../telemetry/journal.ts";
 import type { Log } from "../telemetry/log.ts";
 import { PromMetrics } from "../telemetry/metrics.ts";
 import { ZdsServer } from "../zds/server.ts";
@@ -59,6 +60,7 @@ export class AgentProcess {
   private readonly logServer: LogServer;
   private readonly keeper: Keeper;
   private readonly debugServer: DebugServer;
+  private readonly decisions: DecisionJournal;
   private readonly startedAt = performance.now();
   private readonly question: SuccessionQuestion;
   private readonly logger: Logger;
@@ -93,6 +95,7 @@ export class AgentProcess {
       metrics,
     });
     this.question = new SuccessionQuestion({ cluster, config, clock, logger });
+    this.decisions = new DecisionJournal(logger);
     this.agent = new Agent({
       config,
       cluster,
@@ -118,6 +121,7 @@ export class AgentProcess {
       }),
       publish: (clear) => writeState(config.runDir, boot, clear),
       lastAliveAt,
+      decisions: this.decisions,
       logger,
       metrics,
       clock,
@@ -141,6 +145,7 @@ export class AgentProcess {
         status: { get: () => this.agent.report.status(this.facts()) },
         pods: { get: () => this.agent.report.pods() },
         engines: { get: () => this.agent.report.engines() },
+        decisions: { get: (query) => this.agent.report.decisions(query.get("pod") ?? undefined) },
         log: { get: () => this.levels(), post: posted(levelsChangeSchema, (change) => this.changeLevels(change)) },
       },
       logger: log.scope("debug"),

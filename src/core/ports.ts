@@ -29,6 +29,57 @@ export interface Metrics {
   observe(name: string, value: number, labels?: MetricLabels): void;
 }
 
+/** What was decided about a pod. One word for one thing: it is a log line's message and a timeline's entry. */
+export type DecisionKind =
+  /** The runtime's ADD was answered; `reason` says how. */
+  | "cni add"
+  /** Found captured at the start of the agent. */
+  | "adopted"
+  | "captured"
+  /** What another program had changed in its netns is as it should be again. */
+  | "repaired"
+  | "pass failed"
+  /** Its sandbox was replaced. */
+  | "netns replaced"
+  | "annotated"
+  | "ztunnel acked"
+  | "ztunnel refused"
+  | "draining"
+  | "released"
+  /** Gone, or ended. */
+  | "forgotten"
+  | "older connections";
+
+export interface Decision {
+  readonly what: DecisionKind;
+  readonly engine?: EngineName | undefined;
+  readonly milliseconds?: number;
+  /** ms of each step. */
+  readonly phases?: Readonly<Record<string, number>>;
+  /** Stable word or code. */
+  readonly reason?: string;
+  readonly detail?: string;
+  /** ms until it is tried again. */
+  readonly nextTryMs?: number;
+}
+
+export interface DecisionRecord {
+  readonly decision: Decision;
+  /** Wall clock, ms, of the last of `times` equal ones in a row. */
+  readonly at: number;
+  readonly times: number;
+}
+
+/** Keeps the last decisions of each pod and writes each into the log, one line per decision. */
+export interface Journal {
+  /** `quiet`: for the log this is no news. */
+  note(pod: { readonly uid: string; readonly name: string }, decision: Decision, quiet?: boolean): void;
+  /** Oldest first; none for a pod of which nothing is known. */
+  of(uid: string): readonly DecisionRecord[];
+  /** Pods that have some, the one with the newest decision last. */
+  pods(): readonly { readonly uid: string; readonly name: string }[];
+}
+
 // ---- kubernetes ------------------------------------------------------------------------------
 
 export interface PodChange {

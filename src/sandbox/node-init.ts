@@ -46,16 +46,20 @@ mount --bind "$disk/opt/cni/bin" /opt/cni/bin
 mount --bind "$disk/etc/cni/net.d" /etc/cni/net.d
 `;
 
-/** kubelet's logs, where a runtime has no disk of its own for them: they name the pods. */
+/** Without that disk, what is logged there dies with the node. kubelet's directory of logs names the pods. */
+const LOGS = `
+mount -t tmpfs -o mode=755 tmpfs /var/log
+`;
+
 const END = `
-[ -d /var/log/pods ] || { mount -t tmpfs -o mode=755 tmpfs /var/log; mkdir /var/log/pods; }
+mkdir -p /var/log/pods
 echo ready
 while read -r _; do :; done
 `;
 
 /** The command line of a node's pid 1. */
 export function initCommand(dir: string, options: { readonly bpffs: boolean; readonly runtime: boolean }): string[] {
-  const script = options.runtime ? BEGIN + RUNTIME + END : BEGIN + END;
+  const script = options.runtime ? BEGIN + RUNTIME + END : BEGIN + LOGS + END;
   const hierarchies = options.runtime ? cgroup1Hierarchies().flatMap(({ options, point }) => [options, point]) : [];
   const bpffs = options.bpffs ? "yes" : "no";
   return ["bash", "--norc", "-c", script, "init", dir, cgroup2Root(), bpffs, ...hierarchies];

@@ -34,6 +34,7 @@ import type {
   ZtunnelListener,
   ZtunnelPeer,
 } from "../../src/core/ports.ts";
+import { DecisionJournal } from "../../src/telemetry/journal.ts";
 import { podWith } from "../support/pod.ts";
 
 export const silent: Logger = {
@@ -437,6 +438,7 @@ export class FakeParts implements Parts {
   readonly published: (readonly string[])[] = [];
   readonly nameservers = () => undefined;
   lastAliveAt: number | undefined;
+  readonly decisions = new DecisionJournal(silent);
   readonly logger = silent;
   readonly metrics = noMetrics;
   readonly clock = systemClock;

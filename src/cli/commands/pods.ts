@@ -91,10 +91,13 @@ export function podsText(report: PodsReport, wide: boolean): string {
 }
 
 /** Why it is not (wholly) in the mesh; nothing to say about one that is. */
-function reasonText({ mesh, reason, detail, failure }: PodReport, wide: boolean): string {
+function reasonText({ mesh, reason, detail, existing, failure }: PodReport, wide: boolean): string {
   if (failure !== null && mesh !== "none") {
     const times = failure.attempts > 1 ? ` (${failure.attempts}x)` : "";
     return `${failure.code}${times}${wide ? `: ${failure.message}` : ""}`;
+  }
+  if (mesh === "enrolled" && (existing ?? 0) > 0) {
+    return `${existing} connections are older than its capture, and outside the mesh until they close`;
   }
   if (mesh === "enrolled") return wide ? detail : "";
   return detail === "" ? reason : detail;

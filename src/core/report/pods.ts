@@ -48,6 +48,8 @@ export const podSchema = v.object({
   reason: v.string(),
   /** The same as a sentence. */
   detail: v.string(),
+  /** Open connections that are older than the capture, and outside the mesh until they close; null: not counted. */
+  existing: v.nullable(v.number()),
   /** ambient.istio.io/redirection as the agent last wrote or read it. */
   annotation: v.nullable(v.string()),
   failure: v.nullable(failureSchema),

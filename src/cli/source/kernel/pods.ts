@@ -43,6 +43,7 @@ function row(
     phase: null,
     netns: netns.id,
     since: null,
+    existing: null,
     annotation: null,
     failure: null,
   };
