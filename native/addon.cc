@@ -30,7 +30,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 5;
+constexpr int kAbiVersion = 6;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -68,6 +68,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<sysctlGet>(exports, "sysctlGet");
     add<sysctlSet>(exports, "sysctlSet");
     add<mountBpffs>(exports, "mountBpffs");
+    add<bpffsCreate>(exports, "bpffsCreate");
 
     add<tcpListen>(exports, "tcpListen");
     add<tcpAccept>(exports, "tcpAccept");

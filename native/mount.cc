@@ -5,7 +5,9 @@
 #include <linux/magic.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -48,6 +50,20 @@ Napi::Value mountBpffs(const Napi::CallbackInfo& info) {
         mounted = true;
     });
     return Napi::Boolean::New(info.Env(), mounted);
+}
+
+/** Calls of 5.2, which a C library older than the kernel has no names for. */
+Napi::Value bpffsCreate(const Napi::CallbackInfo& info) {
+    const std::string what = "make a bpffs";
+    UniqueFd context(static_cast<int>(::syscall(SYS_fsopen, "bpf", FSOPEN_CLOEXEC)));
+    if (!context) fail(errno, "fsopen", what);
+    if (::syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_STRING, "mode", "700", 0) != 0 ||
+        ::syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
+        fail(errno, "fsconfig", what);
+    }
+    UniqueFd mount(static_cast<int>(::syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, 0)));
+    if (!mount) fail(errno, "fsmount", what);
+    return Napi::Number::New(info.Env(), mount.release());
 }
 
 } // namespace ambient

@@ -6,5 +6,6 @@
 namespace ambient {
 
 Napi::Value mountBpffs(const Napi::CallbackInfo& info);
+Napi::Value bpffsCreate(const Napi::CallbackInfo& info);
 
 } // namespace ambient

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { effectiveSettings } from "../core/config/effective.ts";
 import { parseConfig } from "../core/config/parse.ts";
 import { messageOf } from "../core/errors.ts";
 import { Log } from "../telemetry/log.ts";
@@ -42,7 +43,7 @@ export async function runAgent(argv: readonly string[], env: NodeJS.ProcessEnv):
   });
   let agent: AgentProcess;
   try {
-    agent = await AgentProcess.create(config, log, VERSION);
+    agent = await AgentProcess.create(config, log, VERSION, effectiveSettings(env, argv));
     const failed = agent.start().then(
       () => new Promise<never>(() => undefined),
       (error: unknown) => {

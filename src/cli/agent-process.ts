@@ -17,11 +17,12 @@ import { PLUGIN_NAME } from "../core/constants.ts";
 import type { Succession, Successor } from "../core/daemonset.ts";
 import { messageOf } from "../core/errors.ts";
 import type { Logger } from "../core/ports.ts";
-import { type LevelsChange, type LevelsReport, levelsChangeSchema } from "../core/report/levels.ts";
+import type { SettingReport } from "../core/report/settings.ts";
 import type { ComponentReport } from "../core/report/status.ts";
 import { NodeDataplane } from "../dataplane/dataplane.ts";
 import { EbpfEngine } from "../dataplane/ebpf/engine.ts";
 import { ebpfHost } from "../dataplane/ebpf/host.ts";
+import { KNOBS } from "../dataplane/ebpf/node.ts";
 import { netfilterEngines } from "../dataplane/engines.ts";
 import { PodExistingConnections } from "../dataplane/existing.ts";
 import { NodeProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
@@ -33,11 +34,12 @@ import { ProcNetnsFinder } from "../netns/finder.ts";
 import { bootId } from "../sys/boot.ts";
 import { nameserversOf } from "../sys/resolv-conf.ts";
 import { Admin } from "../telemetry/admin.ts";
-import { DebugServer, posted } from "../telemetry/debug-server.ts";
+import { DebugServer } from "../telemetry/debug-server.ts";
 import { DecisionJournal } from "../telemetry/journal.ts";
 import type { Log } from "../telemetry/log.ts";
 import { PromMetrics } from "../telemetry/metrics.ts";
 import { ZdsServer } from "../zds/server.ts";
+import { debugRoutes } from "./debug-routes.ts";
 
 /** Older charts give 5 s before SIGKILL; the newer ones 30. */
 const SHORTEST_GRACE_SECONDS = 5;
@@ -70,6 +72,7 @@ export class AgentProcess {
     private readonly config: Config,
     private readonly log: Log,
     private readonly version: string,
+    settings: readonly SettingReport[],
     boot: string,
     lastAliveAt: number | undefined,
   ) {
@@ -141,13 +144,13 @@ export class AgentProcess {
     });
     this.debugServer = new DebugServer({
       path: config.debugSocket,
-      routes: {
-        status: { get: () => this.agent.report.status(this.facts()) },
-        pods: { get: () => this.agent.report.pods() },
-        engines: { get: () => this.agent.report.engines() },
-        decisions: { get: (query) => this.agent.report.decisions(query.get("pod") ?? undefined) },
-        log: { get: () => this.levels(), post: posted(levelsChangeSchema, (change) => this.changeLevels(change)) },
-      },
+      routes: debugRoutes({
+        report: this.agent.report,
+        log,
+        facts: () => this.facts(),
+        settings,
+        bpf: binding.bpfVersions(KNOBS),
+      }),
       logger: log.scope("debug"),
     });
     this.admin = new Admin({
@@ -160,10 +163,18 @@ export class AgentProcess {
     });
   }
 
-  /** @throws AgentError when something of the node that cannot be done without is missing. */
-  static async create(config: Config, log: Log, version: string): Promise<AgentProcess> {
+  /**
+   * `settings`: what `config` was made of, for people.
+   * @throws AgentError when something of the node that cannot be done without is missing
+   */
+  static async create(
+    config: Config,
+    log: Log,
+    version: string,
+    settings: readonly SettingReport[],
+  ): Promise<AgentProcess> {
     const boot = bootId();
-    return new AgentProcess(config, log, version, boot, await stateWrittenAt(config.runDir, boot));
+    return new AgentProcess(config, log, version, settings, boot, await stateWrittenAt(config.runDir, boot));
   }
 
   /** Health first, so that kubelet sees a living process; the plugin last, when it can be answered. */
@@ -223,18 +234,6 @@ export class AgentProcess {
     await this.logServer.stop();
     await this.debugServer.stop();
     await this.admin.stop();
-  }
-
-  private levels(): LevelsReport {
-    return { ...this.agent.report.head(), scopes: this.log.levels() };
-  }
-
-  private changeLevels({ reset, levels }: LevelsChange): LevelsReport {
-    if (reset) this.log.resetLevels();
-    for (const { scope, level } of levels) this.log.setLevel(scope, level);
-    const logger = this.log.scope("default");
-    logger.info("log levels changed", { reset, levels: levels.map(({ scope, level }) => `${scope}:${level}`) });
-    return this.levels();
   }
 
   private facts(): ProcessFacts {

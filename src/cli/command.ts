@@ -59,7 +59,7 @@ export function addCommand<Options extends object>(
   });
 }
 
-function openSession(env: CliEnv, globals: Globals): Session {
+export function openSession(env: CliEnv, globals: Globals): Session {
   const client = async (timeoutMs: number) => {
     const { AgentClient: Client } = await import("./source/agent-client.ts");
     return new Client(globals.socket, globals.timeoutMs ?? timeoutMs);
@@ -82,7 +82,7 @@ function openSession(env: CliEnv, globals: Globals): Session {
     print: async (document, text) => {
       const { format } = globals;
       if (format === "json") env.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
-      else if (format === "yaml") env.stdout.write((await import("yaml")).stringify(document));
+      else if (format === "yaml") env.stdout.write((await import("./render/yaml.ts")).yamlText(document));
       else env.stdout.write(text(format === "wide"));
     },
   };

@@ -2,10 +2,14 @@
 import { Command, CommanderError } from "commander";
 import { AgentError, messageOf } from "../core/errors.ts";
 import type { Program } from "./command.ts";
+import { addCompletion } from "./commands/completion.ts";
+import { addConfig } from "./commands/config.ts";
+import { addEngines } from "./commands/engines.ts";
 import { addLog } from "./commands/log.ts";
 import { addPods } from "./commands/pods.ts";
 import { addSandbox } from "./commands/sandbox.ts";
 import { addStatus } from "./commands/status.ts";
+import { addVersion } from "./commands/version.ts";
 import type { CliEnv } from "./env.ts";
 import { EXIT, exitOf, VERSION } from "./exit.ts";
 import { addGlobals } from "./globals.ts";
@@ -34,7 +38,11 @@ export function buildProgram(env: CliEnv, done: (status: number) => void): Comma
   const program: Program = { root, env, done };
   addStatus(program);
   addPods(program);
+  addEngines(program);
+  addConfig(program);
+  addVersion(program);
   addLog(program);
+  addCompletion(program);
   root
     .command("install-cni")
     .summary("run the node agent, with istio-cni's flags and environment (docs/config.md)")

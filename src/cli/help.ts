@@ -34,5 +34,8 @@ export function formatHelp(command: Command, helper: Help): string {
 
 /** Those that a person is told of. */
 export function subcommandsOf(command: Command): readonly Command[] {
-  return command.commands.filter((sub) => sub.name() !== "help");
+  return command
+    .createHelp()
+    .visibleCommands(command)
+    .filter((sub) => sub.name() !== "help");
 }

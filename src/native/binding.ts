@@ -313,6 +313,8 @@ export interface NativeBinding {
    * Throws EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT.
    */
   mountBpffs(mountNamespace: string): boolean;
+  /** A bpffs that is mounted nowhere, reached through its fd and gone with it (5.2+). */
+  bpffsCreate(): number;
 
   // -- sockets made inside a netns
   tcpListen(netns: NetnsArg, options: ListenOptions): number;

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command line on a node: what the agent says, and what the kernel says when there is no agent.
 import { expect, test } from "vitest";
+import { parse } from "yaml";
+import type { EnginesReport } from "../../src/core/report/engines.ts";
+import type { LevelsReport } from "../../src/core/report/levels.ts";
 import type { PodReport, PodsReport } from "../../src/core/report/pods.ts";
 import type { StatusReport } from "../../src/core/report/status.ts";
+import { OUTBOUND_PROGRAMS } from "../../src/dataplane/ebpf/hooks.ts";
+import { native } from "../../src/native/load.ts";
 import { type Sandbox, until } from "../../src/sandbox/sandbox.ts";
 import { inPod, onNode } from "../support/cli.ts";
 import { LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
@@ -12,6 +17,15 @@ const WRONG = { "istio.io/reroute-virtual-interfaces": "eth0; reboot" };
 async function reports(sandbox: Sandbox): Promise<PodsReport> {
   const { stdout } = await onNode(sandbox, "pods", "-o", "json");
   return JSON.parse(stdout) as PodsReport;
+}
+
+/** Programs on the cgroups of the node, and what is pinned there. */
+async function attached(sandbox: Sandbox): Promise<readonly string[]> {
+  const pins = await sandbox.node.run(["find", "/sys/fs/bpf/ambient-cni", "-type", "f"], { timeoutMs: 5000 });
+  const counts = [sandbox.node.cgroups.root, `${sandbox.node.cgroups.root}/kubepods`].map((cgroup) =>
+    OUTBOUND_PROGRAMS.map((program) => native().bpfCgroupFlags(cgroup, program).count).join(),
+  );
+  return [...pins.stdout.split("\n").sort(), ...counts];
 }
 
 const named = ({ pods }: PodsReport, name: string): PodReport | undefined => pods.find((pod) => pod.name === name);
@@ -76,6 +90,33 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     expect(wrong).toMatchObject({ status: 1, stdout: "" });
     expect(wrong.stderr).toBe('ambient-cni: no pod of this node is "wep"\n  did you mean web?\n');
 
+    // Levels are changed while it runs: decisions that are no news by default are logged now.
+    expect(sandbox.agentLog()).not.toContain("\tdebug\t");
+    const levels = await onNode(sandbox, "log", "cni-agent:debug", "zds:error", "-o", "json");
+    expect(levels, levels.stderr).toMatchObject({ status: 0 });
+    expect((JSON.parse(levels.stdout) as LevelsReport).scopes).toEqual(
+      expect.arrayContaining([
+        { scope: "cni-agent", level: "debug", configured: "info" },
+        { scope: "zds", level: "error", configured: "info" },
+      ]),
+    );
+    await until("a decision is logged for debugging", () =>
+      sandbox.agentLog().includes("\tdebug\tcni-agent\tpass failed"),
+    );
+    const reset = await inPod(sandbox, "log", "--reset", "-o", "json");
+    const { scopes } = JSON.parse(reset.stdout) as LevelsReport;
+    expect(scopes.filter(({ level, configured }) => level !== configured)).toEqual([]);
+
+    const engines = await inPod(sandbox, "engines");
+    expect(engines.stdout).toMatch(/^ebpf +yes +yes +2 +\d+ ms +none$/m);
+    const settings = await onNode(sandbox, "config", "--changed");
+    expect(settings.stdout).toMatch(/^AMBIENT_ENABLED +env AMBIENT_ENABLED +true$/m);
+    expect(settings.stdout).toMatch(/^--log_output_level +flag --log_output_level +info$/m);
+    const yaml = await onNode(sandbox, "pods", "-o", "yaml");
+    expect(parse(yaml.stdout), yaml.stderr).toMatchObject({ schemaVersion: 1, node: "node1" });
+    const versions = await onNode(sandbox, "version");
+    expect(versions.stdout).toMatch(/^agent +\d+\.\d+\.\d+$/m);
+
     const before = await reports(sandbox);
     await sandbox.endAgent("SIGKILL");
     const after = await reports(sandbox);
@@ -96,5 +137,20 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     expect(status.components.map(({ verdict }) => verdict)).toEqual(["ok", "unknown", "ok", "unknown", "unknown"]);
     // ztunnel's pod is one of those without capture.
     expect(status.pods).toEqual({ captured: 2, none: 2 });
+
+    // Every engine is tried now, beside what the killed agent has left, which stays as it is.
+    const hooks = await attached(sandbox);
+    const tried = await onNode(sandbox, "engines", "-o", "json");
+    expect(tried, tried.stderr).toMatchObject({ status: 0 });
+    const { engines: tests, source } = JSON.parse(tried.stdout) as EnginesReport;
+    expect(source.from).toBe("kernel");
+    expect(tests.map(({ engine, works, reason, pods }) => [engine, works, reason, pods])).toEqual([
+      ["ebpf", true, null, 2],
+      ["nftables", true, null, 0],
+      ["iptables", true, null, 0],
+    ]);
+    expect(await attached(sandbox)).toEqual(hooks);
+    expect(await onNode(sandbox, "log")).toMatchObject({ status: 3, stdout: "" });
+    expect((await onNode(sandbox, "version")).stdout).toMatch(/^agent +- \(source: kernel \(agent unreachable/m);
   });
 });

@@ -14,7 +14,8 @@ export interface CliResult {
 
 /** Runs the command line on the sandbox's node, as its owner would. */
 export function onNode(sandbox: Sandbox, ...args: readonly string[]): Promise<CliResult> {
-  return execute(sandbox.node.enter([process.execPath, PROGRAM, ...args]), {
+  const { node } = sandbox;
+  return execute(node.enter([process.execPath, PROGRAM, ...args], `${node.cgroups.root}/system/init`), {
     PATH: process.env.PATH ?? "",
     // The sandbox's node shares the machine's /etc and /opt.
     MOUNTED_CNI_NET_DIR: sandbox.node.path("etc/cni/net.d"),

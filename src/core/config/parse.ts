@@ -36,7 +36,7 @@ export function parseConfig(env: Environment, argv: readonly string[]): ParsedCo
   const values: Record<string, unknown> = {};
 
   for (const [id, setting] of SETTINGS) {
-    const source = fromFlags(id, flags.given) ?? fromEnvironment(setting, env);
+    const source = flagValue(id, flags.given) ?? fromEnvironment(setting, env);
     if (source !== undefined) {
       given.set(id, source.name);
       if (setting.status === "later") later.push(source.name);
@@ -70,7 +70,8 @@ function fail(errors: readonly string[]): void {
   );
 }
 
-function fromFlags(id: SettingId, given: ReadonlyMap<string, readonly string[]>): Given | undefined {
+/** What a flag says, if it was given; of several, as pflag does, the last one. */
+export function flagValue(id: SettingId, given: ReadonlyMap<string, readonly string[]>): Given | undefined {
   const { flag } = TABLE[id];
   const values = flag === undefined ? undefined : given.get(flag);
   if (values === undefined) return undefined;

@@ -47,7 +47,7 @@ export class OutboundHooks {
   ensure(): void {
     this.#forget();
     const pods = this.cgroups.pods();
-    this.#refuseOverride(pods);
+    refuseOverride(this.binding, this.cgroups, pods);
     for (const program of this.#programs) this.bpf.linkCgroup(program, pods.path, `${PINS}/${pods.id}/${program}`);
     // The pods' cgroup may have been made after the agent had begun with the root.
     for (const other of this.bpf.pins(PINS)) {
@@ -102,20 +102,23 @@ export class OutboundHooks {
   get #programs(): readonly string[] {
     return OUTBOUND_PROGRAMS.filter((program) => !(program in OPTIONAL && program in this.bpf.refused));
   }
+}
 
-  /** A program attached with ALLOW_OVERRIDE above gives way to ours for every pod: that is not ours to do. */
-  #refuseOverride(pods: Cgroup): void {
-    for (const cgroup of [...this.cgroups.ancestors(pods), pods]) {
-      for (const program of OUTBOUND_PROGRAMS) {
-        const { flags, count } = this.binding.bpfCgroupFlags(cgroup.path, program);
-        if (count === 0 || (flags & ALLOW_MULTI) !== 0) continue;
-        const how = (flags & ALLOW_OVERRIDE) !== 0 ? "would be overridden by ours" : "allows no other";
-        throw new AgentError(
-          "CGROUP_OVERRIDDEN",
-          `cgroup ${cgroup.path} has a program of another tool at the place of ${program}, which ${how}`,
-          "attach it with BPF_F_ALLOW_MULTI, or set AMBIENT_CNI_ENGINE=nftables",
-        );
-      }
+/**
+ * A program attached with ALLOW_OVERRIDE above gives way to ours for every pod: that is not ours to do.
+ * @throws AgentError CGROUP_OVERRIDDEN
+ */
+export function refuseOverride(binding: NativeBinding, cgroups: Cgroups, pods: Cgroup): void {
+  for (const cgroup of [...cgroups.ancestors(pods), pods]) {
+    for (const program of OUTBOUND_PROGRAMS) {
+      const { flags, count } = binding.bpfCgroupFlags(cgroup.path, program);
+      if (count === 0 || (flags & ALLOW_MULTI) !== 0) continue;
+      const how = (flags & ALLOW_OVERRIDE) !== 0 ? "would be overridden by ours" : "allows no other";
+      throw new AgentError(
+        "CGROUP_OVERRIDDEN",
+        `cgroup ${cgroup.path} has a program of another tool at the place of ${program}, which ${how}`,
+        "attach it with BPF_F_ALLOW_MULTI, or set AMBIENT_CNI_ENGINE=nftables",
+      );
     }
   }
 }

@@ -37,7 +37,7 @@ export async function selfTest(
   }
   for (const { key, reason } of denied) losses.push(`${key} can't be set (${reason})`);
   addRouting(binding, pair.pod.fd, pair.families);
-  const own = ownCgroup(binding, pair, cgroups);
+  const own = ownCgroup(binding, pair.pod.fd, cgroups);
   node.own = own;
   node.hooks.cover(own);
   const end = node.ztunnels.playedBy(own);
@@ -54,12 +54,12 @@ export async function selfTest(
 }
 
 /** By a socket of our own: /proc/self/cgroup is relative to a cgroup namespace. */
-function ownCgroup(binding: NativeBinding, pair: ScratchPair, cgroups: Cgroups): Cgroup {
-  const listener = binding.tcpListen(pair.pod.fd, { family: 4, bind: { address: "127.0.0.1", port: 0 } });
+export function ownCgroup(binding: NativeBinding, netns: number, cgroups: Cgroups): Cgroup {
+  const listener = binding.tcpListen(netns, { family: 4, bind: { address: "127.0.0.1", port: 0 } });
   try {
     const { port } = binding.localEndpoint(listener);
     const id = binding
-      .sockets(pair.pod.fd, { protocol: "tcp", states: [LISTEN_STATE] })
+      .sockets(netns, { protocol: "tcp", states: [LISTEN_STATE] })
       .find(({ srcPort }) => srcPort === port)?.cgroupId;
     const own = id === undefined || id === 0n ? undefined : cgroups.withId(id);
     if (own !== undefined) return own;

@@ -161,6 +161,7 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
     works: withMountNamespace((a, path) => expect([a.mountBpffs(path), a.mountBpffs(path)]).toEqual([true, false])),
     fails: (a) => a.mountBpffs("/proc/self/ns/net"),
   },
+  bpffsCreate: { works: (a) => a.close(a.bpffsCreate()) },
   tcpListen: {
     works: withListener(() => {}),
     fails: (a) => a.tcpListen(netns.fd, { family: 4, bind: { address: "192.0.2.1", port: 1 } }),

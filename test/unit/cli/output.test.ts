@@ -3,11 +3,11 @@
 
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
-import { FINE, PODS, STATUS } from "../../fixtures/reports.ts";
+import { CONFIG, ENGINES, FINE, LEVELS, PODS, STATUS, VERSIONS } from "../../fixtures/reports.ts";
 import { cli, type InProcessOptions, withAgent } from "../../support/cli-env.ts";
 
 const golden = (name: string) => `golden/${name}.txt`;
-const DOCUMENTS = { status: STATUS, pods: PODS };
+const DOCUMENTS = { status: STATUS, pods: PODS, engines: ENGINES, config: CONFIG, log: LEVELS, version: VERSIONS };
 
 /** `$ command`, what it wrote, and how it ended. */
 async function transcript(socket: string, argv: readonly string[], options?: InProcessOptions): Promise<string> {
@@ -31,6 +31,12 @@ describe("tables", () => {
     ["pods", "cart"],
     ["pods", "shop/wep-7f4c"],
     ["pods", "nowhere"],
+    ["engines"],
+    ["engines", "-o", "wide"],
+    ["config"],
+    ["config", "--changed", "-o", "wide"],
+    ["log"],
+    ["version"],
   ];
   test("are what they were", async () => {
     await withAgent(DOCUMENTS, async (socket) => {

@@ -11,6 +11,9 @@ type Readers = { readonly [Name in DocumentName]?: (view: NodeView, query: Query
 const READERS: Readers = {
   pods: async (view) => (await import("./pods.ts")).kernelPods(view),
   status: async (view) => (await import("./status.ts")).kernelStatus(view),
+  engines: async (view) => (await import("./engines.ts")).kernelEngines(view),
+  config: async (view) => (await import("./settings.ts")).kernelSettings(view),
+  version: async (view) => (await import("./versions.ts")).kernelVersions(view),
 };
 
 /** Reads the node itself. `note` says why. @throws AgentError CONFIG_INVALID */

@@ -11,6 +11,8 @@ import type { CliEnv } from "../../env.ts";
 export interface NodeView {
   readonly config: Config;
   readonly binding: NativeBinding;
+  /** That of this process, with what was found out about where it runs. */
+  readonly environment: CliEnv["environment"];
   head(): Head;
 }
 
@@ -21,9 +23,11 @@ export interface NodeView {
  */
 export function viewNode(env: CliEnv, note: string): NodeView {
   const source: DocumentSource = { from: "kernel", note };
-  const { config } = parseConfig(withHostRoot(env.environment), []);
+  const environment = withHostRoot(env.environment);
+  const { config } = parseConfig(environment, []);
   return {
     config,
+    environment,
     binding: native(),
     head: () => head(source, config.nodeName || null, env.now()),
   };

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+import { effectiveSettings } from "../../../core/config/effective.ts";
+import type { SettingsReport } from "../../../core/report/settings.ts";
+import type { NodeView } from "./node-view.ts";
+
+/** What an agent would be set to that was started with this process's environment. */
+export async function kernelSettings(view: NodeView): Promise<SettingsReport> {
+  return { ...view.head(), settings: effectiveSettings(view.environment, []) };
+}
