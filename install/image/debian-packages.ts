@@ -46,15 +46,13 @@ const HEADING = "# architecture use package version sha256";
 const LINE = /^([a-z0-9]+) (image|static|build) ([a-z0-9][a-z0-9+.-]+) ([A-Za-z0-9.+~:-]+) ([0-9a-f]{64})$/;
 
 /** One line per package, for `build:image -- --packages`. */
-export function renderPackages(packages: ReadonlyMap<string, readonly DebianPackage[]>): string {
-  const lines = [...packages].flatMap(([architecture, list]) =>
-    list.map(({ use, name, version, sha256 }) => `${architecture} ${use} ${name} ${version} ${sha256}`),
-  );
+export function renderPackages(architecture: string, packages: readonly DebianPackage[]): string {
+  const lines = packages.map(({ use, name, version, sha256 }) => `${architecture} ${use} ${name} ${version} ${sha256}`);
   return `${[HEADING, ...lines.sort()].join("\n")}\n`;
 }
 
 /**
- * Reads what renderPackages wrote: by architecture, sorted by name.
+ * Reads what renderPackages wrote, several of them too: by architecture, sorted by name.
  * @throws Error that names the line
  */
 export function parsePackages(text: string): Map<string, DebianPackage[]> {

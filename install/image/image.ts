@@ -48,7 +48,7 @@ export async function buildImage(folder: string, arch: Arch, options: ImageOptio
   });
   const appLayer = Promise.all([debian, programs, makeBundle(join(folder, "bundle"))]).then(
     async ([unpacked, compiled, bundle]) => {
-      const sbom = renderSbom({ version, arch, debian: unpacked, npm: bundle.packages, created });
+      const sbom = renderSbom({ version, arch, debian: unpacked, npm: bundle.packages });
       return { sbom, layer: await packLayer(layers, "app", appTree(compiled, bundle, sbom)) };
     },
   );

@@ -16,7 +16,7 @@ const USAGE = `usage: npm run build:image -- [options]
   --name REF             registry/repository:tag of the image (default: localhost/ambient-cni:VERSION)
   --out DIR              where the archives go (default: dist/image)
   --refresh              ask Debian for newer packages, also if an earlier build has left some
-  --packages FILE        exactly these packages: the .packages file of another build
+  --packages FILE        exactly these packages: the .packages file of another build; once for each architecture
   --mirror URL           Debian's mirror; {archive} stands for debian or debian-security
                          (default: ${DEFAULT_MIRROR})
 SOURCE_DATE_EPOCH is the image's time; without it the commit's is.
@@ -36,7 +36,8 @@ interface Options {
 function parseOptions(argv: readonly string[], version: string): Options {
   const text = { type: "string" } as const;
   const flag = { type: "boolean", default: false } as const;
-  const options = { arch: text, name: text, out: text, packages: text, mirror: text, refresh: flag, help: flag };
+  const packages = { type: "string", multiple: true } as const;
+  const options = { arch: text, name: text, out: text, packages, mirror: text, refresh: flag, help: flag };
   let values: ReturnType<typeof parseArgs<{ options: typeof options }>>["values"];
   try {
     values = parseArgs({ args: [...argv], options }).values;
@@ -67,11 +68,11 @@ function parseOptions(argv: readonly string[], version: string): Options {
   };
 }
 
-function readPackages(file: string): Map<string, DebianPackage[]> {
+function readPackages(files: readonly string[]): Map<string, DebianPackage[]> {
   try {
-    return parsePackages(readFileSync(file, "utf8"));
+    return parsePackages(files.map((file) => readFileSync(file, "utf8")).join("\n"));
   } catch (error) {
-    throw new UsageError(`--packages ${file}: ${messageOf(error)}`);
+    throw new UsageError(`--packages ${files.join(", ")}: ${messageOf(error)}`);
   }
 }
 
@@ -117,12 +118,12 @@ async function main(argv: readonly string[]): Promise<void> {
     const one = await buildImage(resolve("build/image", arch), arch, { version, ...source, debian, say });
     built.set(arch, one);
     put(`${base}-${arch}.cdx.json`, (path) => writeFileSync(path, one.sbom));
+    put(`${base}-${arch}.packages`, (path) =>
+      writeFileSync(path, renderPackages(ARCHES[arch].debian, one.debian.packages)),
+    );
     archive(`${base}-${arch}.oci.tar`, name, [one]);
   }
   if (built.size > 1) archive(`${base}.oci.tar`, name, [...built.values()]);
-  const packages = new Map([...built].map(([arch, { debian }]) => [ARCHES[arch].debian, debian.packages]));
-  const label = arches.length > 1 ? base : `${base}-${arches[0]}`;
-  put(`${label}.packages`, (path) => writeFileSync(path, renderPackages(packages)));
 }
 
 function archive(file: string, name: string, images: readonly BuiltImage[]): void {

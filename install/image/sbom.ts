@@ -13,11 +13,10 @@ export interface Contents {
   readonly arch: Arch;
   readonly debian: Debian;
   readonly npm: readonly NpmPackage[];
-  readonly created: string | undefined;
 }
 
 /** The document; the same contents are the same bytes. */
-export function renderSbom({ version, arch, debian, npm, created }: Contents): string {
+export function renderSbom({ version, arch, debian, npm }: Contents): string {
   const components = [
     ...debian.packages
       .filter(({ use }) => use !== "build")
@@ -31,7 +30,6 @@ export function renderSbom({ version, arch, debian, npm, created }: Contents): s
     specVersion: "1.5",
     version: 1,
     metadata: {
-      ...(created === undefined ? {} : { timestamp: created }),
       component: {
         type: "container",
         "bom-ref": "ambient-cni",

@@ -4,6 +4,7 @@ import { styleText } from "node:util";
 import { type Check, Checks } from "../sandbox/checks.ts";
 import { Demo } from "../sandbox/demo.ts";
 import { PodFollower } from "../sandbox/follower.ts";
+import { assertPrograms } from "../sandbox/programs.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
 import { CHARTS, type DemoOptions } from "./commands/sandbox.ts";
 import { EXIT } from "./exit.ts";
@@ -90,8 +91,12 @@ async function linger(sandbox: Sandbox, say: (text: string) => void): Promise<vo
   await new Promise(() => undefined);
 }
 
-/** Tells the story with each chart that is asked for; resolves with the exit status. */
+/**
+ * Tells the story with each chart that is asked for; resolves with the exit status.
+ * @throws Error where there can be no sandbox
+ */
 export async function runDemo(given: DemoOptions): Promise<number> {
+  assertPrograms(process.env.PATH ?? "");
   const charts = given.chart === undefined ? (given.keep ? CHARTS.slice(0, 1) : CHARTS) : [given.chart];
   const runs: DemoRun[] = [];
   for (const chart of charts) runs.push(await tell(chart, given));

@@ -116,8 +116,10 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
       env: {
         PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/cni/bin",
         AMBIENT_CNI_SANDBOX_CAPS: capabilitySet(options.capabilities),
-        // As the image's launcher: one malloc arena, since only one thread allocates much.
+        // As install/image/launcher.c.
         MALLOC_ARENA_MAX: "1",
+        MALLOC_MMAP_THRESHOLD_: "131072",
+        MALLOC_TRIM_THRESHOLD_: "131072",
         AMBIENT_CNI_SANDBOX_PLUGIN: realpathSync(options.plugin),
         ...options.chart.env,
         ...options.env,
