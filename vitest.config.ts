@@ -12,13 +12,11 @@ const tier = (name: string, testTimeout: number, parallel: boolean) => ({
   },
 });
 
+const { test } = tier("runtime", 120_000, false);
+const runtime = { test: { ...test, globalSetup: "test/runtime/build-image.ts" } };
+
 export default defineConfig({
   test: {
-    projects: [
-      tier("unit", 20_000, true),
-      tier("kernel", 60_000, false),
-      tier("e2e", 240_000, false),
-      tier("runtime", 120_000, false),
-    ],
+    projects: [tier("unit", 20_000, true), tier("kernel", 60_000, false), tier("e2e", 240_000, false), runtime],
   },
 });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { type LicenceText, licenceTexts } from "./npm-licences.ts";
 import { runProgram } from "./process.ts";
 
 /** A package of npm of which something is in the bundle. */
@@ -9,8 +10,7 @@ export interface NpmPackage {
   readonly version: string;
   /** As package.json has it: an SPDX expression. */
   readonly licence: string;
-  /** Its licence texts. */
-  readonly texts: readonly string[];
+  readonly texts: readonly LicenceText[];
 }
 
 export interface Bundle {
@@ -38,23 +38,20 @@ interface Metafile {
 
 /** Sorted; a package that is there in two versions comes twice. */
 function bundledPackages({ outputs }: Metafile): readonly NpmPackage[] {
-  const folders = new Set<string>();
+  const sources = new Map<string, string[]>();
   for (const { inputs } of Object.values(outputs)) {
     for (const [path, { bytesInOutput }] of Object.entries(inputs)) {
       const folder = /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path)?.[0];
-      if (folder !== undefined && bytesInOutput > 0) folders.add(folder);
+      if (folder !== undefined && bytesInOutput > 0) sources.set(folder, [...(sources.get(folder) ?? []), path]);
     }
   }
-  const byId = new Map([...folders].map(readPackage).map((found) => [`${found.name}@${found.version}`, found]));
-  return [...byId].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, found]) => found);
+  const found = [...sources].map(([folder, files]) => readPackage(folder, files));
+  const byId = new Map(found.map((one) => [`${one.name}@${one.version}`, one]));
+  return [...byId].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, one]) => one);
 }
 
-function readPackage(folder: string): NpmPackage {
+function readPackage(folder: string, sources: readonly string[]): NpmPackage {
   const { name, version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
   if (typeof license !== "string") throw new Error(`${folder}/package.json names no licence`);
-  const texts = readdirSync(folder)
-    .filter((file) => /^(licen[cs]e|copying|notice)([.-].*)?$/i.test(file))
-    .sort()
-    .map((file) => join(folder, file));
-  return { name, version, licence: license, texts };
+  return { name, version, licence: license, texts: licenceTexts(folder, sources) };
 }

@@ -102,7 +102,7 @@ function appTree({ addon, plugin, launcher }: Programs, { files, packages }: Bun
   tree.symlink("usr/local/bin/ambient-cni", "install-cni");
   tree.file("usr/share/doc/ambient-cni/LICENSE", "LICENSE");
   for (const { name, version, texts } of packages) {
-    for (const text of texts) tree.file(`usr/share/doc/npm/${name}@${version}/${basename(text)}`, text);
+    for (const { name: file, text } of texts) tree.text(`usr/share/doc/npm/${name}@${version}/${file}`, text);
   }
   tree.text(SBOM, sbom);
   return tree;
