@@ -8,6 +8,12 @@ taken from the platform's file. Every template begins with this; a second time i
 {{- $_ := mustMergeOverwrite $.Values (deepCopy .) }}
 {{- end }}
 {{- $_ := unset .Values "cni" }}
+{{- /* `global:` with nothing below it is null, and null takes the defaults away. */}}
+{{- range list "ambient" "bpffs" "global" "logging" "repair" "resourceQuotas" }}
+{{- if not (kindIs "map" (get $.Values .)) }}
+{{- fail (printf "%s: has nothing below it: leave it out, or name its values" .) }}
+{{- end }}
+{{- end }}
 {{- $platform := coalesce .Values.platform .Values.global.platform "" }}
 {{- if and (not $platform) (contains "-gke" .Capabilities.KubeVersion.Version) }}
 {{- $platform = "gke" }}
