@@ -12,7 +12,8 @@ import type { Step } from "./step.ts";
 /** @throws AgentError as primaryOf */
 export function chained(dir: ConfDir, config: PlacementConfig, entry: PluginEntry): Placement {
   const copies = ownedCopies(dir, config);
-  const primary = primaryOf(dir, config.cniConfName, (file) => !onlyOurs(file.conf) && !copies.includes(file));
+  const found = primaryOf(dir, config.cniConfName, (file) => !onlyOurs(file.conf) && !copies.includes(file));
+  const primary = sourceOf(dir, found) ?? found;
   const { path, steps } = primary.conf.kind === "list" ? edit(primary, entry) : convert(dir, primary, entry);
   const obsolete = copies.filter((copy) => copy !== primary);
   return {
@@ -30,6 +31,15 @@ function ownedCopies(dir: ConfDir, config: PlacementConfig): ConfFile[] {
     if (name === config.cniConfName) return false;
     return isOwnedCopy(conf) || (name === config.istioOwnedConfigName && hasOurs(conf) && !onlyOurs(conf) && others);
   });
+}
+
+/**
+ * What a list was made from, while that is still there (we were killed in between) or there again (its CNI
+ * wrote it): then the list has to follow it. A `.json` sorts after its list and would never be seen otherwise.
+ */
+function sourceOf(dir: ConfDir, list: ConfFile): ConfFile | undefined {
+  const from = convertedFrom(list.conf);
+  return dir.files.find(({ name, conf }) => name === from && conf.kind === "single" && conf.unsupported === undefined);
 }
 
 function edit(primary: ConfFile, entry: PluginEntry): { path: string; steps: Step[] } {

@@ -92,7 +92,9 @@ function isConversionOf(file: ConfFile, original: Buffer): boolean {
 
 function takenOut(file: ConfFile): Step {
   const bytes = encode(unmerge(file.text) ?? file.text);
-  return { do: "write", path: file.path, was: file.bytes, bytes, mode: file.mode, owner: file.owner };
+  // The node must get it back also with a full disk.
+  const shortens = true;
+  return { do: "write", path: file.path, was: file.bytes, bytes, mode: file.mode, owner: file.owner, shortens };
 }
 
 function givenBack(dir: ConfDir, file: ConfFile, name: string, original: Buffer): Step[] {

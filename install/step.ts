@@ -2,7 +2,7 @@
 import { link, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import { AgentError, codeOf } from "../src/core/errors.ts";
-import { atomicWrite, readBounded, syncDirectory, type WriteOptions } from "../src/sys/files.ts";
+import { atomicWrite, overwriteShorter, readBounded, syncDirectory, type WriteOptions } from "../src/sys/files.ts";
 import { nodeFault } from "./node-fault.ts";
 
 /** What must be there for a step to be taken; undefined: nothing. */
@@ -17,6 +17,8 @@ export type Step =
       readonly bytes: Buffer;
       readonly mode: number;
       readonly owner?: WriteOptions["owner"];
+      /** Shorter than what was: with a full disk, written in its place. */
+      readonly shortens?: true;
     }
   | { readonly do: "rename"; readonly path: string; readonly was: Buffer; readonly to: string }
   | { readonly do: "remove"; readonly path: string; readonly was: Was };
@@ -39,11 +41,16 @@ async function remove(step: Step & { do: "remove" }): Promise<void> {
 }
 
 async function write(step: Step & { do: "write" }): Promise<void> {
-  const { owner } = step;
-  await atomicWrite(step.path, step.bytes, step.mode, {
-    ...(owner === undefined ? {} : { owner }),
-    check: () => mustHold(step.path, step.was),
-  });
+  const { path, was, bytes, owner } = step;
+  const check = () => mustHold(path, was);
+  try {
+    await atomicWrite(path, bytes, step.mode, { ...(owner === undefined ? {} : { owner }), check });
+  } catch (error) {
+    const full = codeOf(error) === "ENOSPC" || codeOf(error) === "EDQUOT";
+    if (!full || step.shortens !== true || !Buffer.isBuffer(was)) throw error;
+    await check();
+    await overwriteShorter(path, bytes, was.length);
+  }
 }
 
 async function move(step: Step & { do: "rename" }): Promise<void> {

@@ -67,6 +67,24 @@ async function writeAndRename(
   }
 }
 
+/**
+ * Replaces a text by a shorter one in its place, for a disk without room for another file. First with
+ * white space up to the old length, in one write, then that is cut off: a JSON text is one at every
+ * moment, but only a file system that writes over its blocks can do it, and a power cut may tear it.
+ * @throws errors of the file system
+ */
+export async function overwriteShorter(path: string, data: Uint8Array, oldLength: number): Promise<void> {
+  const file = await open(path, constants.O_WRONLY | constants.O_NONBLOCK);
+  try {
+    await file.write(Buffer.concat([data, Buffer.alloc(oldLength - data.length, " ")]), 0, oldLength, 0);
+    await file.sync();
+    await file.truncate(data.length);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
 async function giveTo(file: FileHandle, owner: WriteOptions["owner"]): Promise<void> {
   if (owner === undefined) return;
   const { uid, gid } = await file.stat();

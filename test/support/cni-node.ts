@@ -14,11 +14,13 @@ export const ENTRY = JSON.parse(fixture("entry.json").toString());
 export const PLUGIN = "the plugin";
 
 export class CniNode implements Disposable {
-  readonly dir = new ScratchDir();
+  readonly dir: ScratchDir;
   readonly logger = new LogRecorder();
   readonly metrics = new MetricRecorder();
 
-  constructor() {
+  /** In memory, unless something else is asked for: what fsync does has tests of its own. */
+  constructor(parent = "/dev/shm") {
+    this.dir = new ScratchDir(parent);
     for (const name of ["net.d", "bin", "source", "run"]) mkdirSync(this.dir.file(name));
     writeFileSync(this.dir.file("source/istio-cni"), PLUGIN);
   }

@@ -5,7 +5,11 @@ import { join } from "node:path";
 
 /** A directory of one test, removed by `using`. */
 export class ScratchDir implements Disposable {
-  readonly path = mkdtempSync(join(tmpdir(), "ambient-cni-"));
+  readonly path: string;
+
+  constructor(parent: string = tmpdir()) {
+    this.path = mkdtempSync(join(parent, "ambient-cni-"));
+  }
 
   file(name: string): string {
     return join(this.path, name);

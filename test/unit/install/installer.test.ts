@@ -203,14 +203,16 @@ describe("a configuration of one plugin", () => {
     expect((await node.installer().install()).steps).toEqual([]);
   });
 
-  it("that its CNI writes again becomes the list again", async () => {
-    node.write("00-multus.conf", '{"type":"bridge","name":"old"}');
+  it.each(["00-multus.conf", "00-multus.json"])("%s that its CNI writes again becomes the list again", async (name) => {
+    node.write(name, '{"type":"bridge","name":"old"}');
     await node.installer().install();
-    node.write("00-multus.conf", MULTUS);
-    expect((await node.installer().look()).missing).toContain("00-multus.conf does not name it");
+    node.write(name, MULTUS);
+    // A .json sorts after its list: runtimes go on with that, and with us.
+    const { missing } = await node.installer().look();
+    expect(missing).toEqual(name.endsWith(".conf") ? expect.stringContaining(`${name} does not name it`) : undefined);
     await node.installer().install();
-    expect(node.read("00-multus.conflist")).toBe(MULTUS_MERGED);
-    expect(readFileSync(node.conf("00-multus.conf.ambient-cni-original"))).toEqual(MULTUS);
+    expect(node.read("00-multus.conflist")).toBe(MULTUS_MERGED.replace("00-multus.conf", name));
+    expect(readFileSync(node.conf(`${name}.ambient-cni-original`))).toEqual(MULTUS);
     expect(node.names()).toHaveLength(2);
   });
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   mkdtempSync,
@@ -7,13 +8,14 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { atomicWrite, readBounded, requireSocketPath } from "../../../src/sys/files.ts";
+import { atomicWrite, overwriteShorter, readBounded, readRegular, requireSocketPath } from "../../../src/sys/files.ts";
 
 let dir = "";
 beforeEach(() => {
@@ -89,4 +91,45 @@ test("requireSocketPath: nothing or a socket may be there, and nothing else", as
   symlinkSync(path, join(dir, "link"));
   expect(() => requireSocketPath(join(dir, "link"))).toThrow(/symbolic link/);
   expect(() => requireSocketPath(dir)).toThrow(/directory/);
+});
+
+test("overwriteShorter: a reader sees valid JSON at every moment, and in the end the exact bytes", async () => {
+  const path = join(dir, "conf");
+  const long = JSON.stringify({ text: "x".repeat(50_000), more: "y".repeat(20_000) });
+  const short = JSON.stringify({ text: "x".repeat(50_000) });
+  writeFileSync(path, long, { mode: 0o640 });
+  const before = statSync(path).ino;
+  let over = false;
+  const writing = overwriteShorter(path, Buffer.from(short), long.length).then(() => {
+    over = true;
+  });
+  while (!over) {
+    JSON.parse(readFileSync(path, "utf8"));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await writing;
+  expect(readFileSync(path, "utf8")).toBe(short);
+  expect([statSync(path).ino, statSync(path).mode & 0o777]).toEqual([before, 0o640]);
+});
+
+test("readRegular never waits for what is no regular file", async () => {
+  execFileSync("mkfifo", [join(dir, "fifo")]);
+  for (const path of [join(dir, "fifo"), dir, "/dev/zero"]) {
+    await expect(readRegular(path, 10)).rejects.toMatchObject({
+      code: "NOT_A_FILE",
+      message: expect.stringContaining(path),
+    });
+  }
+  writeFileSync(join(dir, "large"), "");
+  truncateSync(join(dir, "large"), 100 << 20);
+  await expect(readRegular(join(dir, "large"), 1 << 20)).rejects.toMatchObject({ code: "FILE_TOO_LARGE" });
+});
+
+test("atomicWrite: what the check throws leaves everything as it was", async () => {
+  const path = join(dir, "conf");
+  writeFileSync(path, "old");
+  const check = () => Promise.reject(new Error("no"));
+  await expect(atomicWrite(path, "new", 0o600, { check })).rejects.toThrow("no");
+  expect(readFileSync(path, "utf8")).toBe("old");
+  expect(readdirSync(dir)).toEqual(["conf"]);
 });
