@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readdir, realpath } from "node:fs/promises";
+import { readdir, readlink, realpath } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { AgentError, codeOf, messageOf } from "../src/core/errors.ts";
 import { type ReadFile, readRegular } from "../src/sys/files.ts";
@@ -25,13 +25,20 @@ export interface ConfFile extends ReadFile {
   readonly conf: NetConf;
 }
 
+export interface PassedOver {
+  readonly name: string;
+  readonly reason: string;
+  /** Leads where the node may have something that is not mounted here: a runtime may well use it. */
+  readonly unseen: boolean;
+}
+
 /** What a runtime finds in its configuration directory. */
 export interface ConfDir {
   readonly path: string;
   /** Valid ones in the order in which runtimes try them: of the file names' bytes. */
   readonly files: readonly ConfFile[];
   /** Candidates that are no valid configuration, in the same order. */
-  readonly passedOver: readonly { readonly name: string; readonly reason: string }[];
+  readonly passedOver: readonly PassedOver[];
   /** Everything in the directory. */
   readonly names: ReadonlySet<string>;
 }
@@ -45,13 +52,15 @@ export async function readConfDir(path: string): Promise<ConfDir> {
   const names = await namesIn(path);
   const candidates = names.filter(isConfName).sort(byBytes);
   const files: ConfFile[] = [];
-  const passedOver: { name: string; reason: string }[] = [];
+  const passedOver: PassedOver[] = [];
   for (const [index, name] of candidates.entries()) {
     try {
       if (index >= MAX_CONFS) throw new Error(`not read: there are ${MAX_CONFS} before it`);
       files.push(await readConf(path, name));
     } catch (error) {
-      passedOver.push({ name, reason: messageOf(error) });
+      const target = codeOf(error) === "ENOENT" ? await readlink(join(path, name)).catch(() => undefined) : undefined;
+      const unseen = target !== undefined;
+      passedOver.push({ name, reason: unseen ? `a link to ${target}, which is not here` : messageOf(error), unseen });
     }
   }
   return { path, files, passedOver, names: new Set(names) };

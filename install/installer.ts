@@ -6,7 +6,7 @@ import { RUN_FILE } from "../src/core/constants.ts";
 import { type AgentError, messageOf } from "../src/core/errors.ts";
 import type { Logger, Metrics } from "../src/core/ports.ts";
 import { chained } from "./chained.ts";
-import { type ConfDir, type ConfFile, readConfDir, SET_ASIDE } from "./conf-dir.ts";
+import { byBytes, type ConfDir, type ConfFile, readConfDir, SET_ASIDE } from "./conf-dir.ts";
 import type { PluginEntry } from "./netconf.ts";
 import { owned } from "./owned.ts";
 import type { Placement, PlacementConfig } from "./placement.ts";
@@ -81,7 +81,7 @@ export class Installer {
     const confError = dir.error ?? placement.error;
     return {
       steps,
-      missing: this.missing(confError, used, named, onNode.value !== undefined),
+      missing: unseen(dir.value, used, this.config) ?? this.missing(confError, used, named, onNode.value !== undefined),
       problem: problemOf(confError, "CREATE_CNI_CONFIG_FAILURE") ?? problemOf(pluginError, "COPY_BINARIES_FAILURE"),
       warnings: placement.value?.warnings ?? [],
       cilium: dir.value !== undefined && isCilium(dir.value),
@@ -169,6 +169,15 @@ const DONE = {
     remove: "obsolete CNI configuration of ours removed",
   },
 } as const;
+
+/** A link that runtimes may follow and we can't: then it is not known which configuration they use. */
+function unseen(dir: ConfDir | undefined, used: ConfFile | undefined, config: InstallerConfig): string | undefined {
+  if (!config.chained || (config.cniConfName !== "" && !config.istioOwnedConfig)) return undefined;
+  const link = dir?.passedOver.find((each) => each.unseen && (used === undefined || byBytes(each.name, used.name) < 0));
+  return link === undefined
+    ? undefined
+    : `${dir?.path}/${link.name} is ${link.reason}: mount that too, or remove the link`;
+}
 
 function problemOf(error: Error | undefined, result: InstallResult): Look["problem"] {
   return error === undefined ? undefined : { error, result };

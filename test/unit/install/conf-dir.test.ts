@@ -102,7 +102,7 @@ it("hostile files are passed over, each for its reason, and nothing waits for th
       ["02", expect.stringContaining("no regular file")],
       ["03", expect.stringContaining("larger than")],
       ["04", expect.stringContaining("ELOOP")],
-      ["05", expect.stringContaining("ENOENT")],
+      ["05", "a link to nowhere, which is not here"],
       ["06", expect.stringContaining("no regular file")],
       ["07", expect.stringContaining("deeper than 10000")],
       ["08", expect.stringContaining("byte order mark")],

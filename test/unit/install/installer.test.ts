@@ -125,6 +125,17 @@ describe("install", () => {
     ]);
   });
 
+  it("does not call itself installed where runtimes may see behind a link that leads out of what is mounted", async () => {
+    symlinkSync("/etc/elsewhere/05-x.conflist", node.conf("05-x.conflist"));
+    node.write("10-calico.conflist", CALICO);
+    await node.installer().install();
+    expect(node.read("10-calico.conflist")).toBe(MERGED.toString("latin1"));
+    expect((await node.installer().look()).missing).toMatch(/05-x.conflist is a link to \/etc\/elsewhere/);
+    expect((await node.installer({ cniConfName: "10-calico.conflist" }).look()).missing).toBeUndefined();
+    renameSync(node.conf("05-x.conflist"), node.conf("20-x.conflist"));
+    expect((await node.installer().look()).missing).toBeUndefined();
+  });
+
   it("leaves every other configuration directory alone", async () => {
     mkdirSync(node.dir.file("multus.d"));
     writeFileSync(node.dir.file("multus.d/10-calico.conflist"), CALICO);
