@@ -165,6 +165,13 @@ test("settings that lose against another one say so", () => {
   expect(nothing.warnings).toEqual([expect.stringContaining("no pod belongs to the mesh")]);
 });
 
+test("the copy that istio-owned writes can't be what it copies", () => {
+  const env = { ISTIO_OWNED_CNI_CONFIG: "true", CHAINED_CNI_PLUGIN: "true", AMBIENT_ENABLED: "true", NODE_NAME: "n" };
+  const parse = (name: string) => parseConfig({ ...env, CNI_CONF_NAME: name }, []).config.cniConfName;
+  expect(() => parse("02-istio-cni.conflist")).toThrowError(/CNI_CONF_NAME="02-istio-cni.conflist": is the copy/);
+  expect(parse("10-calico.conflist")).toBe("10-calico.conflist");
+});
+
 test("the configuration is frozen, all of it", () => {
   const { config } = parseConfig({ EXCLUDE_NAMESPACES: "a" }, []);
   expect(Object.isFrozen(config)).toBe(true);
