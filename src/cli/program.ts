@@ -18,6 +18,16 @@ export async function main(argv: readonly string[]): Promise<number> {
     runApp(rest[0] ?? "app");
     return new Promise(() => undefined);
   }
+  if (first === "sandbox-sidecar") {
+    const { runSidecar } = await import("../sandbox/sidecar/main.ts");
+    runSidecar(rest[0] ?? "");
+    return new Promise(() => undefined);
+  }
+  if (first === "sandbox-validation") {
+    const { runValidation } = await import("../sandbox/sidecar/validation.ts");
+    runValidation(rest[0] === "6" ? 6 : 4);
+    return new Promise(() => undefined);
+  }
   if (first === "sandbox-ztunnel") {
     const { main: runZtunnel } = await import("../sandbox/ztunnel/main.ts");
     return runZtunnel(process.env);

@@ -5,6 +5,7 @@ import type { AgentPod, DaemonSet } from "./daemonset.ts";
 import type { Stop } from "./disposable.ts";
 import type { NodeInfo } from "./placement.ts";
 import type { Namespace, Pod } from "./pod.ts";
+import type { Redirection } from "./redirection.ts";
 
 // ---- telemetry -------------------------------------------------------------------------------
 
@@ -389,6 +390,35 @@ export interface Proof {
 export interface Prover {
   /** Every row that applies. Leaves nothing behind. Rejects only when the netns can't be read. */
   prove(netns: NetnsHandle, spec: CaptureSpec): Promise<readonly Proof[]>;
+}
+
+/** What is found of the redirection into a pod's sidecar. */
+export interface RedirectionObservation {
+  /**
+   * absent: nothing of it. redirected: ours, as it should be. foreign: somebody else's (upstream's plugin, or
+   * an istio-init), which we leave as it is. differs: ours, but not as it should be.
+   */
+  readonly mode: "absent" | "redirected" | "foreign" | "differs";
+  /** Who steers; of a foreign one, by what it is made of. */
+  readonly engine: EngineName | undefined;
+  /** Sentences, empty unless mode is `differs`. */
+  readonly differences: readonly string[];
+}
+
+/** Redirection of sidecar pods: written once, when the pod's sandbox is made, and gone with its netns. */
+export interface SidecarDataplane {
+  /** Reads the kernel; no fork. */
+  observe(netns: NetnsHandle, redirection: Redirection): RedirectionObservation;
+  /**
+   * Writes it with the best engine that works on this node, and verifies it by real connections; undone when
+   * that fails. A redirection that is right, or foreign, stays as it is. `pod` is for messages.
+   * @throws AgentError NO_ENGINE with every engine's reason.
+   */
+  redirect(netns: NetnsHandle, redirection: Redirection, pod: string): Promise<RedirectionObservation>;
+  /** Real connections inside the netns. @throws AgentError VERIFY_FAILED. */
+  verify(netns: NetnsHandle, redirection: Redirection): Promise<void>;
+  /** Removes everything of ours. Idempotent. */
+  remove(netns: NetnsHandle, redirection: Redirection): Promise<void>;
 }
 
 /** A pod as the probe exemption needs to know it. */

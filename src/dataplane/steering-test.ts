@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every engine must do with a scratch pod, by real connections: who answered, and what each end saw.
-import { createSocket } from "node:dgram";
-import { setTimeout as sleep } from "node:timers/promises";
 import { ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
 import { codeOf } from "../core/errors.ts";
-import type { AddressFamily, Endpoint, NativeBinding, SocketOptions } from "../native/binding.ts";
+import type { AddressFamily, NativeBinding, SocketOptions } from "../native/binding.ts";
+import { Bench, exchangeDatagram, expectEqual, step } from "./bench.ts";
 import type { ScratchPair } from "./scratch.ts";
 
-const TIMEOUT_MS = 2000;
 /** Ports without meaning. */
 const APP_PORT = 8080;
 const CLOSED_PORT = 8081;
@@ -78,95 +76,4 @@ async function testDns(bench: Bench, family: AddressFamily): Promise<void> {
   const asker = bench.binding.udpSocket(pair.pod.fd, { family });
   const seen = await exchangeDatagram(family, server, asker, { address: pair.remoteIp(family), port: 53 });
   expectEqual("source of the DNS reply", seen, { address: pair.remoteIp(family), port: 53 });
-}
-
-/** Asks `to`, lets `server` answer, and tells from whom the answer came. Takes over both fds. */
-async function exchangeDatagram(family: AddressFamily, server: number, asker: number, to: Endpoint): Promise<Endpoint> {
-  const type = family === 4 ? "udp4" : "udp6";
-  const answering = createSocket(type);
-  const asking = createSocket(type);
-  try {
-    answering.on("message", (message, from) => answering.send(message, from.port, from.address));
-    answering.bind({ fd: server });
-    asking.bind({ fd: asker });
-    return await new Promise<Endpoint>((resolve, reject) => {
-      const late = setTimeout(() => reject(new Error("no answer to a UDP question")), TIMEOUT_MS);
-      asking.on("message", (_, from) => {
-        clearTimeout(late);
-        resolve({ address: from.address, port: from.port });
-      });
-      asking.on("error", reject);
-      asking.send("question", to.port, to.address);
-    });
-  } finally {
-    answering.close();
-    asking.close();
-  }
-}
-
-/** Sockets of one test run; all of them are closed with it. */
-class Bench {
-  readonly #fds: number[] = [];
-
-  constructor(
-    readonly binding: NativeBinding,
-    readonly pair: ScratchPair,
-  ) {}
-
-  listen(family: AddressFamily, address: string, port: number, options: Partial<SocketOptions>): number {
-    const fd = this.binding.tcpListen(this.pair.pod.fd, { ...options, family, bind: { address, port } });
-    this.#fds.push(fd);
-    return fd;
-  }
-
-  async connect(netns: number, family: AddressFamily, to: Endpoint, options: Partial<SocketOptions>): Promise<number> {
-    const fd = await this.binding.tcpConnect(netns, { ...options, ...to, family, timeout: TIMEOUT_MS });
-    this.#fds.push(fd);
-    return fd;
-  }
-
-  /** The connection is complete on the caller's side, so it waits already or is a moment away. */
-  async accept(listener: number, port: number): Promise<number> {
-    const until = performance.now() + TIMEOUT_MS;
-    for (;;) {
-      const fd = this.binding.tcpAccept(listener);
-      if (fd >= 0) {
-        this.#fds.push(fd);
-        return fd;
-      }
-      if (performance.now() > until) throw new Error(`somebody else than port ${port} answered`);
-      await sleep(1);
-    }
-  }
-
-  /** As ztunnel reads it: without NAT, the local address. */
-  original(fd: number): Endpoint {
-    return unmapped(this.binding.originalDestination(fd) ?? this.binding.localEndpoint(fd));
-  }
-
-  peer(fd: number): Endpoint {
-    return unmapped(this.binding.remoteEndpoint(fd));
-  }
-
-  close(): void {
-    for (const fd of this.#fds.splice(0)) this.binding.close(fd);
-  }
-}
-
-async function step(name: string, run: () => Promise<void>): Promise<void> {
-  try {
-    await run();
-  } catch (error) {
-    throw new Error(`${name}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
-  }
-}
-
-function unmapped({ address, port }: Endpoint): Endpoint {
-  return { address: address.replace(/^::ffff:(?=\d+\.)/, ""), port };
-}
-
-function expectEqual(what: string, seen: Endpoint, wanted: Endpoint): void {
-  if (seen.address !== wanted.address || seen.port !== wanted.port) {
-    throw new Error(`${what} is ${seen.address} port ${seen.port}, not ${wanted.address} port ${wanted.port}`);
-  }
 }

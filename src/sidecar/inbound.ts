@@ -48,11 +48,17 @@ export function manglePrerouting(
   const captured = capturedPorts(settings);
   return [
     // Our own connection (src/dataplane/sidecar/verify.ts).
-    {
-      name: "verify",
-      match: { from: ["lo"], protocol: "tcp", mark: VERIFY_MARK.netfilter },
-      action: { kind: "tproxy", port: undefined, mark },
-    },
+    ...each(
+      families,
+      "verify",
+      (family) => ({
+        from: ["lo"],
+        protocol: "tcp",
+        notDestination: LOOPBACK[family],
+        mark: VERIFY_MARK.netfilter,
+      }),
+      { kind: "tproxy", port: undefined, mark },
+    ),
     ...excluded,
     ...invalid,
     // Of Envoy's connection to the application, which wears the client's address: so that its answers come back.

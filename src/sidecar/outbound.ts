@@ -24,12 +24,7 @@ export function natOutput(
 ): RedirectionRule[] {
   const { excludeOutboundPorts, includeOutboundPorts, includeOutboundCidrs, uid, gid } = settings;
   return [
-    // Our own connection (src/dataplane/sidecar/verify.ts).
-    {
-      name: "verify",
-      match: { to: ["lo"], protocol: "tcp", mark: VERIFY_MARK.netfilter },
-      action: { kind: "redirect", port: undefined },
-    },
+    ...verification(families),
     ...over(settings.excludeInterfaces, (to) => ({ name: "exclude-interface", match: { to }, action: leave })),
     ...(["tcp", "udp"] as const).flatMap((protocol) =>
       over(excludeOutboundPorts, (ports) => ({
@@ -67,6 +62,18 @@ export function rerouted(settings: SidecarSettings, families: readonly Family[])
   return [
     ...included(includeOutboundCidrs, families, "reroute", { from: rerouteInterfaces }),
     { name: "reroute-rest", match: { from: rerouteInterfaces }, action: leave },
+  ];
+}
+
+/** Our own connections (src/dataplane/sidecar/verify.ts); what else wears their mark is for mangle to take. */
+function verification(families: readonly Family[]): RedirectionRule[] {
+  const own: RedirectionMatch = { to: ["lo"], protocol: "tcp", mark: VERIFY_MARK.netfilter };
+  return [
+    ...each(families, "verify", (family) => ({ ...own, destinations: [PASSTHROUGH[family]] }), {
+      kind: "redirect",
+      port: undefined,
+    }),
+    { name: "verify-other", match: own, action: leave },
   ];
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sends one TCP SYN in a shape that no ordinary socket makes: with IP options or an IPv6 extension
 // header, or in fragments that part the TCP header from its options. Nobody completes the
-// handshake. usage: lab-syn SHAPE SRC SPORT DST DPORT      SHAPE: plain | options | fragments
+// handshake. usage: lab-syn SHAPE SRC SPORT DST DPORT
+//
+// SHAPE: plain | options | fragments | invalid (with FIN, which conntrack calls so)
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdint.h>
@@ -11,7 +13,10 @@
 #include <sys/socket.h>
 
 /* Linux drops an IPv6 first fragment that does not hold the whole TCP header. */
+enum { SYN = 2, FIN = 1 };
 enum { TCP_LEN = 40, CUT4 = 8, CUT6 = 24 };
+
+static uint8_t flags = SYN;
 
 static uint32_t add_words(uint32_t sum, const void* data, size_t size) {
     const uint8_t* byte = data;
@@ -39,7 +44,7 @@ static void make_tcp(uint8_t* tcp, const void* src, const void* dst, size_t addr
     put16(tcp + 2, dport);
     memcpy(tcp + 4, "\1\2\3\4", 4);
     tcp[12] = TCP_LEN / 4 << 4;
-    tcp[13] = 0x02;
+    tcp[13] = flags;
     put16(tcp + 14, 65535);
     memcpy(tcp + 20, "\2\4\5\xb4\4\2", 6);
     uint32_t sum = add_words(0, src, address);
@@ -121,9 +126,14 @@ static void ipv6(const char* shape, const char* src, int sport, const char* dst,
 
 int main(int argc, char** argv) {
     if (argc != 6) return 2;
+    const char* shape = argv[1];
+    if (strcmp(shape, "invalid") == 0) {
+        flags = SYN | FIN;
+        shape = "plain";
+    }
     if (strchr(argv[2], ':') != NULL)
-        ipv6(argv[1], argv[2], atoi(argv[3]), argv[4], atoi(argv[5]));
+        ipv6(shape, argv[2], atoi(argv[3]), argv[4], atoi(argv[5]));
     else
-        ipv4(argv[1], argv[2], atoi(argv[3]), argv[4], atoi(argv[5]));
+        ipv4(shape, argv[2], atoi(argv[3]), argv[4], atoi(argv[5]));
     return 0;
 }

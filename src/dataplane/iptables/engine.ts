@@ -15,11 +15,11 @@ import { anyOwned, hasOwned, type KernelTable, readTables } from "./kernel.ts";
 import { namedDifferences, rulesDigest, stateComment } from "./observe.ts";
 import { type Features, planCapture } from "./plan.ts";
 import { type Reference, readReference } from "./reference.ts";
-import { CAPTURE, type Ruleset, type TableKey, VARIANTS, type Variant } from "./ruleset.ts";
+import { CAPTURE, type Ruleset, VARIANTS, type Variant } from "./ruleset.ts";
 import { formatState, parseState, type RulesState } from "./state.ts";
 import { bodyText } from "./text.ts";
 import { Variants } from "./variants.ts";
-import { removeRules, writeRules } from "./writer.ts";
+import { madeTables, removeRules, writeRules } from "./writer.ts";
 
 export interface IptablesOptions {
   /** Which one new pods get; undefined: what this node's host uses, if it works, else the other one. */
@@ -145,7 +145,8 @@ export class IptablesEngine implements Engine {
       readReference(CAPTURE, this.binding, fd, variant, ruleset),
     );
     const before = readTables(this.binding, netns.fd, variant);
-    const made = madeTables(before, ruleset, variant);
+    const earlier = parseState(stateComment(CAPTURE, before) ?? "")?.made ?? [];
+    const made = madeTables(before, ruleset, variant, earlier);
     const state = formatState({ mode, plan: hash, rules: reference.rules, sysctls, made });
     await writeRules(CAPTURE, this.binding, netns.fd, variant, ruleset, state, reference.tables);
     for (const other of VARIANTS) if (other !== variant) await this.#remove(netns, other);
@@ -201,14 +202,4 @@ export class IptablesEngine implements Engine {
   #differs(differences: readonly string[]): Observation {
     return { mode: "differs", engine: this.name, differences };
   }
-}
-
-/** Tables that this capture makes, and those that an earlier one has made. */
-function madeTables(before: readonly KernelTable[], ruleset: Ruleset, variant: Variant): TableKey[] {
-  if (variant === "legacy") return [];
-  const earlier = parseState(stateComment(CAPTURE, before) ?? "")?.made ?? [];
-  const now = ruleset
-    .filter(({ family, name }) => !before.some((table) => table.family === family && table.name === name))
-    .map(({ family, name }) => ({ family, name }));
-  return [...earlier.filter((key) => !now.some((one) => one.family === key.family && one.name === key.name)), ...now];
 }

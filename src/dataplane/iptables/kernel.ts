@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The iptables tables of a netns as the kernel has them, whichever variant made them. No fork.
-import { codeOf } from "../../core/errors.ts";
 import type { AddressFamily, NativeBinding, NetnsArg } from "../../native/binding.ts";
+import { tableNames } from "../netfilter/tables.ts";
 import { type Owner, TABLE_NAMES, type TableName, UPSTREAM_PREFIX, type Variant } from "./ruleset.ts";
 
 const FAMILIES: readonly AddressFamily[] = [4, 6];
@@ -74,7 +74,7 @@ function* eachNftTable(
   netns: NetnsArg,
   families: readonly AddressFamily[],
 ): Generator<KernelTable> {
-  const present = namesOf(binding, netns);
+  const present = tableNames(binding, netns);
   for (const family of families) {
     for (const name of TABLE_NAMES) {
       if (!present.includes(`${NFT_FAMILY[family]} ${name}`)) continue;
@@ -85,16 +85,6 @@ function* eachNftTable(
       const empty = own.length === 0 && table.rules.length === 0 && table.sets.length === 0 && accepting;
       yield { family, name, dormant: table.dormant, chains: own, rules: table.rules, empty };
     }
-  }
-}
-
-function namesOf(binding: NativeBinding, netns: NetnsArg): string[] {
-  try {
-    return binding.nftTables(netns);
-  } catch (error) {
-    // A kernel without nf_tables.
-    if (codeOf(error) === "EOPNOTSUPP") return [];
-    throw error;
   }
 }
 

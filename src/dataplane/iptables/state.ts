@@ -22,7 +22,7 @@ const COMMENT =
 
 /** At most 255 bytes fit (XT_MAX_COMMENT_LEN); this is about 110. */
 export function formatState(state: RulesState): string {
-  const made = state.made.map(({ family, name }) => `${name.charAt(0)}${family}`).join("");
+  const made = tableLetters(state.made);
   return `ambient-cni v${SCHEMA} ${state.mode} plan=${state.plan} rules=${state.rules} sysctls=${state.sysctls} made=${made}`;
 }
 
@@ -34,7 +34,13 @@ export function parseState(comment: string): RulesState | undefined {
   return { mode, plan, rules, sysctls, made: parseTables(made) };
 }
 
-function parseTables(letters: string): TableKey[] {
+/** Tables as two letters each, for a comment. */
+export function tableLetters(tables: readonly TableKey[]): string {
+  return tables.map(({ family, name }) => `${name.charAt(0)}${family}`).join("");
+}
+
+/** Inverse of tableLetters. */
+export function parseTables(letters: string): TableKey[] {
   const keys: TableKey[] = [];
   for (const [, initial, digit] of letters.matchAll(/([rmfn])([46])/g)) {
     const name = TABLE_NAMES.find((table) => table.startsWith(initial ?? ""));

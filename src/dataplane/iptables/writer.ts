@@ -58,6 +58,20 @@ export async function removeRules(
   }
 }
 
+/** Tables of nf_tables that a ruleset makes in a netns, and those that an `earlier` one has made. */
+export function madeTables(
+  before: readonly KernelTable[],
+  ruleset: Ruleset,
+  variant: Variant,
+  earlier: readonly TableKey[],
+): TableKey[] {
+  if (variant === "legacy") return [];
+  const now = ruleset
+    .filter(({ family, name }) => !before.some((table) => table.family === family && table.name === name))
+    .map(({ family, name }) => ({ family, name }));
+  return [...earlier.filter((key) => !now.some((one) => one.family === key.family && one.name === key.name)), ...now];
+}
+
 async function removeFamily(
   owner: Owner,
   binding: NativeBinding,

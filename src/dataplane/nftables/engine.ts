@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { POD_TABLE } from "../../core/constants.ts";
-import { AgentError, codeOf } from "../../core/errors.ts";
+import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
 import type { NativeBinding, NftTable, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
 import { observedMode, type PlanMode } from "../netfilter/mode.ts";
 import { addressObstacle } from "../netfilter/own-address.ts";
 import { References } from "../netfilter/references.ts";
+import { tableNames } from "../netfilter/tables.ts";
 import { textHash } from "../netfilter/text-hash.ts";
 import { verifyCapture } from "../netfilter/verify.ts";
 import { isBehindNetfilter } from "../proxied.ts";
@@ -59,13 +60,7 @@ export class NftablesEngine implements Engine {
   }
 
   present(netns: NetnsHandle): boolean {
-    try {
-      return this.binding.nftTables(netns.fd).includes(`inet ${POD_TABLE}`);
-    } catch (error) {
-      // A kernel without nf_tables.
-      if (codeOf(error) === "EOPNOTSUPP") return false;
-      throw error;
-    }
+    return tableNames(this.binding, netns.fd).includes(`inet ${POD_TABLE}`);
   }
 
   state(netns: NetnsHandle): EngineState | undefined {
@@ -125,7 +120,7 @@ export class NftablesEngine implements Engine {
 
   async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, { sysctls }: EngineState): Promise<void> {
     const { ruleset, body, hash } = this.#planned(spec, mode);
-    const { rules } = await this.#references.of(body, ({ fd }) => readReference(this.binding, fd, body));
+    const { rules } = await this.#references.of(body, ({ fd }) => readReference(this.binding, fd, POD_TABLE, body));
     const comment = formatState({ mode, plan: hash, rules, sysctls });
     const before = this.#table(netns);
     const write = before === undefined ? createText : replaceText;

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { EngineName, NetnsHandle } from "../../core/ports.ts";
+import type { Redirection } from "../../core/redirection.ts";
+
+/** One way to write the rules of a redirection. Addresses and policy routing are common (routing.ts). */
+export interface RedirectionWriter {
+  readonly engine: EngineName;
+  /** For messages: the engine, or its variant. */
+  readonly name: string;
+  /**
+   * Sentences about what differs from the redirection, none when it is there as it should be; undefined
+   * when nothing of ours is in the netns. No fork.
+   */
+  differences(netns: NetnsHandle, redirection: Redirection): readonly string[] | undefined;
+  /** Puts the rules in the place of whatever is there of ours. @throws AgentError with the program's message. */
+  write(netns: NetnsHandle, redirection: Redirection): Promise<void>;
+  /** Idempotent. */
+  remove(netns: NetnsHandle): Promise<void>;
+  /** Gives back what the process holds; pods stay as they are. */
+  close(): void;
+}
