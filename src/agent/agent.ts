@@ -2,12 +2,13 @@
 import type { Successor } from "../core/daemonset.ts";
 import type { Stop } from "../core/disposable.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
-import type { CniHandler, ExemptPod, NamespaceChange, NetnsHandle, PodChange } from "../core/ports.ts";
+import type { CniHandler, ExemptPod, NamespaceChange, NetnsHandle, PodChange, Prover } from "../core/ports.ts";
 import { Admission } from "./admission.ts";
 import { annotationOf } from "./announcer.ts";
 import { CensusGauge, census, type PodStatus } from "./census.ts";
 import { Departure } from "./departure.ts";
 import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
+import { Inspection } from "./inspection.ts";
 import type { Parts } from "./parts.ts";
 import { Publication } from "./publication.ts";
 import { Reconciler } from "./reconciler.ts";
@@ -122,6 +123,11 @@ export class Agent {
     await this.parts.ztunnel.stop();
     await this.parts.cluster.stop();
     for (const { uid } of [...this.roster.all()]) this.roster.remove(uid);
+  }
+
+  /** Looks at single pods. */
+  inspection(prover: Prover): Inspection {
+    return new Inspection(this.parts, this.roster, this.report, prover);
   }
 
   /** Every pod of the node with its state and the reason for it. */

@@ -125,8 +125,8 @@ export class AgentReport {
       since: began === undefined || unknown ? null : new Date(began).toISOString(),
       reason: status.reason,
       detail: status.detail,
-      existing: status.existing,
       annotation: status.annotation,
+      existing: status.state === "enrolled" ? status.existing : null,
       failure:
         failure === undefined
           ? null

@@ -28,6 +28,7 @@ import { PodExistingConnections } from "../dataplane/existing.ts";
 import { NodeProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
 import { Kubelet } from "../dataplane/probe-exemption/kubelet.ts";
 import { SnatExemption } from "../dataplane/probe-exemption/snat.ts";
+import { PodProver } from "../dataplane/proof/prover.ts";
 import { KubeCluster } from "../kube/cluster.ts";
 import { native } from "../native/load.ts";
 import { ProcNetnsFinder } from "../netns/finder.ts";
@@ -142,12 +143,16 @@ export class AgentProcess {
       logger,
       metrics,
     });
+    const probesFromHost = config.probeSources === "host";
+    const prover = new PodProver({ binding, host, probesFromHost });
+    const inspection = this.agent.inspection(prover);
     this.debugServer = new DebugServer({
       path: config.debugSocket,
       routes: debugRoutes({
         report: this.agent.report,
         log,
         facts: () => this.facts(),
+        inspection,
         settings,
         bpf: binding.bpfVersions(KNOBS),
       }),

@@ -5,10 +5,13 @@ import type { Program } from "./command.ts";
 import { addCompletion } from "./commands/completion.ts";
 import { addConfig } from "./commands/config.ts";
 import { addEngines } from "./commands/engines.ts";
+import { addInspect } from "./commands/inspect.ts";
 import { addLog } from "./commands/log.ts";
 import { addPods } from "./commands/pods.ts";
+import { addResetExisting } from "./commands/reset-existing.ts";
 import { addSandbox } from "./commands/sandbox.ts";
 import { addStatus } from "./commands/status.ts";
+import { addVerify } from "./commands/verify.ts";
 import { addVersion } from "./commands/version.ts";
 import type { CliEnv } from "./env.ts";
 import { EXIT, exitOf, VERSION } from "./exit.ts";
@@ -41,6 +44,9 @@ export function buildProgram(env: CliEnv, done: (status: number) => void): Comma
   addEngines(program);
   addConfig(program);
   addVersion(program);
+  addInspect(program);
+  addVerify(program);
+  addResetExisting(program);
   addLog(program);
   addCompletion(program);
   root

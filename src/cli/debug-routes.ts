@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Inspection } from "../agent/inspection.ts";
 import type { AgentReport, ProcessFacts } from "../agent/report.ts";
 import type { DecisionsReport } from "../core/report/decisions.ts";
 import type { DocumentName } from "../core/report/documents.ts";
 import { type LevelsChange, type LevelsReport, levelsChangeSchema } from "../core/report/levels.ts";
+import { podsQuestionSchema } from "../core/report/proofs.ts";
 import type { SettingReport, SettingsReport } from "../core/report/settings.ts";
 import type { VersionsReport } from "../core/report/versions.ts";
 import type { BpfVersions } from "../native/bpf.ts";
@@ -11,6 +13,7 @@ import type { Log } from "../telemetry/log.ts";
 
 export interface DebugParts {
   readonly report: AgentReport;
+  readonly inspection: Inspection;
   readonly log: Log;
   readonly facts: () => ProcessFacts;
   readonly settings: readonly SettingReport[];
@@ -18,7 +21,14 @@ export interface DebugParts {
 }
 
 /** What the agent answers, by document; none is missing. */
-export function debugRoutes({ report, log, facts, settings, bpf }: DebugParts): Record<DocumentName, DebugRoute> {
+export function debugRoutes({
+  report,
+  inspection,
+  log,
+  facts,
+  settings,
+  bpf,
+}: DebugParts): Record<DocumentName, DebugRoute> {
   const levels = (): LevelsReport => ({ ...report.head(), scopes: log.levels() });
   const change = ({ reset, levels: wanted }: LevelsChange): LevelsReport => {
     if (reset) log.resetLevels();
@@ -43,5 +53,8 @@ export function debugRoutes({ report, log, facts, settings, bpf }: DebugParts): 
     log: { get: levels, post: posted(levelsChangeSchema, change) },
     version: { get: version },
     decisions: { get: decisions },
+    inspect: { get: (query) => inspection.inspect(query.get("pod") ?? "") },
+    verify: { get: (query) => inspection.verify(query.get("pod") ?? "") },
+    "reset-existing": { post: posted(podsQuestionSchema, ({ uids }) => inspection.resetExisting(uids)) },
   };
 }

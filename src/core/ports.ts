@@ -290,6 +290,20 @@ export interface Observation {
   readonly differences: readonly string[];
 }
 
+/** One thing about a pod's kernel state. */
+export interface KernelFact {
+  readonly name: string;
+  /** Whether it is as it should be; null: neither right nor wrong. */
+  readonly ok: boolean | null;
+  readonly text: string;
+}
+
+export interface Examination {
+  readonly facts: readonly KernelFact[];
+  /** What the engine has counted, by verdict or rule. */
+  readonly counters: Readonly<Record<string, number>>;
+}
+
 export interface EngineTest {
   readonly engine: EngineName;
   readonly works: boolean;
@@ -312,6 +326,8 @@ export interface Dataplane {
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation;
   /** True when anything of ours is in the netns, whatever it says. No fork. */
   present(netns: NetnsHandle): boolean;
+  /** Everything about the netns that a person may want to know; `spec` undefined for a pod that is not of the mesh. No fork. */
+  examine(netns: NetnsHandle, spec: CaptureSpec | undefined): Examination;
   /** Sysctls, route and rule: harmless without capture. Idempotent; undone when a step fails. */
   prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
   /** Capture on and verified from inside the netns; an unchanged netns costs no fork. Undone on failure. */

@@ -8,6 +8,7 @@ import type {
   Dataplane,
   EngineName,
   EngineTest,
+  Examination,
   Logger,
   Metrics,
   NetnsHandle,
@@ -18,6 +19,7 @@ import type { NativeBinding } from "../native/binding.ts";
 import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
 import type { Engine } from "./engine.ts";
+import { kernelFacts } from "./examine.ts";
 import { proxiedSockets, steeredSockets } from "./proxied.ts";
 import { addRouting, removeRouting, routingPresent } from "./routes.ts";
 import { familiesOf, familyObstacle, unneededFamilies, wrongState } from "./routing-state.ts";
@@ -94,6 +96,20 @@ export class NodeDataplane implements Dataplane {
 
   present(netns: NetnsHandle): boolean {
     return this.#present(netns).length > 0 || this.#routingIsOurs(netns);
+  }
+
+  examine(netns: NetnsHandle, spec: CaptureSpec | undefined): Examination {
+    const observation = spec === undefined ? undefined : this.observe(netns, spec);
+    const present = this.#present(netns);
+    return {
+      facts: [
+        ...kernelFacts(this.options.binding, netns, spec, observation),
+        ...(spec === undefined
+          ? present.map(({ name }) => ({ name: "capture", ok: false, text: `${name} is there` }))
+          : []),
+      ],
+      counters: Object.assign({}, ...present.map((engine) => engine.counters?.(netns) ?? {})),
+    };
   }
 
   async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {

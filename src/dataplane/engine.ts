@@ -39,6 +39,8 @@ export interface Engine {
   remove(netns: NetnsHandle): Promise<void>;
   /** What `apply` kept, or undefined without steering. */
   state(netns: NetnsHandle): EngineState | undefined;
+  /** What it has counted in this netns, by verdict or rule. No fork. */
+  counters?(netns: NetnsHandle): Readonly<Record<string, number>>;
   /** For an engine that acts on ztunnel's process: it is here, and owns no listener in any pod yet. */
   meet?(ztunnel: ZtunnelPeer): void;
   /**

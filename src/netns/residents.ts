@@ -10,6 +10,8 @@ export interface Resident {
   readonly containerId: string | undefined;
   /** That of its oldest process. The caller closes it. */
   readonly netns: HeldNetns;
+  /** A process in it, as the node's /proc names it. */
+  readonly pid: string;
 }
 
 const CONTAINER = "container:";
@@ -32,13 +34,13 @@ export async function findResidents(procDir: string): Promise<readonly Resident[
       ancestors,
     );
     for (const [key, [oldest]] of found) {
-      const netns = oldest === undefined ? undefined : openOneOf(proc, oldest.pids, oldest.netns);
-      if (netns === undefined) continue;
+      const opened = oldest === undefined ? undefined : openOneOf(proc, oldest.pids, oldest.netns);
+      if (opened === undefined) continue;
       const isContainer = key.startsWith(CONTAINER);
       residents.push({
         podUid: isContainer ? undefined : key,
         containerId: isContainer ? key.slice(CONTAINER.length) : undefined,
-        netns,
+        ...opened,
       });
     }
     return residents;
@@ -48,11 +50,15 @@ export async function findResidents(procDir: string): Promise<readonly Resident[
 }
 
 /** Processes end while we look, and their numbers are used again. */
-function openOneOf(proc: Proc, pids: readonly string[], id: string): HeldNetns | undefined {
+function openOneOf(
+  proc: Proc,
+  pids: readonly string[],
+  id: string,
+): { readonly netns: HeldNetns; readonly pid: string } | undefined {
   for (const pid of pids) {
     try {
       const netns = openNetns(proc.netnsPath(pid));
-      if (netns.id === id) return netns;
+      if (netns.id === id) return { netns, pid };
       netns.close();
     } catch {
       // Gone: the next one may live.

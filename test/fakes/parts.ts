@@ -14,6 +14,7 @@ import type {
   CaptureSpec,
   Cluster,
   Dataplane,
+  Examination,
   ExemptPod,
   ExistingConnections,
   Logger,
@@ -299,6 +300,11 @@ export class FakeDataplane implements Dataplane {
   }
   engineFor() {
     return "nftables" as const;
+  }
+  examine(netns: NetnsHandle, spec: CaptureSpec | undefined): Examination {
+    const mode = this.kernel.get(netns.id)?.mode ?? "absent";
+    const ok = spec === undefined ? mode === "absent" : mode === "captured";
+    return { facts: [{ name: "capture", ok, text: mode }], counters: {} };
   }
   present(netns: NetnsHandle): boolean {
     return this.kernel.has(netns.id);

@@ -53,7 +53,9 @@ export async function withAgent(
   using scratch = new ScratchDir();
   const path = scratch.file("agent.sock");
   const names = Object.keys(documents) as DocumentName[];
-  const routes = Object.fromEntries(names.map((name) => [name, { get: () => documents[name] }]));
+  const routes = Object.fromEntries(
+    names.map((name) => [name, { get: () => documents[name], post: () => documents[name] }]),
+  );
   const server = new DebugServer({ path, routes, logger: silent });
   await server.listen();
   try {

@@ -84,6 +84,7 @@ export function podsText(report: PodsReport, wide: boolean): string {
     { title: "SINCE", of: ({ since }) => age(since, report.takenAt) },
     { title: "UID", of: ({ uid }) => uid, wide: true },
     { title: "PHASE", of: ({ phase }) => phase ?? "-", wide: true },
+    { title: "OLDER", of: ({ existing }) => (existing === null ? "-" : String(existing)), wide: true },
     { title: "ANNOTATION", of: ({ annotation }) => annotation ?? "-", wide: true },
     { title: "REASON", of: (pod) => reasonText(pod, wide) },
   ];

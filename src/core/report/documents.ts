@@ -5,8 +5,10 @@ import * as v from "valibot";
 import { AgentError } from "../errors.ts";
 import { decisionsSchema } from "./decisions.ts";
 import { enginesSchema } from "./engines.ts";
+import { inspectSchema } from "./inspect.ts";
 import { levelsSchema } from "./levels.ts";
 import { podsSchema } from "./pods.ts";
+import { proofsSchema, resetsSchema } from "./proofs.ts";
 import { settingsSchema } from "./settings.ts";
 import { statusSchema } from "./status.ts";
 import { versionsSchema } from "./versions.ts";
@@ -14,6 +16,9 @@ import { versionsSchema } from "./versions.ts";
 export const DOCUMENTS = {
   status: statusSchema,
   pods: podsSchema,
+  inspect: inspectSchema,
+  verify: proofsSchema,
+  "reset-existing": resetsSchema,
   engines: enginesSchema,
   config: settingsSchema,
   log: levelsSchema,

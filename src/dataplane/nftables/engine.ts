@@ -51,6 +51,14 @@ export class NftablesEngine implements Engine {
     return test;
   }
 
+  counters(netns: NetnsHandle): Readonly<Record<string, number>> {
+    const counted: Record<string, number> = {};
+    for (const { comment, packets } of this.#table(netns)?.rules ?? []) {
+      if (comment !== "" && packets > 0n) counted[comment] = (counted[comment] ?? 0) + Number(packets);
+    }
+    return counted;
+  }
+
   plan(spec: CaptureSpec): string {
     return this.#planned(spec, "captured").body;
   }

@@ -4,8 +4,8 @@
 import { ZTUNNEL_PORT } from "../../core/constants.ts";
 import { canonicalIp } from "../../core/ip.ts";
 import type { AddressFamily, Link, NativeBinding, SocketInfo } from "../../native/binding.ts";
-import { NOBODY } from "../nobody.ts";
 import { type Finding, failed, proved, skipped } from "./proof.ts";
+import { remoteFor } from "./remote.ts";
 import { endpointText, holderText, isZtunnels, type ProofSockets } from "./sockets.ts";
 
 const TIMEOUT_MS = 200;
@@ -84,11 +84,13 @@ export class InboundProof {
     }
   }
 
-  /** Who has taken it; "no-veth" and "nobody" where that can't be seen. */
-  async #remoteSyn(family: AddressFamily, ip: string, port: number): Promise<SocketInfo | "no-veth" | "nobody"> {
+  /** Who has taken it. A word where that can't be seen. */
+  async #remoteSyn(family: AddressFamily, ip: string, port: number): Promise<SocketInfo | Unseen> {
     const pair = this.#veth(ip);
     if (pair === undefined) return "no-veth";
-    const remote = { address: NOBODY[family], port: FIRST_PORT + (this.#next++ % PORTS) };
+    const address = remoteFor(this.binding, this.netns, this.host, ip);
+    if (address === undefined) return "no-remote";
+    const remote = { address, port: FIRST_PORT + (this.#next++ % PORTS) };
     this.binding.synSend(this.host, {
       family,
       ifindex: pair.outside.index,
@@ -117,7 +119,10 @@ export class InboundProof {
   }
 }
 
-function unseen(why: "no-veth" | "nobody"): Finding {
+type Unseen = "no-veth" | "no-remote" | "nobody";
+
+function unseen(why: Unseen): Finding {
   if (why === "no-veth") return skipped("the pod's interface is no veth pair whose other end is the node's");
+  if (why === "no-remote") return skipped("the node has no route to anybody: whose call it is can't be made up");
   return failed("a remote's call was taken by nobody");
 }

@@ -12,8 +12,6 @@ const TIMEOUT_MS = 200;
 const DNS = 53;
 /** RFC 863, discard. */
 const DISCARD = 9;
-/** How long ztunnel is given, in ms, to call on: then its call is ended with ours. */
-const LEG_MS = 20;
 const LOOPBACK = { 4: "127.0.0.1", 6: "::1" } as const;
 
 export class OutboundProof {
@@ -23,16 +21,14 @@ export class OutboundProof {
     private readonly sockets: ProofSockets,
   ) {}
 
-  /** A call to nobody: ztunnel has answered it, and takes it where nobody is. */
-  async outbound(family: AddressFamily): Promise<Finding> {
-    const to = { address: NOBODY[family], port: DISCARD };
-    try {
-      const finding = await this.#answered(family, to, ZTUNNEL_PORT.outbound);
-      if (finding.result === "proved") await this.sockets.await(() => this.sockets.calling(to), LEG_MS);
-      return finding;
-    } finally {
-      this.sockets.endCalls(to);
-    }
+  /** A call to nobody. ztunnel has answered it, and calls on: see `endLegs`. */
+  outbound(family: AddressFamily): Promise<Finding> {
+    return this.#answered(family, { address: NOBODY[family], port: DISCARD }, ZTUNNEL_PORT.outbound);
+  }
+
+  /** Ends ztunnel's calls to nobody, which it would wait for. */
+  endLegs(family: AddressFamily): void {
+    this.sockets.endCalls({ address: NOBODY[family], port: DISCARD });
   }
 
   dnsTcp(family: AddressFamily, nameserver: string | undefined): Promise<Finding> {

@@ -65,13 +65,16 @@ export class PodProver implements Prover {
       yield prove("own-ports", family, () => outbound.ownPorts(family, ip));
     }
     yield prove("itself", family, () => outbound.itself(family, ip));
-    if (!spec.dnsCapture || ip === undefined) return;
     const nameserver = spec.dnsServers?.find((one) => familyOf(one) === family);
-    if (spec.dnsServers !== undefined && nameserver === undefined) return;
-    yield prove("dns-tcp", family, () => outbound.dnsTcp(family, nameserver));
-    yield prove("dns-udp", family, () =>
-      dnsUdp(binding, netns.fd, family, nameserver ?? NOBODY[family], nameserver !== undefined),
-    );
+    const asked = spec.dnsServers === undefined || nameserver !== undefined;
+    if (spec.dnsCapture && ip !== undefined && asked) {
+      yield prove("dns-tcp", family, () => outbound.dnsTcp(family, nameserver));
+      yield prove("dns-udp", family, () =>
+        dnsUdp(binding, netns.fd, family, nameserver ?? NOBODY[family], nameserver !== undefined),
+      );
+    }
+    // Last, so that ztunnel has had the time to begin them.
+    outbound.endLegs(family);
   }
 }
 

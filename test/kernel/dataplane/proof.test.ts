@@ -62,7 +62,8 @@ describe.each(ENGINES)("$name", (engine) => {
     const lasting = await traffic.openAll();
     const [before, fds] = [socketsOf(), ourFds()];
     const proofs = await prove(spec);
-    expect(ourFds()).toHaveLength(fds.length);
+    // The lab's ztunnel is in this process: what it had begun for the proof is closed in its own time.
+    await expect.poll(() => ourFds().length).toBeLessThanOrEqual(fds.length);
     expect(results(proofs), JSON.stringify(proofs)).toEqual(ALL);
     await expect.poll(socketsOf).toEqual(before);
     await expectAlive(lasting);

@@ -3,11 +3,32 @@
 
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
-import { CONFIG, ENGINES, FINE, LEVELS, PODS, STATUS, VERSIONS } from "../../fixtures/reports.ts";
+import {
+  CONFIG,
+  ENGINES,
+  FINE,
+  INSPECT,
+  LEVELS,
+  PODS,
+  PROOFS,
+  RESETS,
+  STATUS,
+  VERSIONS,
+} from "../../fixtures/reports.ts";
 import { cli, type InProcessOptions, withAgent } from "../../support/cli-env.ts";
 
 const golden = (name: string) => `golden/${name}.txt`;
-const DOCUMENTS = { status: STATUS, pods: PODS, engines: ENGINES, config: CONFIG, log: LEVELS, version: VERSIONS };
+const DOCUMENTS = {
+  status: STATUS,
+  pods: PODS,
+  engines: ENGINES,
+  config: CONFIG,
+  log: LEVELS,
+  version: VERSIONS,
+  inspect: INSPECT,
+  verify: PROOFS,
+  "reset-existing": RESETS,
+};
 
 /** `$ command`, what it wrote, and how it ended. */
 async function transcript(socket: string, argv: readonly string[], options?: InProcessOptions): Promise<string> {
@@ -37,6 +58,16 @@ describe("tables", () => {
     ["config", "--changed", "-o", "wide"],
     ["log"],
     ["version"],
+    ["inspect", "web"],
+    ["inspect", "web", "--diff"],
+    ["inspect", "nowhere"],
+    ["verify", "web"],
+    ["verify", "--all", "--quick"],
+    ["verify"],
+    ["verify", "web", "--all"],
+    ["reset-existing", "web"],
+    ["reset-existing", "--all", "--dry-run"],
+    ["reset-existing"],
   ];
   test("are what they were", async () => {
     await withAgent(DOCUMENTS, async (socket) => {

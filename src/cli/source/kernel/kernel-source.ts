@@ -10,6 +10,8 @@ type Readers = { readonly [Name in DocumentName]?: (view: NodeView, query: Query
 /** What can be had without the agent; each reader is loaded when its document is asked for. */
 const READERS: Readers = {
   pods: async (view) => (await import("./pods.ts")).kernelPods(view),
+  inspect: async (view, { pod = "" }) => (await import("./inspect.ts")).kernelInspect(view, pod),
+  verify: async (view, { pod = "" }) => (await import("./inspect.ts")).kernelVerify(view, pod),
   status: async (view) => (await import("./status.ts")).kernelStatus(view),
   engines: async (view) => (await import("./engines.ts")).kernelEngines(view),
   config: async (view) => (await import("./settings.ts")).kernelSettings(view),

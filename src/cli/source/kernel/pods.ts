@@ -43,9 +43,9 @@ function row(
     phase: null,
     netns: netns.id,
     since: null,
-    existing: null,
     annotation: null,
     failure: null,
+    existing: null,
   };
   try {
     const ips = binding

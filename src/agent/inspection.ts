@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+import { AgentError, messageOf } from "../core/errors.ts";
+import type { Pod } from "../core/pod.ts";
+import { podKey } from "../core/pod.ts";
+import type { CaptureSpec, NetnsHandle, Prover } from "../core/ports.ts";
+import type { InspectReport } from "../core/report/inspect.ts";
+import type { ProofsReport, ResetsReport } from "../core/report/proofs.ts";
+import { captureSpec, eligibilityOf } from "./desire.ts";
+import type { Parts } from "./parts.ts";
+import type { AgentReport } from "./report.ts";
+import type { Roster } from "./roster.ts";
+
+const SHOWN_DECISIONS = 20;
+
+interface Reached {
+  readonly pod: Pod;
+  readonly netns: NetnsHandle;
+  readonly spec: CaptureSpec;
+}
+
+/** Answers about single pods, from their kernel state at the time of the question. */
+export class Inspection {
+  constructor(
+    private readonly parts: Parts,
+    private readonly roster: Roster,
+    private readonly report: AgentReport,
+    private readonly prover: Prover,
+  ) {}
+
+  /** @throws AgentError POD_NOT_FOUND; what the kernel says when it can't be read. */
+  async inspect(uid: string): Promise<InspectReport> {
+    const { cluster, config } = this.parts;
+    const pod = this.podOf(uid);
+    const row = this.report.pods().pods.find((one) => one.uid === uid);
+    if (row === undefined) throw notFound(uid);
+    const eligibility = eligibilityOf(config, cluster, pod);
+    const spec = eligibility.verdict === "ambient" ? this.specOf(pod) : undefined;
+    const seen = await this.within(pod, (netns) => ({
+      ...this.parts.dataplane.examine(netns, spec),
+      existing: spec === undefined ? null : this.parts.existing.count(netns, spec),
+    }));
+    return {
+      ...this.report.head(),
+      pod: row,
+      identity: {
+        serviceAccount: pod.serviceAccount,
+        labels: pod.labels,
+        annotations: pod.annotations,
+        namespaceLabels: cluster.namespace(pod.namespace)?.labels ?? null,
+      },
+      eligibility,
+      desired: spec === undefined ? {} : desiredOf(spec),
+      facts: seen?.facts ?? [{ name: "netns", ok: pod.hostNetwork ? null : false, text: unreachedText(pod) }],
+      counters: seen?.counters ?? {},
+      existing: seen?.existing ?? null,
+      decisions: this.report
+        .decisions(uid)
+        .pods.flatMap(({ decisions }) => decisions)
+        .slice(-SHOWN_DECISIONS),
+    };
+  }
+
+  /** Real connections in the pod's netns. A pod that can't be proved has a problem instead of proofs. */
+  async verify(uid: string): Promise<ProofsReport> {
+    const { pod, value, problem } = await this.captured(uid, ({ netns, spec }) => this.prover.prove(netns, spec));
+    return { ...this.report.head(), uid, pod, proofs: value ?? [], problem };
+  }
+
+  /** Resets connections that are older than each pod's capture. */
+  async resetExisting(uids: readonly string[]): Promise<ResetsReport> {
+    const { existing, metrics, logger } = this.parts;
+    const pods = [];
+    for (const uid of uids) {
+      const { pod, value, problem } = await this.captured(uid, ({ netns, spec }) => existing.reset(netns, spec));
+      const reset = value ?? 0;
+      if (reset > 0) {
+        metrics.count("ambient_cni_existing_connections_reset_total", {}, reset);
+        logger.info("connections older than the capture are reset, as asked", { pod, connections: reset });
+      }
+      pods.push({ uid, pod, reset, problem });
+    }
+    return { ...this.report.head(), pods };
+  }
+
+  /** Runs `act` on a pod that is captured, and says why where it can't. */
+  private async captured<T>(
+    uid: string,
+    act: (reached: Reached) => T | Promise<T>,
+  ): Promise<{ readonly pod: string; readonly value?: T; readonly problem: string | null }> {
+    let name = uid;
+    try {
+      const pod = this.podOf(uid);
+      name = podKey(pod);
+      const { verdict, detail } = eligibilityOf(this.parts.config, this.parts.cluster, pod);
+      if (verdict !== "ambient") return { pod: name, problem: `not in the mesh: ${detail}` };
+      const spec = this.specOf(pod);
+      const value = await this.within(pod, (netns) => act({ pod, netns, spec }));
+      if (value === undefined) return { pod: name, problem: unreachedText(pod) };
+      return { pod: name, value, problem: null };
+    } catch (error) {
+      return { pod: name, problem: messageOf(error) };
+    }
+  }
+
+  /** In the netns that is held, or else in the one that /proc shows now; undefined: there is none. */
+  private async within<T>(pod: Pod, act: (netns: NetnsHandle) => T | Promise<T>): Promise<T | undefined> {
+    const held = this.roster.get(pod.uid)?.netns;
+    if (held !== undefined) return await act(held);
+    if (pod.hostNetwork) return undefined;
+    const found = (await this.parts.finder.find([pod])).get(pod.uid);
+    if (found === undefined) return undefined;
+    try {
+      return await act(found);
+    } finally {
+      found.close();
+    }
+  }
+
+  private specOf(pod: Pod): CaptureSpec {
+    const enrollment = this.roster.get(pod.uid);
+    const { config, nameservers } = this.parts;
+    return enrollment?.spec ?? captureSpec(config, pod, enrollment?.ips ?? pod.ips, nameservers).spec;
+  }
+
+  private podOf(uid: string): Pod {
+    const pod = this.parts.cluster.pod(uid);
+    if (pod === undefined) throw notFound(uid);
+    return pod;
+  }
+}
+
+function notFound(uid: string): AgentError {
+  return new AgentError(
+    "POD_NOT_FOUND",
+    `no pod of this node has the uid ${uid}`,
+    "`ambient-cni pods --all` lists them",
+  );
+}
+
+function unreachedText(pod: Pod): string {
+  if (pod.hostNetwork) return "the node's own";
+  return "none of its processes lives in a netns that carries one of its addresses";
+}
+
+function desiredOf(spec: CaptureSpec): Record<string, string> {
+  const all: Readonly<Record<string, string | boolean | readonly string[] | undefined>> = {
+    addresses: spec.ips,
+    ipv6: spec.ipv6,
+    engine: spec.engine,
+    inbound: spec.bypassInbound ? "bypassed" : "captured",
+    dns: spec.dnsCapture ? (spec.dnsServers ?? "captured") : "not captured",
+    "rerouted interfaces": spec.rerouteInterfaces,
+    "excluded networks": spec.excludeOutboundCidrs,
+    "probe addresses": [spec.probeIpv4, spec.probeIpv6],
+  };
+  const desired: Record<string, string> = {};
+  for (const [name, value] of Object.entries(all)) {
+    const text = Array.isArray(value) ? value.join(", ") : value === undefined ? "" : String(value);
+    if (text !== "") desired[name] = text;
+  }
+  return desired;
+}

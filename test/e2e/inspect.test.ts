@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// One pod looked at closely: by the agent, and without one.
+import { expect, test } from "vitest";
+import { ipOf } from "../../src/sandbox/pod-records.ts";
+import { until } from "../../src/sandbox/sandbox.ts";
+import { inPod, onNode } from "../support/cli.ts";
+import { appOf, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
+
+test("inspect, verify and reset-existing, with the agent and without", async () => {
+  await withSandbox({}, async (sandbox) => {
+    sandbox.describeMesh(
+      ["client", "server"].map((name, index) => workload("shop", name, index)),
+      [],
+    );
+    sandbox.api.put({ kind: "Namespace", metadata: { name: "shop" } });
+    await sandbox.startAgent();
+    sandbox.startZtunnel();
+    await sandbox.ztunnelsConnected(1);
+    const client = await sandbox.kubelet.run({ namespace: "shop", name: "client" });
+    const server = await sandbox.kubelet.run({ namespace: "shop", name: "server" });
+    await appOf(client).open("old", ipOf(server, 4), 9090);
+    sandbox.label("shop", LABEL, "ambient");
+    await until("both are enrolled", () =>
+      ["client", "server"].every((name) => sandbox.annotation("shop", name, REDIRECTION) === "enabled"),
+    );
+
+    const inspected = await onNode(sandbox, "inspect", "client");
+    expect(inspected.stdout).toMatch(/^shop\/client\n/);
+    expect(inspected.stdout).toMatch(/\n {2}namespace labels {2}.*istio.io\/dataplane-mode=ambient/);
+    expect(inspected.stdout).toMatch(/\n {2}older connections {2}1, outside the mesh/);
+    expect(inspected.stdout).toMatch(/\n {2}√ listener 15008 +HBONE: ztunnel at \[::\]:15008\n/);
+    expect(inspected, inspected.stdout).toMatchObject({ status: 0, stderr: "" });
+    expect(await inPod(sandbox, "inspect", "client", "--diff")).toMatchObject({
+      status: 0,
+      stdout: "shop/client: no disagreement\n",
+    });
+
+    const verified = await onNode(sandbox, "verify", "--all");
+    expect(verified, verified.stdout).toMatchObject({ status: 0, stderr: "" });
+    expect(verified.stdout.match(/^PASS shop\/(client|server): 16 of 16 proved in \d+ ms$/gm)).toHaveLength(2);
+    expect(await appOf(client).say("old", "still here")).toBe("still here");
+
+    const reset = await onNode(sandbox, "reset-existing", "--all");
+    expect(reset, reset.stderr).toMatchObject({ status: 0 });
+    expect(reset.stdout).toMatch(/^shop\/client: 1 reset\nshop\/server: [01] reset\n$/);
+    await expect(appOf(client).say("old", "gone")).rejects.toThrow();
+
+    await sandbox.endAgent("SIGKILL");
+    // Of the settings this process knows none: neither IPv6 nor DNS.
+    const alone = await onNode(sandbox, "verify", "client");
+    expect(alone.stderr).toBe("");
+    expect(alone.stdout).toMatch(/^source: kernel \(agent unreachable: /);
+    expect(alone.stdout).toMatch(/\nPASS shop\/client: 6 of 6 proved in \d+ ms\n$/);
+    const seen = await onNode(sandbox, "inspect", "client");
+    expect(seen.stdout).toMatch(/\n {2}because +ebpf, captured\n/);
+    expect(seen, seen.stdout).toMatchObject({ status: 0, stderr: "" });
+    await sandbox.ztunnels[0]?.child.end(10_000);
+    const broken = await onNode(sandbox, "inspect", "client", "--diff");
+    expect(broken.stdout).toMatch(/\n {2}× listener 15001 +outbound: ztunnel does not listen\n/);
+    expect(broken.status).toBe(1);
+    expect((await onNode(sandbox, "verify", "client")).stdout).toMatch(/\nFAIL shop\/client: /);
+  });
+});
