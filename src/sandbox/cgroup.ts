@@ -81,8 +81,9 @@ export class CgroupTree {
 
   /** Removes a pod's cgroups once its processes are gone. */
   async removePod(podUid: string): Promise<void> {
-    for (const path of this.everywhere(join(this.root, "kubepods", "besteffort", `pod${podUid}`)))
-      await removeTree(path);
+    for (const qos of ["besteffort", "burstable"]) {
+      for (const path of this.everywhere(join(this.root, "kubepods", qos, `pod${podUid}`))) await removeTree(path);
+    }
   }
 
   /** Removes the whole tree. Processes must be gone or going: an occupied cgroup is retried for a second. */

@@ -8,7 +8,8 @@ import type { RunningPod } from "./kubelet.ts";
 import { addressesOf, BRIDGE } from "./network.ts";
 import { ipOf } from "./pod-records.ts";
 import { httpGet } from "./probe.ts";
-import { type Sandbox, until } from "./sandbox.ts";
+import type { Sandbox } from "./sandbox.ts";
+import { until } from "./until.ts";
 import { hasPort, Wire } from "./wire.ts";
 
 const DNS_SERVER = "10.96.0.10";

@@ -12,10 +12,10 @@ export class Doorway {
 
   private constructor(private readonly server: Server) {}
 
-  /** Opens 127.0.0.1:`port` inside the netns at `netnsPath`, leading to the same port out here. */
-  static async open(netnsPath: string, port: number): Promise<Doorway> {
+  /** Opens `address`:`port` inside the netns at `netnsPath`, leading to the same port out here. */
+  static async open(netnsPath: string, port: number, address = "127.0.0.1"): Promise<Doorway> {
     using netns = openNetns(netnsPath);
-    const fd = native().tcpListen(netns.fd, { family: 4, bind: { address: "127.0.0.1", port }, reuseAddress: true });
+    const fd = native().tcpListen(netns.fd, { family: 4, bind: { address, port }, reuseAddress: true });
     const server = createServer();
     const doorway = new Doorway(server);
     server.on("connection", (inner) => doorway.carry(inner, connect({ host: "127.0.0.1", port })));

@@ -4,6 +4,8 @@ import { writeFileSync } from "node:fs";
 export const BRIDGE = "cni0";
 const PREFIX4 = "10.66.0";
 const PREFIX6 = "fd66";
+/** The node as its pods see it, once there has been a pod. */
+export const GATEWAY4 = `${PREFIX4}.1`;
 
 /** The node's primary CNI configuration: Debian's bridge and host-local plugins, dual stack. */
 export function writePrimaryConf(path: string, dataDir: string): void {

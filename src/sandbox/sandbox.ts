@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { createWriteStream, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import type { Child } from "../sys/child.ts";
+import { AgentView } from "./agent-view.ts";
 import { type Account, agentRules } from "./apiserver/access.ts";
 import { ApiServer } from "./apiserver/api-server.ts";
 import { type Chart, chart } from "./charts.ts";
@@ -10,10 +11,10 @@ import { CertificateAuthority } from "./identity/authority.ts";
 import { builtFiles, startJailed } from "./jail.ts";
 import { Kubelet } from "./kubelet.ts";
 import { type MeshService, type MeshWorkload, writeMeshConfig } from "./mesh-config.ts";
-import { writePrimaryConf } from "./network.ts";
+import { GATEWAY4, writePrimaryConf } from "./network.ts";
 import { firstLine, type NodeOptions, removeStaleSandboxes, SandboxNode } from "./node.ts";
 import { NODE_NAME } from "./pod-records.ts";
-import { httpGet } from "./probe.ts";
+import { until } from "./until.ts";
 import { ZtunnelProcess } from "./ztunnel-process.ts";
 
 export interface SandboxOptions {
@@ -30,7 +31,7 @@ export interface SandboxOptions {
   readonly agentEnv?: Readonly<Record<string, string>>;
 }
 
-const SYSTEM_NAMESPACE = "istio-system";
+export const SYSTEM_NAMESPACE = "istio-system";
 
 const ADMIN = "sandbox-admin";
 const AGENT = `system:serviceaccount:${SYSTEM_NAMESPACE}:istio-cni`;
@@ -47,15 +48,6 @@ function accounts(): Account[] {
   ];
 }
 
-/** Polls until `condition` holds. @throws Error that names what did not happen within `ms`. */
-export async function until(what: string, condition: () => boolean | Promise<boolean>, ms = 15_000): Promise<void> {
-  const deadline = Date.now() + ms;
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`did not happen within ${ms} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 function agentNetns(child: Child): string {
   return `/proc/${child.leafPid()}/ns/net`;
 }
@@ -68,6 +60,7 @@ export class Sandbox {
   readonly chart: Chart;
   readonly confPath: string;
   agent: Child | undefined;
+  private readonly view = new AgentView(() => (this.agent === undefined ? undefined : agentNetns(this.agent)));
   readonly ztunnels: ZtunnelProcess[] = [];
   private readonly doorways: Doorway[] = [];
   private agentStarts = 0;
@@ -76,7 +69,7 @@ export class Sandbox {
   private constructor(private readonly options: SandboxOptions) {
     this.chart = chart(options.chart);
     this.node = new SandboxNode(options.node);
-    this.api = new ApiServer({ accounts: accounts() });
+    this.api = new ApiServer({ accounts: accounts(), names: [GATEWAY4] });
     this.confPath = this.node.path("etc/cni/net.d/10-sandbox.conflist");
     this.kubelet = new Kubelet(this.node, this.api, options.program, this.confPath);
   }
@@ -115,6 +108,11 @@ export class Sandbox {
     // Shared, so that an old and a new stand-in trust each other during a rolling update.
     writeFileSync(this.node.path("ca.pem"), CertificateAuthority.create().toPem(), { mode: 0o600 });
     writePrimaryConf(this.confPath, this.node.path("ipam"));
+    await this.prepareNetwork();
+  }
+
+  /** What a booting node sets up for pods. */
+  async prepareNetwork(): Promise<void> {
     // The bridge plugin forwards nothing by itself; the first pod's traffic to the node needs the node's sysctls.
     // Without duplicate address detection: the bridge's IPv6 address would answer nobody for two seconds.
     const sysctls = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0"];
@@ -152,7 +150,14 @@ export class Sandbox {
     await this.openDoorway(agentNetns(child));
     child.process.stdin?.end("go\n");
     if (!wait) return;
-    await until("the agent is ready", () => this.agentReady(child), 30_000).catch((error: unknown) => {
+    await until(
+      "the agent is ready",
+      () => {
+        if (!child.running) throw new Error("the agent ended");
+        return this.view.ready();
+      },
+      30_000,
+    ).catch((error: unknown) => {
       throw new Error(`${String(error)}\n${this.agentLog().split("\n").slice(-20).join("\n")}`);
     });
   }
@@ -164,14 +169,6 @@ export class Sandbox {
       // With hostNetwork every agent has the node's netns, where the first one's doorway still is.
       if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
     }
-  }
-
-  private async agentReady(child: Child): Promise<boolean> {
-    if (!child.running) throw new Error("the agent ended");
-    return httpGet(agentNetns(child), "127.0.0.1", 8000, "/readyz").then(
-      ({ status }) => status === 200,
-      () => false,
-    );
   }
 
   agentLog(): string {
@@ -205,31 +202,14 @@ export class Sandbox {
     return ztunnel;
   }
 
-  /** Waits until this many ztunnels have the agent's snapshot, by the agent's own metric. */
-  async ztunnelsConnected(count: number): Promise<void> {
-    await until(`${count} ztunnels are connected`, async () => {
-      if (this.agent === undefined) return false;
-      const { body } = await httpGet(agentNetns(this.agent), "127.0.0.1", 15014, "/metrics");
-      const connected = /^ztunnel_connected (\d+)$/m.exec(body)?.[1];
-      const snapshots = /^ambient_cni_zds_messages_total\{type="snapshot_sent",result="acked"\} (\d+)$/m.exec(
-        body,
-      )?.[1];
-      return Number(connected) === count && Number(snapshots ?? 0) >= count;
-    });
+  /** Waits until this many ztunnels have the agent's snapshot. */
+  ztunnelsConnected(count: number): Promise<void> {
+    return this.view.ztunnelsConnected(count);
   }
 
-  /** The engine that pods get, by the agent's own metric. */
-  async engine(): Promise<string> {
-    let engine: string | undefined;
-    await until("the agent tells its engine", async () => {
-      if (this.agent === undefined) return false;
-      const { body } = await httpGet(agentNetns(this.agent), "127.0.0.1", 15014, "/metrics").catch(() => ({
-        body: "",
-      }));
-      engine = /^ambient_cni_engine\{engine="(\w+)",reason="[^"]*"\} 1$/m.exec(body)?.[1];
-      return engine !== undefined;
-    });
-    return engine ?? "none";
+  /** The engine that pods get. */
+  engine(): Promise<string> {
+    return this.view.engine();
   }
 
   /** Sets a label of a namespace, or removes it (null), as `kubectl label` does. */

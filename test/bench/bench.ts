@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `npm run bench`: what enrolling costs, on this machine, in one run.
-import { until } from "../../src/sandbox/sandbox.ts";
+import { until } from "../../src/sandbox/until.ts";
 import { LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 import { measurePlugin } from "./plugin.ts";
 import { costOf, rssOf, totalOf } from "./process-cost.ts";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync, writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { until } from "../../src/sandbox/sandbox.ts";
+import { until } from "../../src/sandbox/until.ts";
 import { appOf, httpUrl, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 test("a pod whose netns is replaced under its uid, unseen by our plugin, is back in the mesh within 60 s", async () => {

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { BRIDGE } from "../../src/sandbox/network.ts";
 import { ipOf } from "../../src/sandbox/pod-records.ts";
-import { until } from "../../src/sandbox/sandbox.ts";
+import { until } from "../../src/sandbox/until.ts";
 import { Wire } from "../../src/sandbox/wire.ts";
 import { appOf, httpUrl, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
-import { until } from "../../src/sandbox/sandbox.ts";
+import { until } from "../../src/sandbox/until.ts";
 import { appOf, httpUrl, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 test("a rolling update of ztunnel refuses no connection, and pods labelled meanwhile reach both", async () => {

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
-import { CgroupTree } from "../../src/sandbox/cgroup.ts";
+import { cgroup1Hierarchies, cgroup2Root } from "../../src/sandbox/cgroup.ts";
 import type { RunningPod } from "../../src/sandbox/kubelet.ts";
 import { addressesOf } from "../../src/sandbox/network.ts";
 import { ipOf } from "../../src/sandbox/pod-records.ts";
@@ -54,5 +54,9 @@ export function appOf(pod: RunningPod) {
 /** Directories, cgroups that a sandbox of process `pid` has left. */
 export function leftovers(pid: number): string[] {
   const mine = `ambient-cni-sandbox-${pid}-`;
-  return [...readdirSync(tmpdir()), ...CgroupTree.names()].filter((name) => name.startsWith(mine));
+  return [tmpdir(), cgroup2Root(), ...cgroup1Hierarchies().map(({ point }) => point)].flatMap((path) =>
+    readdirSync(path)
+      .filter((name) => name.startsWith(mine))
+      .map((name) => `${path}/${name}`),
+  );
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createWriteStream, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import type { SandboxNode } from "../../../src/sandbox/node.ts";
-import { until } from "../../../src/sandbox/sandbox.ts";
+import { until } from "../../../src/sandbox/until.ts";
 import type { Child } from "../../../src/sys/child.ts";
 import { CriClient } from "./cri.ts";
 import { PAUSE_IMAGE } from "./images.ts";

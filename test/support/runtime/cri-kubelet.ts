@@ -5,7 +5,7 @@ import type { ApiServer } from "../../../src/sandbox/apiserver/api-server.ts";
 import type { Exchange } from "../../../src/sandbox/app/protocol.ts";
 import type { SandboxNode } from "../../../src/sandbox/node.ts";
 import { ipOf, type PodOnNode, PodRecords, type PodRequest } from "../../../src/sandbox/pod-records.ts";
-import type { ContainerConfigSchema, PodSandboxConfigSchema } from "../gen/cri_pb.ts";
+import type { ContainerConfigSchema, NamespaceOptionSchema, PodSandboxConfigSchema } from "../gen/cri_pb.ts";
 import { NamespaceMode } from "../gen/cri_pb.ts";
 import type { Containerd } from "./containerd.ts";
 import { CriError } from "./cri.ts";
@@ -15,6 +15,14 @@ export const POD_PORT = 8080;
 
 export type SandboxConfig = MessageInitShape<typeof PodSandboxConfigSchema>;
 export type ContainerConfig = MessageInitShape<typeof ContainerConfigSchema>;
+
+type PodIdentity = Pick<PodOnNode, "namespace" | "name" | "uid">;
+
+/** What kubelet derives from a pod's spec. */
+interface SandboxChoices {
+  readonly qos: "besteffort" | "burstable";
+  readonly namespaces: MessageInitShape<typeof NamespaceOptionSchema>;
+}
 
 /** A pod of one container that runs /pod. */
 export interface CriPodRequest extends PodRequest {
@@ -133,13 +141,18 @@ export class CriKubelet {
 
   /** The lines that the pod's container has printed so far. */
   output(pod: PodOnNode): string[] {
-    // The node's /var is an overlay; what it has written is here.
-    const text = readFileSync(this.node.path(`disk${this.logDirectory(pod)}/app.log`), "utf8");
+    const text = readFileSync(this.logPath(pod, "app"), "utf8");
     // <time> stdout F <line>
     return text
       .split("\n")
       .slice(0, -1)
       .map((line) => line.split(" ").slice(3).join(" "));
+  }
+
+  /** A container's log, on this machine. */
+  logPath(pod: PodIdentity, container: string): string {
+    // The node's /var is an overlay; what it has written is here.
+    return this.node.path(`disk${logDirectory(pod)}/${container}.log`);
   }
 
   /** Creates and starts a container in a sandbox. */
@@ -158,25 +171,30 @@ export class CriKubelet {
     return [network.ip, ...network.additionalIps.map(({ ip }) => ip)];
   }
 
-  sandboxConfig(namespace: string, name: string, uid: string): SandboxConfig {
+  sandboxConfig(
+    namespace: string,
+    name: string,
+    uid: string,
+    { qos, namespaces }: SandboxChoices = { qos: "besteffort", namespaces: { pid: NamespaceMode.CONTAINER } },
+  ): SandboxConfig {
     return {
       // A real kubelet counts per pod.
       metadata: { namespace, name, uid, attempt: this.attempts++ },
       hostname: name,
-      logDirectory: this.logDirectory({ namespace, name, uid }),
+      logDirectory: logDirectory({ namespace, name, uid }),
       labels: {
         "io.kubernetes.pod.namespace": namespace,
         "io.kubernetes.pod.name": name,
         "io.kubernetes.pod.uid": uid,
       },
       linux: {
-        cgroupParent: `/kubepods/besteffort/pod${uid}`,
-        securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } },
+        cgroupParent: `/kubepods/${qos}/pod${uid}`,
+        securityContext: { namespaceOptions: namespaces },
       },
     };
   }
+}
 
-  private logDirectory({ namespace, name, uid }: Pick<PodOnNode, "namespace" | "name" | "uid">): string {
-    return `/var/log/pods/${namespace}_${name}_${uid}`;
-  }
+function logDirectory({ namespace, name, uid }: PodIdentity): string {
+  return `/var/log/pods/${namespace}_${name}_${uid}`;
 }

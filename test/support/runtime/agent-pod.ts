@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+import { existsSync, readFileSync } from "node:fs";
+import { basename } from "node:path";
+import { AgentView } from "../../../src/sandbox/agent-view.ts";
+import { GATEWAY4 } from "../../../src/sandbox/network.ts";
+import { NODE_NAME } from "../../../src/sandbox/pod-records.ts";
+import { type Sandbox, SYSTEM_NAMESPACE } from "../../../src/sandbox/sandbox.ts";
+import { until } from "../../../src/sandbox/until.ts";
+import { ContainerState } from "../gen/cri_pb.ts";
+import type { AgentChart } from "./charts.ts";
+import type { Containerd } from "./containerd.ts";
+import type { CriKubelet, SandboxConfig } from "./cri-kubelet.ts";
+import { type ContainerSpec, containerConfig, directoriesToMake, namespaces } from "./pod-spec.ts";
+
+export interface AgentPodParts {
+  readonly sandbox: Sandbox;
+  readonly containerd: Containerd;
+  readonly kubelet: CriKubelet;
+}
+
+export interface AgentPodOptions {
+  readonly chart: AgentChart;
+  readonly image: string;
+  /** Further environment, as the chart's `env` values give it. */
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** What a container without a limit may use, of a node with 8 GB. */
+const ALLOCATABLE_BYTES = 8e9;
+const READY_MS = 30_000;
+
+let made = 0;
+
+/** The agent as its DaemonSet's pod in the container runtime, with exactly what the chart gives it. */
+export class AgentPod {
+  readonly name = `istio-cni-node-${String(made++).padStart(5, "0")}`;
+  readonly view: AgentView;
+  private sandboxId = "";
+  private containerId = "";
+  private uid = "";
+  private restarts = 0;
+  private config: SandboxConfig = {};
+
+  private constructor(
+    private readonly parts: AgentPodParts,
+    private readonly options: AgentPodOptions,
+  ) {
+    this.view = new AgentView(() => this.netnsPath);
+  }
+
+  private netnsPath: string | undefined;
+
+  /** The DaemonSet's controller and kubelet at work. @throws CriError; Error with the agent's last lines */
+  static async start(parts: AgentPodParts, options: AgentPodOptions, wait = true): Promise<AgentPod> {
+    const agent = new AgentPod(parts, options);
+    await agent.create();
+    await agent.startContainer();
+    if (wait) await agent.ready();
+    return agent;
+  }
+
+  /** Waits for /readyz. @throws Error with the agent's last lines */
+  async ready(): Promise<void> {
+    let said = "";
+    await until(
+      "the agent is ready",
+      async () => {
+        if (!(await this.running())) throw new Error("the agent's container has ended");
+        const { status, body } = await this.view.readiness();
+        said = body;
+        return status === 200;
+      },
+      READY_MS,
+    ).catch((error: unknown) => {
+      throw new Error(`${String(error)}: ${said}\n${this.log().split("\n").slice(-30).join("\n")}`);
+    });
+  }
+
+  async running(): Promise<boolean> {
+    const { status } = await this.parts.containerd.cri.call("containerStatus", { containerId: this.containerId });
+    return status?.state === ContainerState.CONTAINER_RUNNING;
+  }
+
+  /** How the container ended. */
+  async exit(): Promise<{ readonly code: number; readonly reason: string } | undefined> {
+    const { status } = await this.parts.containerd.cri.call("containerStatus", { containerId: this.containerId });
+    if (status?.state !== ContainerState.CONTAINER_EXITED) return undefined;
+    return { code: status.exitCode, reason: status.reason };
+  }
+
+  /** SIGTERM, then SIGKILL after `graceSeconds`; the pod and its sandbox stay. */
+  async stopContainer(
+    graceSeconds = this.options.chart.template.spec.terminationGracePeriodSeconds ?? 30,
+  ): Promise<void> {
+    const { cri } = this.parts.containerd;
+    await cri.call("stopContainer", { containerId: this.containerId, timeout: BigInt(graceSeconds) });
+  }
+
+  /** A new container in the same sandbox, as kubelet does when the old one has ended. */
+  async startContainer(): Promise<void> {
+    const { kubelet } = this.parts;
+    const [container] = this.options.chart.template.spec.containers;
+    if (container === undefined) throw new Error("the chart's pod has no container");
+    this.containerId = await kubelet.runContainer(this.sandboxId, this.config, this.container(container));
+  }
+
+  /** The pod is deleted: with the DaemonSet, or by a rolling update. */
+  async remove(graceSeconds?: number): Promise<void> {
+    const { containerd, sandbox } = this.parts;
+    await this.stopContainer(graceSeconds);
+    await containerd.cri.call("stopPodSandbox", { podSandboxId: this.sandboxId });
+    await containerd.cri.call("removePodSandbox", { podSandboxId: this.sandboxId });
+    await sandbox.node.cgroups.removePod(this.uid);
+    sandbox.api.delete("Pod", SYSTEM_NAMESPACE, this.name);
+  }
+
+  /** All that its containers have printed. */
+  log(): string {
+    const path = this.parts.kubelet.logPath(
+      { namespace: SYSTEM_NAMESPACE, name: this.name, uid: this.uid },
+      "install-cni",
+    );
+    return existsSync(path) ? readFileSync(path, "utf8") : "";
+  }
+
+  private async create(): Promise<void> {
+    const { sandbox, containerd, kubelet } = this.parts;
+    const { chart } = this.options;
+    const { spec, metadata } = chart.template;
+    if (sandbox.api.get("DaemonSet", SYSTEM_NAMESPACE, "istio-cni-node") === undefined)
+      sandbox.api.put(chart.daemonSet);
+    const serviceAccount = spec.serviceAccountName ?? "default";
+    kubelet.records.create({ namespace: SYSTEM_NAMESPACE, name: this.name, serviceAccount, ...metadata });
+    this.uid = kubelet.records.uidOf(SYSTEM_NAMESPACE, this.name);
+    await sandbox.node.run(["mkdir", "-p", "--", ...directoriesToMake(spec)], { timeoutMs: 5000 });
+    this.config = kubelet.sandboxConfig(SYSTEM_NAMESPACE, this.name, this.uid, {
+      qos: "burstable",
+      namespaces: namespaces(spec),
+    });
+    const { podSandboxId } = await containerd.cri.call("runPodSandbox", { config: this.config });
+    this.sandboxId = podSandboxId;
+    this.netnsPath = await this.findNetns(spec.hostNetwork === true);
+    const ips = spec.hostNetwork === true ? [GATEWAY4] : await kubelet.addresses(podSandboxId);
+    const pod = { namespace: SYSTEM_NAMESPACE, name: this.name, uid: this.uid, ips };
+    kubelet.records.report(pod, podSandboxId, "Running");
+  }
+
+  private async findNetns(host: boolean): Promise<string> {
+    const { sandbox, containerd } = this.parts;
+    if (host) return sandbox.node.netnsPath;
+    const { info } = await containerd.cri.call("podSandboxStatus", { podSandboxId: this.sandboxId, verbose: true });
+    const { runtimeSpec } = JSON.parse(info.info ?? "{}") as {
+      runtimeSpec?: { linux: { namespaces: { type: string; path?: string }[] } };
+    };
+    const path = runtimeSpec?.linux.namespaces.find(({ type }) => type === "network")?.path;
+    if (path === undefined) throw new Error(`containerd names no netns: ${info.info}`);
+    // The node's /run, past its link /var/run, which would lead to the machine's.
+    return `/proc/${sandbox.node.pid}/root/run/netns/${basename(path)}`;
+  }
+
+  private container(spec: ContainerSpec) {
+    const { chart, image, env = {} } = this.options;
+    const { sandbox } = this.parts;
+    const extra = Object.entries(env).map(([name, value]) => ({ name, value }));
+    return containerConfig(
+      chart.template.spec,
+      { ...spec, image, env: [...(spec.env ?? []), ...extra] },
+      this.restarts++,
+      {
+        configMaps: chart.configMaps,
+        fields: { "spec.nodeName": NODE_NAME, "metadata.name": this.name, "metadata.namespace": SYSTEM_NAMESPACE },
+        allocatableMemory: ALLOCATABLE_BYTES,
+        kubelet: {
+          env: { KUBERNETES_SERVICE_HOST: GATEWAY4, KUBERNETES_SERVICE_PORT: String(sandbox.api.port) },
+          serviceAccountDir: sandbox.node.path("secrets"),
+        },
+      },
+    );
+  }
+}
