@@ -73,10 +73,18 @@ export class RuntimeCluster {
   }
 
   /** The DaemonSet's pod comes up; resolves when it is ready, or with `wait` false when it runs. */
-  async startAgent(wait = true): Promise<AgentPod> {
+  async startAgent({ wait = true, image = AGENT_IMAGE } = {}): Promise<AgentPod> {
     const { chart, env = {} } = this.options;
-    this.current = await AgentPod.start(this, { chart, image: AGENT_IMAGE, env }, wait);
+    this.current = await AgentPod.start(this, { chart, image, env }, wait);
     return this.current;
+  }
+
+  /** A rolling update of the DaemonSet to the same image under another name. */
+  async upgradeAgent(image: string): Promise<void> {
+    await this.containerd.tagImage(AGENT_IMAGE, image);
+    await this.agent.remove();
+    await this.startAgent({ image });
+    await this.agent.view.ztunnelsConnected(1);
   }
 
   /** Starts a ztunnel; resolves when it has the agent's snapshot. */
@@ -111,7 +119,7 @@ export class RuntimeCluster {
       ...list(node.path("ipam/sandbox"), /^[0-9a-f]+[.:]/),
       ...list(node.path("disk/var/lib/cni/results"), /./),
       ...list(`/proc/${node.pid}/root/sys/class/net/cni0/brif`, /./),
-      ...["besteffort", "burstable"].flatMap((qos) => list(`${node.cgroups.root}/kubepods/${qos}`, /^pod/)),
+      ...list(`${node.cgroups.root}/kubepods/besteffort`, new RegExp(`^pod(${[...this.kubelet.uids].join("|")})$`)),
     ];
   }
 
@@ -152,8 +160,12 @@ function processesOf(dir: string): string[] {
     .filter((pid) => /^\d+$/.test(pid) && Number(pid) !== process.pid)
     .flatMap((pid) => {
       try {
-        const text = readFileSync(`/proc/${pid}/cmdline`, "utf8") + readFileSync(`/proc/${pid}/cgroup`, "utf8");
-        return text.includes(name) ? [`process ${pid} (${readFileSync(`/proc/${pid}/comm`, "utf8").trim()})`] : [];
+        const [line = "", cgroup = "", status = ""] = ["cmdline", "cgroup", "status"].map((file) =>
+          readFileSync(`/proc/${pid}/${file}`, "utf8"),
+        );
+        // A zombie has ended; when its new parent notices is that one's affair.
+        if (!(line + cgroup).includes(name) || /^State:\s+Z/m.test(status)) return [];
+        return [`process ${pid} (${status.split("\n", 1)[0]})`];
       } catch {
         return [];
       }

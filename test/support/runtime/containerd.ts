@@ -80,8 +80,17 @@ export class Containerd {
   }
 
   async importImage(archive: string): Promise<void> {
-    const ctr = ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "images", "import", archive];
-    await this.node.run(ctr, { timeoutMs: 60_000 });
+    await this.images(["import", archive]);
+  }
+
+  /** Gives an image a second name. */
+  async tagImage(image: string, name: string): Promise<void> {
+    await this.images(["tag", image, name]);
+  }
+
+  private async images(argv: readonly string[]): Promise<void> {
+    const ctr = ["ctr", "--address", SOCKET, "--namespace", "k8s.io", "images"];
+    await this.node.run([...ctr, ...argv], { timeoutMs: 60_000 });
   }
 
   /** The last lines of its log. */

@@ -47,10 +47,12 @@ export function answered(outcome: Outcome): outcome is Omit<Exchange, "milliseco
 /** Kubelet asks again after a failure; it begins with a second, the tests have less time. */
 const RETRY_MS = 200;
 const EXEC_SECONDS = 20n;
+const STOP_SECONDS = 10n;
 
 /** kubelet's part in a pod's life, as a container runtime sees it. */
 export class CriKubelet {
-  readonly pods = new Map<string, CriPod>();
+  /** Of every pod that there has been. */
+  readonly uids = new Set<string>();
   readonly records: PodRecords;
   private attempts = 0;
 
@@ -74,6 +76,7 @@ export class CriKubelet {
   async start(request: CriPodRequest): Promise<CriPod> {
     const { namespace, name, serviceAccount = "default", args = ["serve", name] } = request;
     const uid = this.records.uidOf(namespace, name);
+    this.uids.add(uid);
     const config = this.sandboxConfig(namespace, name, uid);
     const { cri } = this.containerd;
     const { podSandboxId: sandboxId } = await cri.call("runPodSandbox", { config });
@@ -86,7 +89,6 @@ export class CriKubelet {
       logPath: "app.log",
     });
     const pod = { name, namespace, uid, ips, config, sandboxId, containerId };
-    this.pods.set(`${namespace}/${name}`, pod);
     this.records.report(pod, containerId, "Running");
     return pod;
   }
@@ -112,14 +114,18 @@ export class CriKubelet {
     }
   }
 
+  /** Ends the pod's container; its sandbox, network and log stay. */
+  async stop(pod: CriPod): Promise<void> {
+    await this.containerd.cri.call("stopContainer", { containerId: pod.containerId, timeout: STOP_SECONDS });
+  }
+
   /** Stops the pod and removes it everywhere, in kubelet's order. */
   async remove(pod: CriPod): Promise<void> {
     const { cri } = this.containerd;
-    await cri.call("stopContainer", { containerId: pod.containerId, timeout: 2n });
+    await this.stop(pod);
     await cri.call("stopPodSandbox", { podSandboxId: pod.sandboxId });
     await cri.call("removePodSandbox", { podSandboxId: pod.sandboxId });
     await this.node.cgroups.removePod(pod.uid);
-    this.pods.delete(`${pod.namespace}/${pod.name}`);
     this.records.delete(pod);
   }
 
