@@ -102,7 +102,7 @@ export class Sandbox {
     for (const name of ["default", "kube-system", SYSTEM_NAMESPACE]) {
       this.api.put({ kind: "Namespace", metadata: { name } });
     }
-    this.api.put({ kind: "Node", metadata: { name: NODE_NAME } });
+    this.api.put({ kind: "Node", metadata: { name: NODE_NAME, labels: { "kubernetes.io/os": "linux" } } });
     await this.api.kubeconfig(this.kubeconfigPath, ADMIN);
     await this.api.serviceAccount(this.node.path("secrets"), SYSTEM_NAMESPACE, AGENT);
     // Shared, so that an old and a new stand-in trust each other during a rolling update.

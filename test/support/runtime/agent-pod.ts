@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
+import { recordOf } from "../../../src/kube/json.ts";
 import { AgentView } from "../../../src/sandbox/agent-view.ts";
+import type { ApiServer } from "../../../src/sandbox/apiserver/api-server.ts";
+import type { KubeObject } from "../../../src/sandbox/apiserver/object.ts";
 import { GATEWAY4 } from "../../../src/sandbox/network.ts";
 import { NODE_NAME } from "../../../src/sandbox/pod-records.ts";
 import { type Sandbox, SYSTEM_NAMESPACE } from "../../../src/sandbox/sandbox.ts";
@@ -10,7 +13,7 @@ import { ContainerState } from "../gen/cri_pb.ts";
 import type { AgentChart } from "./charts.ts";
 import type { Containerd } from "./containerd.ts";
 import type { CriKubelet, SandboxConfig } from "./cri-kubelet.ts";
-import { type ContainerSpec, containerConfig, directoriesToMake, namespaces } from "./pod-spec.ts";
+import { type ContainerSpec, containerConfig, directoriesToMake, namespaces, type PodSpec } from "./pod-spec.ts";
 
 export interface AgentPodParts {
   readonly sandbox: Sandbox;
@@ -30,6 +33,18 @@ const ALLOCATABLE_BYTES = 8e9;
 const READY_MS = 30_000;
 
 let made = 0;
+
+/** The chart is installed, or upgraded to another image: so far the pods on the nodes are what they were. */
+export function publishDaemonSet(api: ApiServer, { chart, image }: AgentPodOptions): KubeObject {
+  const { metadata, spec } = chart.template;
+  const template = { metadata, spec: withImage(spec, image) };
+  return api.put({ ...chart.daemonSet, spec: { ...recordOf(chart.daemonSet.spec), template } });
+}
+
+const withImage = (spec: PodSpec, image: string): PodSpec => ({
+  ...spec,
+  containers: spec.containers.map((container) => ({ ...container, image })),
+});
 
 /** The agent as its DaemonSet's pod in the container runtime, with exactly what the chart gives it. */
 export class AgentPod {
@@ -88,6 +103,21 @@ export class AgentPod {
     return { code: status.exitCode, reason: status.reason };
   }
 
+  /** A file of the agent's first process below /proc. */
+  async proc(file: string): Promise<string> {
+    const { containerd, sandbox } = this.parts;
+    const { info } = await containerd.cri.call("containerStatus", { containerId: this.containerId, verbose: true });
+    const { pid } = JSON.parse(info.info ?? "{}") as { pid?: number };
+    return readFileSync(`/proc/${sandbox.node.pid}/root/proc/${pid}/${file}`, "utf8");
+  }
+
+  /** A file of the container's cgroup in the v1 hierarchy of this controller. */
+  cgroupFile(controller: string, file: string): string {
+    const { sandbox } = this.parts;
+    const root = `/proc/${sandbox.node.pid}/root/sys/fs/cgroup/${controller}`;
+    return readFileSync(`${root}${this.config.linux?.cgroupParent}/${this.containerId}/${file}`, "utf8").trim();
+  }
+
   /** SIGTERM, then SIGKILL after `graceSeconds`; the pod and its sandbox stay. */
   async stopContainer(
     graceSeconds = this.options.chart.template.spec.terminationGracePeriodSeconds ?? 30,
@@ -125,13 +155,8 @@ export class AgentPod {
 
   private async create(): Promise<void> {
     const { sandbox, containerd, kubelet } = this.parts;
-    const { chart } = this.options;
-    const { spec, metadata } = chart.template;
-    if (sandbox.api.get("DaemonSet", SYSTEM_NAMESPACE, "istio-cni-node") === undefined)
-      sandbox.api.put(chart.daemonSet);
-    const serviceAccount = spec.serviceAccountName ?? "default";
-    kubelet.records.create({ namespace: SYSTEM_NAMESPACE, name: this.name, serviceAccount, ...metadata });
-    this.uid = kubelet.records.uidOf(SYSTEM_NAMESPACE, this.name);
+    const { spec } = this.options.chart.template;
+    this.uid = this.schedule();
     await sandbox.node.run(["mkdir", "-p", "--", ...directoriesToMake(spec)], { timeoutMs: 5000 });
     this.config = kubelet.sandboxConfig(SYSTEM_NAMESPACE, this.name, this.uid, {
       qos: "burstable",
@@ -143,6 +168,22 @@ export class AgentPod {
     const ips = spec.hostNetwork === true ? [GATEWAY4] : await kubelet.addresses(podSandboxId);
     const pod = { namespace: SYSTEM_NAMESPACE, name: this.name, uid: this.uid, ips };
     kubelet.records.report(pod, podSandboxId, "Running");
+  }
+
+  /** Puts a pod of the DaemonSet's making into the API. Returns its uid. */
+  private schedule(): string {
+    const { api } = this.parts.sandbox;
+    const { chart, image } = this.options;
+    const { metadata, spec } = chart.template;
+    const { name, uid } = publishDaemonSet(api, this.options).metadata;
+    const owner = { apiVersion: "apps/v1", kind: "DaemonSet", controller: true, blockOwnerDeletion: true, name, uid };
+    const pod = api.put({
+      kind: "Pod",
+      metadata: { ...metadata, namespace: SYSTEM_NAMESPACE, name: this.name, ownerReferences: [owner] },
+      spec: { ...withImage(spec, image), nodeName: NODE_NAME },
+      status: { phase: "Pending" },
+    });
+    return pod.metadata.uid;
   }
 
   private async findNetns(host: boolean): Promise<string> {

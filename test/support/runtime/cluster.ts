@@ -7,7 +7,7 @@ import { Sandbox } from "../../../src/sandbox/sandbox.ts";
 import type { ZtunnelProcess } from "../../../src/sandbox/ztunnel-process.ts";
 import { LABEL, leftovers, PROGRAM } from "../sandbox.ts";
 import { AGENT_IMAGE, agentArchive } from "./agent-image.ts";
-import { AgentPod } from "./agent-pod.ts";
+import { AgentPod, publishDaemonSet } from "./agent-pod.ts";
 import type { AgentChart } from "./charts.ts";
 import { Containerd } from "./containerd.ts";
 import { CriKubelet } from "./cri-kubelet.ts";
@@ -39,13 +39,11 @@ export class RuntimeCluster {
 
   /** Brings up node, API server and containerd with all images; no agent, no ztunnel yet. */
   static async create(options: ClusterOptions): Promise<RuntimeCluster> {
-    const { rules } = options.chart;
     const sandbox = await Sandbox.create({
       program: PROGRAM,
       chart: "newest",
       ztunnel: undefined,
       node: { runtime: true },
-      ...(rules === undefined ? {} : { agentRules: rules }),
     });
     const cluster = new RuntimeCluster(sandbox, options);
     try {
@@ -74,14 +72,14 @@ export class RuntimeCluster {
 
   /** The DaemonSet's pod comes up; resolves when it is ready, or with `wait` false when it runs. */
   async startAgent({ wait = true, image = AGENT_IMAGE } = {}): Promise<AgentPod> {
-    const { chart, env = {} } = this.options;
-    this.current = await AgentPod.start(this, { chart, image, env }, wait);
+    this.current = await AgentPod.start(this, { ...this.options, image }, wait);
     return this.current;
   }
 
   /** A rolling update of the DaemonSet to the same image under another name. */
   async upgradeAgent(image: string): Promise<void> {
     await this.containerd.tagImage(AGENT_IMAGE, image);
+    publishDaemonSet(this.sandbox.api, { ...this.options, image });
     await this.agent.remove();
     await this.startAgent({ image });
     await this.agent.view.ztunnelsConnected(1);
@@ -125,8 +123,8 @@ export class RuntimeCluster {
 
   /** What a failed test is told. */
   evidence(): string {
-    const agent = this.current?.log().split("\n").slice(-40).join("\n") ?? "(none)";
-    return `--- agent's last lines\n${agent}\n--- containerd's last lines\n${this.containerd.tail(20)}`;
+    const agent = this.current?.log().split("\n").slice(-25).join("\n") ?? "(none)";
+    return `--- agent's last lines\n${agent}\n--- containerd's last lines\n${this.containerd.tail(5)}`;
   }
 
   /** Ends everything. @throws Error that names what is left on this machine */
