@@ -12,7 +12,7 @@ const tier = (name: string, testTimeout: number, parallel: boolean) => ({
   },
 });
 
-const { test } = tier("runtime", 120_000, false);
+const { test } = tier("runtime", 240_000, false);
 const runtime = { test: { ...test, globalSetup: "test/runtime/build-image.ts" } };
 
 export default defineConfig({

@@ -19,6 +19,9 @@ const JOIN = [
   'for cgroup in $0; do echo 0 > "$cgroup/cgroup.procs" || exit 1; done; exec "$@"',
 ] as const;
 
+/** A minute: a process that waits for a disk can't be killed before it is served. */
+const DYING_TURNS = 3000;
+
 export interface NodeOptions {
   /** False: nothing is mounted at /sys/fs/bpf, as on some minimal hosts. */
   readonly bpffs?: boolean;
@@ -123,7 +126,7 @@ export class SandboxNode {
     this.init?.process.kill("SIGKILL");
     await this.init?.exited.catch(() => undefined);
     // Killed with its parent; the kernel has it end only after every other process of the node.
-    for (let turn = 0; this.initPid !== 0 && alive(this.initPid) && turn < 500; turn++) await setTimeout(20);
+    for (let turn = 0; this.initPid !== 0 && alive(this.initPid) && turn < DYING_TURNS; turn++) await setTimeout(20);
     this.initPid = 0;
   }
 

@@ -8,7 +8,8 @@ import type { PodReport, PodsReport } from "../../src/core/report/pods.ts";
 import type { StatusReport } from "../../src/core/report/status.ts";
 import { OUTBOUND_PROGRAMS } from "../../src/dataplane/ebpf/hooks.ts";
 import { native } from "../../src/native/load.ts";
-import { type Sandbox, until } from "../../src/sandbox/sandbox.ts";
+import type { Sandbox } from "../../src/sandbox/sandbox.ts";
+import { until } from "../../src/sandbox/until.ts";
 import { inPod, onNode } from "../support/cli.ts";
 import { LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 

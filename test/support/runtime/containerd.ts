@@ -9,6 +9,8 @@ import { PAUSE_IMAGE } from "./images.ts";
 const SOCKET = "/run/containerd/containerd.sock";
 /** Where Debian has the plugins; containerd looks in one directory only, and ours is installed there. */
 const DEBIAN_PLUGINS = "/usr/lib/cni";
+/** It syncs its databases to disk first, which somebody else may be writing to. */
+const START_MS = 60_000;
 const PRIMARY_PLUGINS = ["bridge", "host-local", "loopback"] as const;
 
 /**
@@ -54,13 +56,17 @@ export class Containerd {
     // Through /proc: the node's /run is in its mount namespace.
     const client = new CriClient(`/proc/${this.node.pid}/root${SOCKET}`);
     this.client = client;
-    await until("containerd answers", async () => {
-      if (!child.running) throw new Error(`containerd ended: ${this.tail()}`);
-      return client.call("version", {}, 1000).then(
-        () => true,
-        () => false,
-      );
-    });
+    await until(
+      "containerd answers",
+      async () => {
+        if (!child.running) throw new Error(`containerd ended: ${this.tail()}`);
+        return client.call("version", {}, 1000).then(
+          () => true,
+          () => false,
+        );
+      },
+      START_MS,
+    );
     // Its shims and plugins would be taken for it.
     child.pinLeaf();
   }
