@@ -41,7 +41,7 @@ for name in etc opt var; do
   mkdir -p "$disk/disk/$name" "$disk/disk/.$name"
   mount -t overlay -o "lowerdir=/$name,upperdir=$disk/disk/$name,workdir=$disk/disk/.$name" overlay "/$name"
 done
-mkdir -p /opt/cni/bin /etc/cni/net.d
+mkdir -p /opt/cni/bin /etc/cni/net.d /var/log/pods
 mount --bind "$disk/opt/cni/bin" /opt/cni/bin
 mount --bind "$disk/etc/cni/net.d" /etc/cni/net.d
 `;
