@@ -2,7 +2,7 @@
 // One pod looked at closely: by the agent, and without one.
 import { expect, test } from "vitest";
 import { ipOf } from "../../src/sandbox/pod-records.ts";
-import { until } from "../../src/sandbox/sandbox.ts";
+import { until } from "../../src/sandbox/until.ts";
 import { inPod, onNode } from "../support/cli.ts";
 import { appOf, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
