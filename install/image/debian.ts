@@ -2,10 +2,11 @@
 // Fetches and unpacks Debian packages of any architecture as any user: apt with directories of its own.
 // None of the packages' scripts run.
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ARCHES, type Arch } from "./arch.ts";
 import { COMPILE, type DebianPackage, LEFT_OUT, RUNTIME, type Use } from "./debian-packages.ts";
+import { readNote, writeNote } from "./note.ts";
 import { runProgram } from "./process.ts";
 
 /** The newest whose nft writes rules that every older nft reads. */
@@ -43,37 +44,47 @@ export interface Debian {
  */
 export async function unpackDebian(folder: string, arch: Arch, options: DebianOptions): Promise<Debian> {
   const places = { root: join(folder, "root"), sysroot: join(folder, "sysroot") };
-  const note = join(folder, "packages.json");
-  const wanted = JSON.stringify([
-    RELEASE,
-    RUNTIME,
-    [...LEFT_OUT],
-    [...COMPILE],
-    options.mirror,
-    options.pinned ?? null,
-  ]);
-  const known = existsSync(note) ? JSON.parse(readFileSync(note, "utf8")) : {};
-  if (known.wanted === wanted && !options.refresh) return { ...places, packages: known.packages, fetched: false };
+  const { mirror, pinned, refresh } = options;
+  const key = [RELEASE, RUNTIME, [...LEFT_OUT], [...COMPILE], mirror, pinned ?? null];
+  const known = refresh ? undefined : readNote<readonly UnpackedPackage[]>(join(folder, NOTE), key);
+  if (known !== undefined) return { ...places, packages: known, fetched: false };
 
+  // What is there stays until all of the new is there too.
+  const fresh = `${folder}.new`;
+  rmSync(fresh, { recursive: true, force: true });
+  const packages = await unpackInto(fresh, arch, options);
+  writeNote(join(fresh, NOTE), key, packages);
   rmSync(folder, { recursive: true, force: true });
+  renameSync(fresh, folder);
+  return { ...places, packages, fetched: true };
+}
+
+const NOTE = "packages.json";
+
+async function unpackInto(folder: string, arch: Arch, options: DebianOptions): Promise<readonly UnpackedPackage[]> {
+  const root = join(folder, "root");
+  const sysroot = join(folder, "sysroot");
   const debs = join(folder, "debs");
-  for (const path of [places.root, places.sysroot, debs]) mkdirSync(path, { recursive: true });
-  const apt = await configureApt(join(folder, "apt"), arch, options);
-  await apt(["update", "-qq"]);
+  const own = join(folder, "apt");
+  for (const path of [root, sysroot, debs]) mkdirSync(path, { recursive: true });
+  const apt = await configureApt(own, arch, options);
+  // Without it apt goes on with what could be had, such as everything but the security updates.
+  await apt(["update", "-qq", "--error-on=any"]);
   const chosen = options.pinned ?? (await resolve(apt));
+  const lost = [...RUNTIME, ...COMPILE.keys()].filter((name) => !chosen.some((choice) => choice.name === name));
+  if (lost.length > 0) throw new Error(`not among the packages: ${lost.join(", ")}`);
   await download(apt, debs, chosen);
 
   const packages: UnpackedPackage[] = [];
   for (const name of readdirSync(debs).sort()) {
     const deb = join(debs, name);
-    const { use, ...identity } = await identify(deb, chosen);
-    packages.push({ ...identity, use, control: await runProgram(["dpkg-deb", "-f", deb]) });
-    await runProgram(["dpkg-deb", "-x", deb, places.sysroot]);
-    if (use === "image") await runProgram(["dpkg-deb", "-x", deb, places.root]);
+    const identity = await identify(deb, chosen);
+    packages.push({ ...identity, control: await runProgram(["dpkg-deb", "-f", deb]) });
+    await runProgram(["dpkg-deb", "-x", deb, sysroot]);
+    if (identity.use === "image") await runProgram(["dpkg-deb", "-x", deb, root]);
   }
-  for (const path of [debs, join(folder, "apt")]) rmSync(path, { recursive: true });
-  writeFileSync(note, JSON.stringify({ wanted, packages }));
-  return { ...places, packages, fetched: true };
+  for (const path of [debs, own]) rmSync(path, { recursive: true });
+  return packages;
 }
 
 type Apt = (argv: readonly string[], cwd?: string) => Promise<string>;

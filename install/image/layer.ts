@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from "node:crypto";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { readNote, writeNote } from "./note.ts";
 import { runProgram } from "./process.ts";
 import { writeTar } from "./tar.ts";
 import type { Tree } from "./tree.ts";
@@ -29,19 +30,20 @@ export async function packLayer(folder: string, title: string, tree: Tree): Prom
   const note = join(folder, `${title}.json`);
   const { sha256: diffId } = writeTar(tar, tree.entries());
   try {
-    const known = existsSync(note) ? JSON.parse(readFileSync(note, "utf8")) : {};
-    if (known.diffId === diffId && existsSync(file)) return { ...known, title, file };
+    const known = readNote<Packed>(note, diffId);
+    if (known !== undefined) return { ...known, diffId, title, file };
     rmSync(note, { force: true });
     await gzip(tar, file);
   } finally {
     rmSync(tar, { force: true });
   }
   const bytes = readFileSync(file);
-  const digest = createHash("sha256").update(bytes).digest("hex");
-  const layer = { diffId, digest, size: bytes.length };
-  writeFileSync(note, JSON.stringify(layer));
-  return { ...layer, title, file };
+  const packed: Packed = { digest: createHash("sha256").update(bytes).digest("hex"), size: bytes.length };
+  writeNote(note, diffId, packed);
+  return { ...packed, diffId, title, file };
 }
+
+type Packed = Pick<Layer, "digest" | "size">;
 
 async function gzip(from: string, to: string): Promise<void> {
   const stdin = openSync(from, "r");

