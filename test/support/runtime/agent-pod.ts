@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync, readFileSync } from "node:fs";
-import { basename } from "node:path";
 import { recordOf } from "../../../src/kube/json.ts";
 import { AgentView } from "../../../src/sandbox/agent-view.ts";
 import type { ApiServer } from "../../../src/sandbox/apiserver/api-server.ts";
@@ -187,16 +186,9 @@ export class AgentPod {
   }
 
   private async findNetns(host: boolean): Promise<string> {
-    const { sandbox, containerd } = this.parts;
-    if (host) return sandbox.node.netnsPath;
-    const { info } = await containerd.cri.call("podSandboxStatus", { podSandboxId: this.sandboxId, verbose: true });
-    const { runtimeSpec } = JSON.parse(info.info ?? "{}") as {
-      runtimeSpec?: { linux: { namespaces: { type: string; path?: string }[] } };
-    };
-    const path = runtimeSpec?.linux.namespaces.find(({ type }) => type === "network")?.path;
-    if (path === undefined) throw new Error(`containerd names no netns: ${info.info}`);
-    // The node's /run, past its link /var/run, which would lead to the machine's.
-    return `/proc/${sandbox.node.pid}/root/run/netns/${basename(path)}`;
+    const { node } = this.parts.sandbox;
+    if (host) return node.netnsPath;
+    return `/proc/${node.pid}/root${await this.parts.kubelet.netns({ sandboxId: this.sandboxId })}`;
   }
 
   private container(spec: ContainerSpec) {

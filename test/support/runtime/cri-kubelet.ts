@@ -177,6 +177,17 @@ export class CriKubelet {
     return [network.ip, ...network.additionalIps.map(({ ip }) => ip)];
   }
 
+  /** Path of a sandbox's network namespace on the node, below /run. */
+  async netns({ sandboxId: podSandboxId }: Pick<CriPod, "sandboxId">): Promise<string> {
+    const { info } = await this.containerd.cri.call("podSandboxStatus", { podSandboxId, verbose: true });
+    const { runtimeSpec } = JSON.parse(info.info ?? "{}") as {
+      runtimeSpec?: { linux: { namespaces: { type: string; path?: string }[] } };
+    };
+    const path = runtimeSpec?.linux.namespaces.find(({ type }) => type === "network")?.path;
+    if (path === undefined) throw new Error(`containerd names no netns: ${info.info}`);
+    return path.replace(/^\/var\/run\//, "/run/");
+  }
+
   sandboxConfig(
     namespace: string,
     name: string,
