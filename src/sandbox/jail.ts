@@ -56,6 +56,7 @@ mount -o remount,bind,ro run/secrets/kubernetes.io/serviceaccount
 pivot_root . .
 umount -l .
 cd /
+mount -o remount,ro /
 ip link set lo up 2>/dev/null || true
 unset AMBIENT_CNI_SANDBOX_PLUGIN
 echo built
@@ -76,11 +77,10 @@ export interface JailOptions {
 }
 
 /**
- * Starts the agent as the stock chart would: own pid, mount and cgroup namespace, in the cgroup of a pod
- * of its own, own network unless the chart
- * says hostNetwork, exactly the chart's capabilities and mounts, /proc/sys read-only, the node's /proc
- * read-only at /host/proc, no bpffs. The jail says `built` and waits for a line before it becomes the
- * agent, so that its network can be connected first.
+ * Starts the agent as the stock chart would: own pid, mount and cgroup namespace, in the cgroup of a pod of its own,
+ * own network unless the chart says hostNetwork, exactly the chart's capabilities and mounts, /proc/sys read-only, the
+ * node's /proc read-only at /host/proc, no bpffs; and as ours, with a read-only root. The jail says `built` and waits
+ * for a line before it becomes the agent, so that its network can be connected first.
  */
 export function startJailed(node: SandboxNode, options: JailOptions): Child {
   const root = node.path("root");

@@ -57,7 +57,12 @@ describe.each(charts.map((chart) => [chart.name, chart] as const))("%s", (_name,
 
   test("it has exactly the capabilities that it needs", () => {
     const { securityContext } = chart.container;
-    expect(securityContext).toMatchObject({ privileged: false, runAsUser: 0, capabilities: { drop: ["ALL"] } });
+    expect(securityContext).toMatchObject({
+      privileged: false,
+      runAsUser: 0,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ["ALL"] },
+    });
     const more = MAKES_BPFFS.has(chart.name) ? ["SYS_CHROOT"] : [];
     expect(securityContext?.capabilities?.add).toEqual([...AGENT_CAPABILITIES, ...more]);
   });
