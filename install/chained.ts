@@ -6,13 +6,15 @@ import { byBytes, type ConfDir, type ConfFile } from "./conf-dir.ts";
 import { asList, merge } from "./conflist.ts";
 import type { PluginEntry } from "./netconf.ts";
 import { encode, type Placement, type PlacementConfig } from "./placement.ts";
-import { convertedEntry, convertedFrom, hasOurs, isOwnedCopy, onlyOurs, originalName, primaryOf } from "./primary.ts";
+import { convertedEntry, convertedFrom, hasOurs, isCopy, onlyOurs, originalName, primaryOf } from "./primary.ts";
 import type { Step } from "./step.ts";
 
 /** @throws AgentError as primaryOf */
 export function chained(dir: ConfDir, config: PlacementConfig, entry: PluginEntry): Placement {
-  const copies = ownedCopies(dir, config);
-  const found = primaryOf(dir, config.cniConfName, (file) => !onlyOurs(file.conf) && !copies.includes(file));
+  // Left from a time with `istio-owned`, when the primary was copied instead of edited.
+  const { cniConfName, istioOwnedConfigName } = config;
+  const copies = dir.files.filter((file) => file.name !== cniConfName && isCopy(dir, file, istioOwnedConfigName));
+  const found = primaryOf(dir, cniConfName, (file) => !onlyOurs(file.conf) && !copies.includes(file));
   const primary = sourceOf(dir, found) ?? found;
   const { path, steps } = primary.conf.kind === "list" ? edit(primary, entry) : convert(dir, primary, entry);
   const obsolete = copies.filter((copy) => copy !== primary);
@@ -22,15 +24,6 @@ export function chained(dir: ConfDir, config: PlacementConfig, entry: PluginEntr
     steps: [...steps, ...obsolete.map((copy): Step => ({ do: "remove", path: copy.path, was: copy.bytes }))],
     warnings: preempted(dir, config, primary),
   };
-}
-
-/** Left from a time with `istio-owned`, when the primary was copied instead of edited. */
-function ownedCopies(dir: ConfDir, config: PlacementConfig): ConfFile[] {
-  const others = dir.files.some(({ name, conf }) => name !== config.istioOwnedConfigName && !onlyOurs(conf));
-  return dir.files.filter(({ name, conf }) => {
-    if (name === config.cniConfName) return false;
-    return isOwnedCopy(conf) || (name === config.istioOwnedConfigName && hasOurs(conf) && !onlyOurs(conf) && others);
-  });
 }
 
 /**
@@ -71,6 +64,7 @@ function convert(dir: ConfDir, primary: ConfFile, entry: PluginEntry): { path: s
     path: join(dir.path, primary.name),
     was: primary.bytes,
     to: join(dir.path, originalName(primary.name)),
+    later: true,
   });
   return { path, steps };
 }

@@ -69,8 +69,8 @@ export async function readConfDir(path: string): Promise<ConfDir> {
 /** Configurations that Cilium set aside. @throws as readConfDir */
 export async function readSetAside(path: string): Promise<ConfFile[]> {
   const files: ConfFile[] = [];
-  for (const name of (await namesIn(path)).sort(byBytes).slice(0, MAX_CONFS)) {
-    if (!name.endsWith(SET_ASIDE)) continue;
+  const names = (await namesIn(path)).filter((name) => name.endsWith(SET_ASIDE)).sort(byBytes);
+  for (const name of names.slice(0, MAX_CONFS)) {
     const conf = await readConf(path, name).catch(() => undefined);
     if (conf !== undefined) files.push(conf);
   }

@@ -39,5 +39,7 @@ export function nodeFault(error: unknown, path: string): Error {
   if (error instanceof AgentError) return error;
   const explanation = EXPLANATIONS[codeOf(error)];
   if (explanation === undefined) return error instanceof Error ? error : new Error(messageOf(error));
-  return new AgentError(explanation.code, `${path}: ${messageOf(error)}`, explanation.remedy, { cause: error });
+  // Without the system call and its arguments: the name of a temporary file is different each time.
+  const [what] = messageOf(error).split(", ");
+  return new AgentError(explanation.code, `${path}: ${what}`, explanation.remedy, { cause: error });
 }

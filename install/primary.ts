@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { isDeepStrictEqual } from "node:util";
 import { PLUGIN_NAME } from "../src/core/constants.ts";
 import { AgentError } from "../src/core/errors.ts";
 import type { ConfDir, ConfFile } from "./conf-dir.ts";
@@ -37,6 +38,18 @@ export function convertedFrom(conf: NetConf): string | undefined {
 export function isOwnedCopy(conf: NetConf): boolean {
   return conf.plugins.some((plugin) => plugin.type === PLUGIN_NAME && plugin[OWNED_KEY] === true);
 }
+
+/**
+ * Also one that istio-cni wrote, which says nothing about itself: it has the name that is configured, and
+ * the plugins of another configuration.
+ */
+export function isCopy(dir: ConfDir, { name, conf }: ConfFile, ownedName: string): boolean {
+  if (isOwnedCopy(conf)) return true;
+  if (name !== ownedName || !hasOurs(conf)) return false;
+  return dir.files.some((each) => each.name !== name && isDeepStrictEqual(foreign(each.conf), foreign(conf)));
+}
+
+const foreign = (conf: NetConf): string[] => conf.types.filter((type) => type !== PLUGIN_NAME);
 
 /**
  * The configuration into which pods' networking is written by the cluster's CNI and which we follow: the

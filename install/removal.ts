@@ -8,7 +8,7 @@ import { type ConfDir, type ConfFile, SET_ASIDE } from "./conf-dir.ts";
 import { asList, unmerge } from "./conflist.ts";
 import { parseList } from "./netconf.ts";
 import { encode } from "./placement.ts";
-import { convertedFrom, hasOurs, isOwnedCopy, onlyOurs, originalName } from "./primary.ts";
+import { convertedFrom, hasOurs, isCopy, onlyOurs, originalName } from "./primary.ts";
 import { isStandalone } from "./standalone.ts";
 import type { Step } from "./step.ts";
 
@@ -31,7 +31,7 @@ export function removal(
   const unused = new Map(originals);
   const ours = [...dir.files, ...setAside].filter(({ conf }) => hasOurs(conf));
   for (const file of ours) {
-    if (isCopy(dir, file, config) || isStandalone(file.conf)) {
+    if (isCopy(dir, { ...file, name: shownName(file.name) }, config.istioOwnedConfigName) || isStandalone(file.conf)) {
       changes.push([{ do: "remove", path: file.path, was: file.bytes }]);
       continue;
     }
@@ -61,13 +61,6 @@ export function removal(
     else warnings.push(`${path} is left: the list made from it is gone`);
   }
   return { changes, warnings };
-}
-
-/** A copy made for `istio-owned`; one that istio-cni made is known by its name, beside another configuration. */
-function isCopy(dir: ConfDir, file: ConfFile, config: Pick<Config, "istioOwnedConfigName">): boolean {
-  const name = shownName(file.name);
-  if (isOwnedCopy(file.conf)) return true;
-  return name === config.istioOwnedConfigName && dir.files.some((each) => each.name !== name && !onlyOurs(each.conf));
 }
 
 const shownName = (name: string): string => (name.endsWith(SET_ASIDE) ? name.slice(0, -SET_ASIDE.length) : name);
@@ -101,7 +94,7 @@ function givenBack(dir: ConfDir, file: ConfFile, name: string, original: Buffer)
   const kept = join(dir.path, originalName(name));
   const discard: Step = { do: "remove", path: kept, was: original };
   if (!isConversionOf(file, original)) return [takenOut(file), discard];
-  const drop: Step = { do: "remove", path: file.path, was: file.bytes };
+  const drop: Step = { do: "remove", path: file.path, was: file.bytes, later: true };
   const target = file.name.endsWith(SET_ASIDE) ? `${name}${SET_ASIDE}` : name;
   // Written anew by its CNI meanwhile: that one counts.
   if (dir.names.has(target)) return [drop, discard];

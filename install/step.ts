@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { link, rename, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { AgentError, codeOf } from "../src/core/errors.ts";
 import { atomicWrite, overwriteShorter, readBounded, syncDirectory, type WriteOptions } from "../src/sys/files.ts";
 import { nodeFault } from "./node-fault.ts";
@@ -20,13 +21,20 @@ export type Step =
       /** Shorter than what was: with a full disk, written in its place. */
       readonly shortens?: true;
     }
-  | { readonly do: "rename"; readonly path: string; readonly was: Buffer; readonly to: string }
-  | { readonly do: "remove"; readonly path: string; readonly was: Was };
+  | { readonly do: "rename"; readonly path: string; readonly was: Buffer; readonly to: string; readonly later?: true }
+  | { readonly do: "remove"; readonly path: string; readonly was: Was; readonly later?: true };
+
+/**
+ * Before a step that is for `later` (ms): a runtime that listed the directory before the last step, and so
+ * knows only the file that goes now, must have read it. CRI-O would take the next network instead.
+ */
+const LATER_MS = 50;
 
 /** @throws AgentError FILE_CHANGED, or the file system's error with a remedy */
 export async function take(step: Step): Promise<void> {
   try {
     if (step.do === "write") return await write(step);
+    if (step.later === true) await setTimeout(LATER_MS);
     if (step.do === "rename") await move(step);
     else await remove(step);
     await syncDirectory(dirname(step.path));

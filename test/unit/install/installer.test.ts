@@ -353,9 +353,21 @@ describe("istio-owned", () => {
     await node.installer({ ...OWNED, cniConfName: "10-calico.conflist" }).install();
     expect(owned().plugins.map(({ type }: { type: string }) => type)).toEqual(["calico", "portmap", "istio-cni"]);
     // Upstream's own, in a mode that copies nothing: the primary is chained, then the copy goes.
-    node.write("02-istio-cni.conflist", fixture("50-upstream.conflist"));
+    const upstream = JSON.parse(node.read("02-istio-cni.conflist"));
+    upstream.plugins[2] = { type: "istio-cni", name: "istio-cni" };
+    node.write("02-istio-cni.conflist", JSON.stringify(upstream));
     await node.installer({ cniConfName: "10-calico.conflist" }).install();
     expect(node.names()).toEqual(["05-cilium.conflist", "10-calico.conflist"]);
+  });
+
+  it("a configuration of its name that is no copy of another is somebody's, and stays", async () => {
+    node.write("02-istio-cni.conflist", CALICO);
+    node.write("05-cilium.conflist", fixture("05-cilium.conflist"));
+    await node.installer().install();
+    expect(node.read("02-istio-cni.conflist")).toBe(MERGED.toString("latin1"));
+    expect((await node.installer().look()).steps).toEqual([]);
+    await node.installer().restore();
+    expect(node.read("02-istio-cni.conflist")).toBe(CALICO.toString("latin1"));
   });
 });
 
