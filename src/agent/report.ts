@@ -5,6 +5,7 @@ import { type Head, head, type ReportVerdict } from "../core/report/document.ts"
 import type { EnginesReport } from "../core/report/engines.ts";
 import { type PodReport, type PodsReport, podTitle } from "../core/report/pods.ts";
 import type { ComponentReport, StatusProblem, StatusReport } from "../core/report/status.ts";
+import { counted } from "../core/report/words.ts";
 import { census, type PodStatus } from "./census.ts";
 import type { Parts } from "./parts.ts";
 import type { KeyedQueue } from "./queue.ts";
@@ -155,18 +156,19 @@ export class AgentReport {
     const sizes = all.map(({ resource, size }) => `${size} ${resource}`).join(", ");
     const relists = all.reduce((sum, one) => sum + one.relists, 0);
     const watch = `pods rv ${pods?.resourceVersion ?? "?"}, watch ${Math.round(pods?.watchAgeSeconds ?? 0)}s old`;
-    return { name, verdict: "ok", text: `${sizes}; ${watch}, ${relists} ${relists === 1 ? "relist" : "relists"}` };
+    return { name, verdict: "ok", text: `${sizes}; ${watch}, ${counted(relists, "relist")}` };
   }
 
   private ztunnel(rows: readonly PodReport[]): ComponentReport {
     const { ztunnel, cluster } = this.parts;
     const connections = ztunnel.connections();
-    const waiting = rows.filter(({ mesh, ztunnel: told }) => isMesh(mesh) && told === null).length;
+    // What fails for another reason does not wait for it.
+    const waiting = rows.filter((row) => isMesh(row.mesh) && row.mesh !== "failing" && row.ztunnel === null).length;
     const name = "ztunnel";
     if (!connections.some(({ ready }) => ready)) {
       const verdict: ReportVerdict = rows.some(({ mesh }) => isMesh(mesh)) ? "error" : "warn";
       const half = connections.length === 0 ? "none connected" : `${connections.length} connected, none is ready`;
-      return { name, verdict, text: waiting === 0 ? half : `${half}; ${waiting} pods wait for one` };
+      return { name, verdict, text: waiting === 0 ? half : `${half}, waited for by ${counted(waiting, "pod")}` };
     }
     const names = [...cluster.pods()].filter(({ labels }) => labels.app === "ztunnel").map((pod) => pod.name);
     const known = names.length > 0 ? ` (${names.join(", ")})` : "";

@@ -19,6 +19,7 @@ import { messageOf } from "../core/errors.ts";
 import type { Logger } from "../core/ports.ts";
 import type { SettingReport } from "../core/report/settings.ts";
 import type { ComponentReport } from "../core/report/status.ts";
+import { nodePath } from "../core/report/words.ts";
 import { NodeDataplane } from "../dataplane/dataplane.ts";
 import { EbpfEngine } from "../dataplane/ebpf/engine.ts";
 import { ebpfHost } from "../dataplane/ebpf/host.ts";
@@ -249,7 +250,7 @@ export class AgentProcess {
   private plugin(): Omit<ComponentReport, "name"> {
     const problem = this.keeper.missing();
     if (problem !== undefined) return { verdict: "error", text: problem.replace(/^CNI plugin: /, "") };
-    const path = join(this.config.cniBinDir, PLUGIN_NAME);
+    const path = nodePath(join(this.config.cniBinDir, PLUGIN_NAME), this.config.hostRoot);
     const conf = basename(this.keeper.confPath ?? "");
     if (this.config.chained) return { verdict: "ok", text: `${path}, chained in ${conf}` };
     return { verdict: "ok", text: `${path}, alone in ${conf}: ambient pods are captured by the watch` };

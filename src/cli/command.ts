@@ -6,7 +6,7 @@ import type { CliEnv } from "./env.ts";
 import { addGlobals, type Globals, globalsOf } from "./globals.ts";
 import { describeExamples } from "./help.ts";
 import { coloured, type Paint, plain } from "./render/paint.ts";
-import type { AgentClient } from "./source/agent-client.ts";
+import type { AgentSource } from "./source/agent-source.ts";
 import type { NodeSource } from "./source/node-source.ts";
 
 /** The command line under construction: commands are added to it, and tell it how they ended. */
@@ -29,8 +29,8 @@ export interface Session {
   readonly env: CliEnv;
   readonly globals: Globals;
   readonly paint: Paint;
-  /** For what only the agent can do. `timeoutMs` counts where the user gave none. */
-  client(timeoutMs?: number): Promise<AgentClient>;
+  /** The agent alone, within --timeout or the time that is given here (ms). */
+  agent(timeoutMs?: number): Promise<AgentSource>;
   /** A source that asks the agent first. Each has its own memory of whether there is one. */
   source(): Promise<NodeSource>;
   /** Writes a document in the form that was asked for; `text` makes the one for people. */
@@ -38,7 +38,7 @@ export interface Session {
 }
 
 /** How long the agent may take for a document, in ms. */
-const AGENT_TIMEOUT_MS = 5000;
+export const AGENT_TIMEOUT_MS = 2000;
 
 /**
  * Adds a command. `run` gets its options and arguments, and resolves with the exit status; whatever it needs
@@ -60,21 +60,21 @@ export function addCommand<Options extends object>(
 }
 
 export function openSession(env: CliEnv, globals: Globals): Session {
-  const client = async (timeoutMs: number) => {
-    const { AgentClient: Client } = await import("./source/agent-client.ts");
-    return new Client(globals.socket, globals.timeoutMs ?? timeoutMs);
+  const agent = async (timeoutMs = globals.timeoutMs ?? AGENT_TIMEOUT_MS) => {
+    const [{ AgentClient }, { AgentSource }] = await Promise.all([
+      import("./source/agent-client.ts"),
+      import("./source/agent-source.ts"),
+    ]);
+    return new AgentSource(new AgentClient(globals.socket, timeoutMs));
   };
   return {
     env,
     globals,
     paint: globals.color ? coloured : plain,
-    client: (timeoutMs = AGENT_TIMEOUT_MS) => client(timeoutMs),
+    agent,
     source: async () => {
-      const [{ AgentSource }, { NodeSource: Both }] = await Promise.all([
-        import("./source/agent-source.ts"),
-        import("./source/node-source.ts"),
-      ]);
-      return new Both(new AgentSource(await client(AGENT_TIMEOUT_MS)), async (note) => {
+      const { NodeSource } = await import("./source/node-source.ts");
+      return new NodeSource(await agent(), async (note) => {
         const { openKernelSource } = await import("./source/kernel/kernel-source.ts");
         return openKernelSource(env, note);
       });

@@ -65,7 +65,7 @@ async function candidatesAt(command: Command, place: Place, known: Known): Promi
   const argument = command.registeredArguments[Math.min(arguments_, command.registeredArguments.length - 1)];
   if (argument === undefined || (arguments_ >= command.registeredArguments.length && !argument.variadic)) return [];
   if (argument.argChoices !== undefined) return argument.argChoices.map((value) => ({ value, description: "" }));
-  if (argument.name() !== "pod") return [];
+  if (argument.name() !== "pod" && argument.name() !== "pods") return [];
   return (await known.pods()).map((value) => ({ value, description: "" }));
 }
 

@@ -12,6 +12,9 @@ const STATUS: Readonly<Record<string, number>> = {
   AGENT_UNREACHABLE: EXIT.unreachable,
   NEEDS_AGENT: EXIT.unreachable,
   NOT_PERMITTED: EXIT.denied,
+  // The node's own processes may not be read.
+  PROC_UNREADABLE: EXIT.denied,
+  HOST_NETNS_UNKNOWN: EXIT.denied,
   EPERM: EXIT.denied,
   EACCES: EXIT.denied,
 };

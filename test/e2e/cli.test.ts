@@ -10,7 +10,7 @@ import { OUTBOUND_PROGRAMS } from "../../src/dataplane/ebpf/hooks.ts";
 import { native } from "../../src/native/load.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { until } from "../../src/sandbox/until.ts";
-import { inPod, onNode } from "../support/cli.ts";
+import { asNobody, inPod, onNode } from "../support/cli.ts";
 import { LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 const WRONG = { "istio.io/reroute-virtual-interfaces": "eth0; reboot" };
@@ -54,7 +54,7 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     expect(lines[3]).toMatch(/^ {2}ztunnel +OK +1 connected, 1 acked, 0 pending$/);
     expect(lines[4]).toMatch(/^ {2}dataplane +OK +ebpf, fallback nftables, iptables$/);
     expect(lines[5]).toMatch(/^ {2}pods +OK +1 enrolled, 1 not in mesh$/);
-    expect(await onNode(sandbox, "status", "--brief")).toMatchObject({ status: 0, stdout: "ok: 1 pods enrolled\n" });
+    expect(await onNode(sandbox, "status", "--brief")).toMatchObject({ status: 0, stdout: "ok: 1 pod enrolled\n" });
 
     const within = await inPod(sandbox, "status", "-o", "json");
     expect(within, within.stderr).toMatchObject({ status: 0, stderr: "" });
@@ -118,7 +118,23 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     const versions = await onNode(sandbox, "version");
     expect(versions.stdout).toMatch(/^agent +\d+\.\d+\.\d+$/m);
 
+    // Its socket is root's alone.
+    const stranger = await asNobody(sandbox, "status");
+    expect(stranger).toMatchObject({ status: 4, stdout: "" });
+    expect(stranger.stderr).toMatch(/^ambient-cni: not permitted: EACCES \S+\n {2}only root may ask the agent\n$/);
+
     const before = await reports(sandbox);
+    // An agent that hangs does not keep the node's state from being seen.
+    sandbox.agent?.signal("SIGSTOP");
+    const hung = await onNode(sandbox, "pods", "--enrolled", "--timeout", "300ms");
+    sandbox.agent?.signal("SIGCONT");
+    expect(hung).toMatchObject({ status: 3, stderr: "" });
+    const [header, , plain, web] = hung.stdout.split("\n");
+    expect(header).toBe(
+      "source: kernel (the agent at /var/run/istio-cni/ambient-cni.sock does not answer within 300 ms)",
+    );
+    expect(plain).toMatch(/^other +plain +10\S+ +\d+ +captured +ebpf +listening/);
+    expect(web).toMatch(/^shop +web +10\S+ +\d+ +captured +ebpf +listening/);
     await sandbox.endAgent("SIGKILL");
     const after = await reports(sandbox);
     expect(after.source).toEqual({

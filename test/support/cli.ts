@@ -14,12 +14,21 @@ export interface CliResult {
 
 /** Runs the command line on the sandbox's node, as its owner would. */
 export function onNode(sandbox: Sandbox, ...args: readonly string[]): Promise<CliResult> {
-  const { node } = sandbox;
-  return execute(node.enter([process.execPath, PROGRAM, ...args], `${node.cgroups.root}/system/init`), {
+  return executeOnNode(sandbox, [process.execPath, PROGRAM, ...args]);
+}
+
+/** The same as a user without rights. */
+export function asNobody(sandbox: Sandbox, ...args: readonly string[]): Promise<CliResult> {
+  const nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+  return executeOnNode(sandbox, [...nobody, process.execPath, PROGRAM, ...args]);
+}
+
+function executeOnNode({ node }: Sandbox, argv: readonly string[]): Promise<CliResult> {
+  return execute(node.enter(argv, `${node.cgroups.root}/system/init`), {
     PATH: process.env.PATH ?? "",
     // The sandbox's node shares the machine's /etc and /opt.
-    MOUNTED_CNI_NET_DIR: sandbox.node.path("etc/cni/net.d"),
-    AMBIENT_CNI_BIN_DIR: sandbox.node.path("opt/cni/bin"),
+    MOUNTED_CNI_NET_DIR: node.path("etc/cni/net.d"),
+    AMBIENT_CNI_BIN_DIR: node.path("opt/cni/bin"),
   });
 }
 

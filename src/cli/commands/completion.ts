@@ -66,10 +66,9 @@ export function addCompletion({ root, env, done }: Program): void {
       const { complete } = await import("../completion.ts");
       const candidates = await complete(root, words, {
         pods: async () => {
-          const session = openSession(env, { ...globalsOf(hidden, env), timeoutMs: PODS_MS });
-          const { AgentSource } = await import("../source/agent-source.ts");
+          const agent = await openSession(env, globalsOf(hidden, env)).agent(PODS_MS);
           // A completion has no place for an error: without an agent there are no names.
-          const report = await new AgentSource(await session.client()).read("pods").catch(() => undefined);
+          const report = await agent.read("pods").catch(() => undefined);
           return (report?.pods ?? []).map(({ namespace, name, uid }) => (name === null ? uid : `${namespace}/${name}`));
         },
       });

@@ -24,13 +24,11 @@ export function addLog(program: Program): void {
     (command) => command.option("--reset", "first, every scope back to its configured level"),
     async (session, { reset = false }, words) => {
       const levels = words.flatMap((word) => word.split(",")).map(parseLevel);
-      const client = await session.client();
-      const { AgentSource } = await import("../source/agent-source.ts");
-      const source = new AgentSource(client);
+      const agent = await session.agent();
       const report =
         levels.length === 0 && !reset
-          ? await source.read("log")
-          : await source.change("log", { reset, levels } satisfies LevelsChange);
+          ? await agent.read("log")
+          : await agent.change("log", { reset, levels } satisfies LevelsChange);
       await session.print(report, () => levelsText(report));
       return EXIT.ok;
     },

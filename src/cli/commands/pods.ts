@@ -2,6 +2,7 @@
 import { Option } from "commander";
 import { findPod } from "../../core/report/find-pod.ts";
 import type { PodReport, PodsReport } from "../../core/report/pods.ts";
+import { counted } from "../../core/report/words.ts";
 import { addCommand, type Program } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import { sourceLine } from "../render/headline.ts";
@@ -98,7 +99,7 @@ function reasonText({ mesh, reason, detail, existing, failure }: PodReport, wide
     return `${failure.code}${times}${wide ? `: ${failure.message}` : ""}`;
   }
   if (mesh === "enrolled" && (existing ?? 0) > 0) {
-    return `${existing} connections are older than its capture, and outside the mesh until they close`;
+    return `${counted(existing ?? 0, "connection")} older than its capture, outside the mesh until closed`;
   }
   if (mesh === "enrolled") return wide ? detail : "";
   return detail === "" ? reason : detail;

@@ -25,9 +25,7 @@ export function addResetExisting(program: Program): void {
     (command) => command.option("--all", "of every captured pod").option("--dry-run", "only say what would be reset"),
     async (session, { all = false, dryRun = false }, references) => {
       if (all === references.length > 0) usageError("name the pods, or --all");
-      const client = await session.client();
-      const { AgentSource } = await import("../source/agent-source.ts");
-      const source = new AgentSource(client);
+      const source = await session.agent();
       const listed = await source.read("pods");
       const chosen = all
         ? listed.pods.filter(({ mesh }) => mesh === "enrolled")

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ReportVerdict } from "../../core/report/document.ts";
 import type { StatusProblem, StatusReport } from "../../core/report/status.ts";
-import { addCommand, type Program, type Session, usageError } from "../command.ts";
-import { EXIT } from "../exit.ts";
+import { counted } from "../../core/report/words.ts";
+import { AGENT_TIMEOUT_MS, addCommand, type Program, type Session, usageError } from "../command.ts";
+import { EXIT, exitOf } from "../exit.ts";
 import { headline } from "../render/headline.ts";
 import type { Paint, Style } from "../render/paint.ts";
 import { aligned } from "../render/table.ts";
@@ -52,12 +53,16 @@ async function show(session: Session, { brief }: StatusOptions): Promise<number>
   return overall(status) === "ok" ? EXIT.ok : EXIT.problem;
 }
 
+/** Only the agent can say that all is well. */
 async function wait(session: Session, options: StatusOptions): Promise<number> {
   const deadline = session.env.now().getTime() + (session.globals.timeoutMs ?? WAIT_MS);
   for (;;) {
-    const source = await session.source();
-    const status = await source.read("status");
-    const well = source.unreachable === undefined && overall(status) === "ok";
+    const agent = await session.agent(AGENT_TIMEOUT_MS);
+    const status = await agent.read("status").catch((error: unknown) => {
+      if (exitOf(error) !== EXIT.unreachable) throw error;
+      return undefined;
+    });
+    const well = status !== undefined && overall(status) === "ok";
     if (well || session.env.now().getTime() >= deadline) return show(session, options);
     await session.env.pause(POLL_MS);
   }
@@ -85,7 +90,7 @@ export function briefly(status: StatusReport): string {
   const enrolled = (pods.enrolled ?? 0) + (pods.captured ?? 0);
   const wrong = components.filter(({ verdict }) => verdict === "warn" || verdict === "error").map(cause(status));
   if (source.from === "kernel") wrong.unshift(source.note);
-  if (wrong.length === 0) return `ok: ${enrolled} pods enrolled`;
+  if (wrong.length === 0) return `ok: ${counted(enrolled, "pod")} enrolled`;
   return visible(`${overall(status) === "error" ? "error" : "degraded"}: ${wrong.join("; ")}`);
 }
 
@@ -93,7 +98,7 @@ const cause = ({ pods }: StatusReport) => {
   const failing = (pods.failing ?? 0) + (pods.pending ?? 0);
   const all = failing + (pods.enrolled ?? 0) + (pods.draining ?? 0);
   return ({ name, text }: StatusReport["components"][number]) =>
-    name === "pods" && failing > 0 ? `${failing} of ${all} pods failing` : `${name}: ${text}`;
+    name === "pods" && failing > 0 ? `${failing} of ${counted(all, "pod")} failing` : `${name}: ${text}`;
 };
 
 const SHOWN: Readonly<Record<ReportVerdict, readonly [string, Style]>> = {
@@ -118,5 +123,5 @@ export function statusText(status: StatusReport, paint: Paint): string {
 function sentence({ object, code, message, attempts, nextTryMs }: StatusProblem): string {
   const again = nextTryMs === null ? "" : `, next try in ${span(nextTryMs / 1000)}`;
   const times = attempts > 1 ? ` ${attempts}x` : "";
-  return visible(`${code}${times}${again}: ${message}   ambient-cni pods -o wide ${object}`);
+  return visible(`${code}${times}${again}: ${message}   ambient-cni inspect ${object}`);
 }

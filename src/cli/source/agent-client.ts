@@ -38,19 +38,20 @@ export class AgentClient {
     try {
       json = JSON.parse(text);
     } catch {
-      throw this.broken(`it answers with what is no JSON: ${JSON.stringify(text.slice(0, 60))}`);
+      throw this.broken(`answers with what is no JSON: ${JSON.stringify(text.slice(0, 60))}`);
     }
     if (status === 200) return json;
     const failure = v.safeParse(errorSchema, json);
-    if (!failure.success) throw this.broken(`it answers with HTTP status ${status} and no reason`);
+    if (!failure.success) throw this.broken(`answers with HTTP status ${status} and no reason`);
     const { code, message, remedy } = failure.output.error;
-    if (code === "NOT_FOUND") throw this.broken(`it is of another version and does not know ${path}`);
-    if (code === "DEADLINE" || code === "BUSY") throw this.broken(`it says: ${message}`);
+    if (code === "NOT_FOUND") throw this.broken(`is of another version and does not know ${path}`);
+    if (code === "DEADLINE" || code === "BUSY") throw this.broken(`says: ${message}`);
     throw new AgentError(code, message, remedy ?? undefined);
   }
 
-  private broken(why: string, cause?: unknown): AgentUnreachable {
-    return new AgentUnreachable("broken", `the agent at ${this.socket} can't be understood: ${why}`, { cause });
+  /** `does`: what it does in place of an answer. */
+  broken(does: string, cause?: unknown): AgentUnreachable {
+    return new AgentUnreachable("broken", `the agent at ${this.socket} ${does}`, { cause });
   }
 
   private send(path: string, body: unknown): Promise<{ readonly status: number; readonly text: string }> {
@@ -67,7 +68,7 @@ export class AgentClient {
       );
       // One deadline for all of it: a byte every second is no answer either.
       const timer = setTimeout(() => {
-        fail(this.broken(`no answer within ${this.timeoutMs} ms`));
+        fail(this.broken(`does not answer within ${this.timeoutMs} ms`));
       }, this.timeoutMs);
       const fail = (error: unknown) => {
         clearTimeout(timer);
@@ -94,9 +95,9 @@ export class AgentClient {
         });
       case "EPIPE":
       case "ECONNRESET":
-        return this.broken("it hung up before its answer was whole", error);
+        return this.broken("hangs up before its answer is whole", error);
       default:
-        return this.broken(messageOf(error), error);
+        return this.broken(`can't be understood: ${messageOf(error)}`, error);
     }
   }
 }
@@ -107,7 +108,7 @@ async function collect(incoming: IncomingMessage): Promise<string> {
   for await (const chunk of incoming) {
     if (!Buffer.isBuffer(chunk)) continue;
     total += chunk.length;
-    if (total > ANSWER_MAX) throw new Error(`its answer is larger than ${ANSWER_MAX >> 20} MiB`);
+    if (total > ANSWER_MAX) throw new Error(`an answer of more than ${ANSWER_MAX >> 20} MiB`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString("utf8");

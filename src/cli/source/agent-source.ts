@@ -3,7 +3,6 @@ import { messageOf } from "../../core/errors.ts";
 import { type DocumentName, type Documents, parseDocument } from "../../core/report/documents.ts";
 import type { AgentClient } from "./agent-client.ts";
 import type { Query, Source } from "./source.ts";
-import { AgentUnreachable } from "./unreachable.ts";
 
 /** What the agent says, checked: an answer that is no such document is none. */
 export class AgentSource implements Source {
@@ -22,8 +21,7 @@ export class AgentSource implements Source {
     try {
       return parseDocument(name, answer);
     } catch (error) {
-      const message = `the agent at ${this.client.socket} can't be understood: ${messageOf(error)}`;
-      throw new AgentUnreachable("broken", message, { cause: error });
+      throw this.client.broken(`can't be understood: ${messageOf(error)}`, error);
     }
   }
 }

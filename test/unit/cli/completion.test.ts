@@ -59,6 +59,7 @@ test("pods are completed by their names, once", async () => {
     expect(await completed(["pods", "shop/cart"], socket)).toEqual(["shop/cart-6d9f", "shop/cart-7c31"]);
     expect(await completed(["pods", "-o", "wide", "kube-system/c"], socket)).toEqual(["kube-system/coredns-9x"]);
     expect(await completed(["pods", "shop/web-7f4c", ""], socket)).toEqual([]);
+    expect(await completed(["verify", "--quick", "shop/web-7f4c", "shop/b"], socket)).toEqual(["shop/batch-1"]);
   });
 });
 

@@ -7,6 +7,7 @@ import { PLUGIN_NAME } from "../../../core/constants.ts";
 import { messageOf } from "../../../core/errors.ts";
 import type { PodReport } from "../../../core/report/pods.ts";
 import type { ComponentReport, StatusReport } from "../../../core/report/status.ts";
+import { counted, nodePath } from "../../../core/report/words.ts";
 import type { NodeView } from "./node-view.ts";
 import { kernelPods } from "./pods.ts";
 
@@ -36,11 +37,12 @@ export async function kernelStatus(view: NodeView): Promise<StatusReport> {
 }
 
 async function plugin({ config }: NodeView): Promise<Omit<ComponentReport, "name">> {
-  const binary = join(config.cniBinDir, PLUGIN_NAME);
+  const path = join(config.cniBinDir, PLUGIN_NAME);
+  const binary = nodePath(path, config.hostRoot);
   try {
     const chained = (await readConfDir(config.cniNetDir)).files.filter(({ conf }) => conf.types.includes(PLUGIN_NAME));
     const where = chained.map(({ name }) => name).join(", ");
-    if (!existsSync(binary)) {
+    if (!existsSync(path)) {
       const text = where === "" ? "not installed" : `chained in ${where}, and ${binary} is missing`;
       return { verdict: where === "" ? "warn" : "error", text };
     }
@@ -55,13 +57,13 @@ function ztunnel(pods: readonly PodReport[]): ComponentReport {
   const captured = pods.filter(({ mesh }) => mesh === "captured");
   const served = captured.filter(({ ztunnel: serves }) => serves !== null).length;
   const verdict = captured.length === 0 ? "unknown" : served === captured.length ? "ok" : "error";
-  return { name: "ztunnel", verdict, text: `listens in ${served} of ${captured.length} captured pods` };
+  return { name: "ztunnel", verdict, text: `listens in ${served} of ${counted(captured.length, "captured pod")}` };
 }
 
 function dataplane(pods: readonly PodReport[]): ComponentReport {
   const counts = new Map<string, number>();
   for (const { engine } of pods) if (engine !== null) counts.set(engine, (counts.get(engine) ?? 0) + 1);
-  const text = [...counts].sort().map(([engine, count]) => `${engine} in ${count} pods`);
+  const text = [...counts].sort().map(([engine, count]) => `${engine} in ${counted(count, "pod")}`);
   return { name: "dataplane", verdict: "unknown", text: text.length === 0 ? "in no pod" : text.join(", ") };
 }
 
