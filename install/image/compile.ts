@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The programs of ours in the image. clang compiles for any architecture; headers and libraries are those
 // of the image's own Debian packages, so that nothing of the machine that builds gets in.
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { ARCHES, type Arch } from "./arch.ts";
+import type { Debian } from "./debian.ts";
+import { NODE_VERSION, type NodePackage } from "./node-package.ts";
+import { readNote, writeNote } from "./note.ts";
 import { runProgram } from "./process.ts";
 
 export interface Programs {
@@ -12,9 +15,19 @@ export interface Programs {
   readonly launcher: string;
 }
 
-/** Compiles what is out of date. `headers`: the folder with Node's uv.h. */
-export async function compilePrograms(folder: string, arch: Arch, sysroot: string, headers: string): Promise<Programs> {
+/** Compiles what is out of date, with the packages in `sysroot` and Node's uv.h. */
+export async function compilePrograms(
+  folder: string,
+  arch: Arch,
+  { sysroot, packages }: Debian,
+  { headers }: NodePackage,
+): Promise<Programs> {
+  // The tools go by times, and the files of a newer package are older than what was compiled yesterday.
+  const key = [packages.map(({ sha256 }) => sha256), NODE_VERSION, await runProgram(["clang", "--version"])];
+  const note = join(folder, "made-with.json");
+  if (readNote(note, key) === undefined) rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
+  writeNote(note, key, true);
   const programs = {
     addon: join(folder, "cmake", "Release", "ambient.node"),
     plugin: join(folder, "istio-cni"),

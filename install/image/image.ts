@@ -40,11 +40,11 @@ export async function buildImage(folder: string, arch: Arch, options: ImageOptio
   const layers = join(folder, "layers");
   const debian = unpackDebian(join(folder, "debian"), arch, options.debian);
   const node = unpackNode(join(folder, "node"), arch);
-  const programs = Promise.all([debian, node]).then(([{ sysroot, packages, fetched }, { headers }]) => {
-    say(
-      `${arch}: ${packages.length} Debian packages${fetched ? "" : " of an earlier build (--refresh asks for newer ones)"}`,
-    );
-    return compilePrograms(join(folder, "programs"), arch, sysroot, headers);
+  const programs = Promise.all([debian, node]).then(([unpacked, nodePackage]) => {
+    const { packages, fetched } = unpacked;
+    const origin = fetched ? "" : " of an earlier build (--refresh asks for newer ones)";
+    say(`${arch}: ${packages.length} Debian packages${origin}`);
+    return compilePrograms(join(folder, "programs"), arch, unpacked, nodePackage);
   });
   const appLayer = Promise.all([debian, programs, makeBundle(join(folder, "bundle"))]).then(
     async ([unpacked, compiled, bundle]) => {
