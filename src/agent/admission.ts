@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-import { CONFIG_HASH_ANNOTATION, SIDECAR_STATUS_ANNOTATION } from "../core/constants.ts";
+import { CONFIG_HASH_ANNOTATION } from "../core/constants.ts";
+import { sidecarOf } from "../core/eligibility.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
-import type { Pod } from "../core/pod.ts";
+import { type Pod, podKey } from "../core/pod.ts";
 import type { CniHandler, CniPodRequest, CniVerdict } from "../core/ports.ts";
 import { eligibilityOf } from "./desire.ts";
 import type { Parts } from "./parts.ts";
 import type { Reconciler } from "./reconciler.ts";
 import type { Roster } from "./roster.ts";
+import type { Sidecars } from "./sidecars.ts";
 
 /** How long a request waits for the caches to hold its pod and namespace before it asks the API, in ms. */
 const CACHE_WAIT_MS = 300;
@@ -22,12 +24,13 @@ interface Admitted {
   readonly detail: string;
 }
 
-/** Answers the CNI plugin: a pod of the mesh leaves ADD captured, or not at all. */
+/** Answers the CNI plugin: a pod of the mesh leaves ADD captured, or redirected into its sidecar, or not at all. */
 export class Admission implements CniHandler {
   constructor(
     private readonly parts: Parts,
     private readonly roster: Roster,
     private readonly reconciler: Reconciler,
+    private readonly sidecars: Sidecars,
     private readonly serving: () => boolean,
   ) {}
 
@@ -47,7 +50,7 @@ export class Admission implements CniHandler {
       this.parts.decisions.note({ uid: pod.uid, name }, { what: "cni add", milliseconds, reason, detail });
     };
     try {
-      const { verdict, reason, detail } = await this.admit(pod, request, name);
+      const { verdict, reason, detail } = await this.admit(pod, request, name, signal);
       answered(reason, detail);
       return verdict;
     } catch (error) {
@@ -56,16 +59,9 @@ export class Admission implements CniHandler {
     }
   }
 
-  private async admit(pod: Pod, request: CniPodRequest, name: string): Promise<Admitted> {
+  private async admit(pod: Pod, request: CniPodRequest, name: string, signal: AbortSignal): Promise<Admitted> {
     const { verdict, reason, detail } = eligibilityOf(this.parts.config, this.parts.cluster, pod);
     if (reason === "namespace-unknown") throw retry("NAMESPACE_NOT_FOUND", detail);
-    if (verdict === "sidecar") {
-      throw new AgentError(
-        "SIDECAR_UNSUPPORTED",
-        `pod ${name} has annotation ${SIDECAR_STATUS_ANNOTATION} and wants its sidecar's redirection written, which this version does not do`,
-        "keep istio-cni on nodes that run sidecar pods, or inject with istio-init",
-      );
-    }
     if (verdict === "none") return { verdict, reason, detail };
     if (request.ips.length === 0) {
       throw new AgentError(
@@ -74,12 +70,14 @@ export class Admission implements CniHandler {
         "check the primary CNI plugin",
       );
     }
-    await this.capture(pod, request);
+    if (verdict === "ambient") await this.capture(pod, request);
+    else await this.redirect(pod, request, signal);
     return { verdict, reason, detail };
   }
 
   async check(request: CniPodRequest): Promise<void> {
     const pod = this.parts.cluster.podNamed(request.podNamespace, request.podName);
+    if (pod !== undefined && sidecarOf(pod)?.verdict === "sidecar") return this.checkSidecar(pod, request);
     const enrollment = pod === undefined ? undefined : this.roster.get(pod.uid);
     if (enrollment?.netns === undefined || enrollment.spec === undefined || enrollment.state !== "enrolled") return;
     const { mode, differences } = this.parts.dataplane.observe(enrollment.netns, enrollment.spec);
@@ -89,6 +87,16 @@ export class Admission implements CniHandler {
       "NOT_CAPTURED",
       `pod ${enrollment.name} is in the mesh but not captured: ${mode}${differences.map((text) => `; ${text}`).join("")}`,
       "the agent repairs it by itself; see its log",
+    );
+  }
+
+  private checkSidecar(pod: Pod, request: CniPodRequest): void {
+    using netns = this.parts.finder.open(request.netns);
+    if (!this.sidecars.isUnredirected(pod, netns)) return;
+    throw new AgentError(
+      "NOT_CAPTURED",
+      `nothing redirects the traffic of ${podKey(pod)} into its sidecar`,
+      "delete the pod: its successor's sandbox gets a redirection when it is made",
     );
   }
 
@@ -111,6 +119,14 @@ export class Admission implements CniHandler {
     if (!captured) {
       throw retry("POD_CHANGED", `pod ${enrollment.name} was changed or deleted while it was being captured`);
     }
+  }
+
+  /** The netns is the runtime's: nothing of it is kept, and its rules go with it. */
+  private async redirect(pod: Pod, request: CniPodRequest, signal: AbortSignal): Promise<void> {
+    using netns = this.parts.finder.open(request.netns);
+    // Whoever gave up will come again, with a netns of its own.
+    if (signal.aborted) throw retry("REQUEST_ABORTED", "the plugin gave up waiting");
+    await this.sidecars.redirect(pod, request.ips, netns, "cni");
   }
 
   /**

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Successor } from "../core/daemonset.ts";
 import type { Stop } from "../core/disposable.ts";
+import { messageOf } from "../core/errors.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
 import type { CniHandler, ExemptPod, NamespaceChange, NetnsHandle, PodChange, Prover } from "../core/ports.ts";
 import { Admission } from "./admission.ts";
@@ -12,8 +13,10 @@ import { Inspection } from "./inspection.ts";
 import type { Parts } from "./parts.ts";
 import { Publication } from "./publication.ts";
 import { Reconciler } from "./reconciler.ts";
+import { Repair } from "./repair.ts";
 import { AgentReport } from "./report.ts";
 import { Roster } from "./roster.ts";
+import { Sidecars } from "./sidecars.ts";
 import { Sweep } from "./sweep.ts";
 import { ZtunnelWatch } from "./ztunnel-watch.ts";
 
@@ -31,13 +34,15 @@ export class Agent {
   readonly reconciler: Reconciler;
   readonly admission: CniHandler;
   readonly report: AgentReport;
+  private readonly sidecars: Sidecars;
+  private readonly repair: Repair;
   private readonly sweep: Sweep;
   private readonly publication: Publication;
   private readonly gauge: CensusGauge;
   private readonly stops: Stop[] = [];
   private censusDue = false;
   private serving = false;
-  /** What the kernel had at the start is in the roster. */
+  /** What the kernel had at the start is in the roster; never with ambient off and no captured pod. */
   private adopted = false;
 
   constructor(
@@ -45,7 +50,9 @@ export class Agent {
     sweepMs: number = SWEEP_MS,
   ) {
     this.reconciler = new Reconciler(parts, this.roster, () => this.countSoon());
-    this.admission = new Admission(parts, this.roster, this.reconciler, () => this.serving);
+    this.sidecars = new Sidecars(parts);
+    this.admission = new Admission(parts, this.roster, this.reconciler, this.sidecars, () => this.serving);
+    this.repair = new Repair(parts, this.sidecars);
     this.report = new AgentReport(parts, this.roster, this.reconciler.queue);
     this.publication = new Publication(parts);
     this.sweep = new Sweep(parts, this.roster, this.reconciler, sweepMs, () => void this.publication.write(true));
@@ -54,41 +61,74 @@ export class Agent {
 
   /**
    * Caches and self-tests, then the kernel's state of every pod, then ztunnel, the queue and (by the
-   * caller, once this resolves) the plugin's socket. @throws what a part throws that cannot start.
+   * caller, once this resolves) the plugin's socket. With ambient off only what sidecar pods need, unless
+   * captured pods are left that are to be released. @throws what a part throws that cannot start.
    */
   async start(): Promise<void> {
-    const { cluster, dataplane, ztunnel, probes, logger } = this.parts;
-    ztunnel.listen();
-    const [tests] = await Promise.all([dataplane.start(), cluster.start()]);
+    const { cluster, config, logger } = this.parts;
+    if (config.ambientEnabled) await this.startMesh(cluster.start());
+    else await this.startWithoutAmbient();
+    this.stops.push(cluster.onPod((change) => this.podChanged(change)));
+    this.stops.push(cluster.onNamespace((change) => this.namespaceChanged(change)));
+    this.serving = true;
+    if (this.adopted) this.work();
+    this.repair.start();
+    void this.sidecars.warm();
+    await this.publication.write();
+    logger.info("serving", { pods: this.roster.size, engine: this.report.engine() ?? "none" });
+  }
+
+  private async startMesh(clusterStarts: Promise<void>): Promise<void> {
+    const { dataplane, ztunnel, probes, logger, metrics, config } = this.parts;
+    if (config.ambientEnabled) ztunnel.listen();
+    const [tests] = await Promise.all([dataplane.start(), clusterStarts]);
     for (const { engine, works, reason } of tests) {
-      this.parts.metrics.set("ambient_cni_engine", works && engine === dataplane.engine ? 1 : 0, {
-        engine,
-        reason: reason ?? "",
-      });
+      const chosen = works && engine === dataplane.engine ? 1 : 0;
+      metrics.set("ambient_cni_engine", chosen, { engine, reason: reason ?? "" });
       if (!works) logger.info("an engine does not work on this node", { engine, reason });
     }
     await probes.start();
     await this.adopt();
     this.adopted = true;
-    this.stops.push(cluster.onPod((change) => this.podChanged(change)));
-    this.stops.push(cluster.onNamespace((change) => this.namespaceChanged(change)));
-    const watch = new ZtunnelWatch(this.parts, this.roster, this.reconciler, () => this.countSoon());
-    ztunnel.serve(() => this.roster.snapshot(), watch);
-    this.serving = true;
+  }
+
+  /** No ztunnel is served. Pods that were captured while ambient was on leave the mesh as any pod does. */
+  private async startWithoutAmbient(): Promise<void> {
+    const { cluster, probes, logger } = this.parts;
+    await cluster.start();
+    const captured = [...cluster.pods()].filter((pod) => annotationOf(pod) !== null);
+    if (captured.length > 0) {
+      logger.info("ambient is off: captured pods are released", { pods: captured.length });
+      try {
+        return await this.startMesh(Promise.resolve());
+      } catch (error) {
+        logger.error("ambient is off, and captured pods can't be released", { error: messageOf(error) });
+      }
+    }
+    await probes.bequeath([]).catch((error: unknown) => {
+      logger.debug("nothing to remove from the host", { error: messageOf(error) });
+    });
+  }
+
+  /** Everything that keeps captured pods as they should be. */
+  private work(): void {
+    const { cluster, ztunnel, config } = this.parts;
+    if (config.ambientEnabled) {
+      const watch = new ZtunnelWatch(this.parts, this.roster, this.reconciler, () => this.countSoon());
+      ztunnel.serve(() => this.roster.snapshot(), watch);
+    }
     for (const { uid } of cluster.pods()) this.reconciler.queue.trigger(uid);
     // Also what was adopted and has been deleted since: its delete event came before we listened.
     for (const { uid } of this.roster.all()) this.reconciler.queue.trigger(uid);
     this.reconciler.queue.start();
     this.sweep.start();
-    await this.publication.write();
-    logger.info("serving", { pods: this.roster.size, engine: dataplane.engine });
   }
 
   /** Ends all work; the kernel keeps every pod captured, and everything waits for the next agent. */
   async stop(): Promise<void> {
     await this.halt(STOP_DEADLINE_MS);
     await this.publication.write(true);
-    await this.parts.probes.stop();
+    if (this.adopted || this.parts.config.ambientEnabled) await this.parts.probes.stop();
     await this.close();
   }
 
@@ -104,7 +144,7 @@ export class Agent {
       if (successor === "other") await departure.handOver();
       else if (config.uncaptureOnRemoval) await departure.uncapture();
       await departure.vacate();
-    } else {
+    } else if (config.ambientEnabled) {
       logger.warn("which pods are captured was not known yet: host objects stay; `ambient-cni remove` takes them away");
       await probes.stop();
     }
@@ -115,12 +155,12 @@ export class Agent {
     this.serving = false;
     this.sweep.stop();
     for (const stop of this.stops.splice(0)) stop();
-    await this.reconciler.queue.stop(deadlineMs);
+    await Promise.all([this.reconciler.queue.stop(deadlineMs), this.repair.stop(deadlineMs)]);
     this.reconciler.lookup.close();
   }
 
   private async close(): Promise<void> {
-    await this.parts.ztunnel.stop();
+    if (this.parts.config.ambientEnabled) await this.parts.ztunnel.stop();
     await this.parts.cluster.stop();
     for (const { uid } of [...this.roster.all()]) this.roster.remove(uid);
   }
@@ -220,7 +260,8 @@ export class Agent {
     this.parts.metrics.count("nodeagent_reconcile_events_total", { type: kind === "delete" ? "delete" : "update" });
     const enrollment = this.roster.get(pod.uid);
     if (enrollment !== undefined && kind === "delete") enrollment.admittedUntil = 0;
-    this.reconciler.queue.trigger(pod.uid);
+    // Nobody works without pods that are, or were, of the mesh.
+    if (this.adopted) this.reconciler.queue.trigger(pod.uid);
     this.publication.touch();
     this.countSoon();
   }
@@ -230,7 +271,7 @@ export class Agent {
     // A deleted namespace's pods go by their own delete events; nothing to decide here.
     if (kind === "delete" || JSON.stringify(previous?.labels) === JSON.stringify(namespace.labels)) return;
     this.parts.metrics.count("nodeagent_reconcile_events_total", { type: previous === undefined ? "add" : "update" });
-    for (const pod of this.parts.cluster.pods()) {
+    for (const pod of this.adopted ? this.parts.cluster.pods() : []) {
       if (pod.namespace === namespace.name) this.reconciler.queue.trigger(pod.uid);
     }
   }

@@ -10,6 +10,7 @@ import type {
   Metrics,
   NetnsFinder,
   ProbeExemption,
+  SidecarDataplane,
   Ztunnel,
 } from "../core/ports.ts";
 import type { Nameservers } from "./desire.ts";
@@ -22,6 +23,7 @@ export interface Parts {
   readonly ztunnel: Ztunnel;
   readonly dataplane: Dataplane;
   readonly probes: ProbeExemption;
+  readonly sidecars: SidecarDataplane;
   readonly existing: ExistingConnections;
   readonly nameservers: Nameservers;
   /** Writes what the plugin may rely on while the agent is away: namespaces without a mesh pod. */

@@ -83,6 +83,7 @@ function plainPod(namespace: string): Pod {
     containers: [],
     initContainers: [],
     proxy: undefined,
+    initFailures: undefined,
     containerIds: [],
     createdAt: undefined,
     dnsPolicy: "ClusterFirst",

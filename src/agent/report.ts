@@ -50,7 +50,7 @@ export class AgentReport {
   }
 
   status({ version, kernel, upSeconds, plugin }: ProcessFacts): StatusReport {
-    const { cluster, ztunnel, dataplane } = this.parts;
+    const { cluster, ztunnel, dataplane, config } = this.parts;
     const rows = this.rows();
     const counts: Record<string, number> = {};
     for (const { mesh } of rows) counts[mesh] = (counts[mesh] ?? 0) + 1;
@@ -66,7 +66,7 @@ export class AgentReport {
         { name: "cni plugin", ...plugin },
         this.kubernetes(),
         this.ztunnel(rows),
-        dataplaneComponent(engine, fallbacks),
+        config.ambientEnabled ? dataplaneComponent(engine, fallbacks) : AMBIENT_OFF.dataplane,
         podsComponent(counts),
       ],
       pods: counts,
@@ -95,8 +95,8 @@ export class AgentReport {
     return head({ from: "agent", note: "" }, this.parts.config.nodeName || null, new Date());
   }
 
-  /** None before the self-tests have ended. */
-  private engine(): string | null {
+  /** None before the self-tests have ended, and where ambient is off. */
+  engine(): string | null {
     const { dataplane } = this.parts;
     return dataplane.tests.length === 0 ? null : dataplane.engine;
   }
@@ -160,7 +160,8 @@ export class AgentReport {
   }
 
   private ztunnel(rows: readonly PodReport[]): ComponentReport {
-    const { ztunnel, cluster } = this.parts;
+    const { ztunnel, cluster, config } = this.parts;
+    if (!config.ambientEnabled) return AMBIENT_OFF.ztunnel;
     const connections = ztunnel.connections();
     // What fails for another reason does not wait for it.
     const waiting = rows.filter((row) => isMesh(row.mesh) && row.mesh !== "failing" && row.ztunnel === null).length;
@@ -176,6 +177,9 @@ export class AgentReport {
     return { name, verdict: "ok", text: `${connections.length} connected${known}, ${acked} acked, ${waiting} pending` };
   }
 }
+
+const OFF = { verdict: "ok", text: "not needed: ambient is off" } as const;
+const AMBIENT_OFF = { dataplane: { name: "dataplane", ...OFF }, ztunnel: { name: "ztunnel", ...OFF } } as const;
 
 const isMesh = (mesh: PodReport["mesh"]) => mesh === "enrolled" || mesh === "pending" || mesh === "failing";
 

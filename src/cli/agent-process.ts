@@ -30,9 +30,11 @@ import { NodeProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
 import { Kubelet } from "../dataplane/probe-exemption/kubelet.ts";
 import { SnatExemption } from "../dataplane/probe-exemption/snat.ts";
 import { PodProver } from "../dataplane/proof/prover.ts";
+import { SidecarRedirector } from "../dataplane/sidecar/redirector.ts";
 import { KubeCluster } from "../kube/cluster.ts";
 import { native } from "../native/load.ts";
 import { ProcNetnsFinder } from "../netns/finder.ts";
+import { sampleRedirection } from "../sidecar/sample.ts";
 import { bootId } from "../sys/boot.ts";
 import { nameserversOf } from "../sys/resolv-conf.ts";
 import { Admin } from "../telemetry/admin.ts";
@@ -96,6 +98,7 @@ export class AgentProcess {
       nodeName: config.nodeName,
       kubeconfig: config.kubeconfig,
       environment: process.env,
+      marks: config.repair.sidecarAnnotation === "" ? [] : [config.repair.sidecarAnnotation],
       logger: log.scope("kube"),
       metrics,
     });
@@ -118,6 +121,13 @@ export class AgentProcess {
         announced: () => ebpf.probers({ host, config, kubelet: () => kubelet.pid() }),
         kubeletOnly: config.probeSources === "kubelet",
         logger: log.scope("probes"),
+      }),
+      sidecars: new SidecarRedirector({
+        binding,
+        logger: dataplane,
+        engine: config.engine,
+        variant: config.forceIptablesBinary,
+        sample: sampleRedirection,
       }),
       existing: new PodExistingConnections(binding, host),
       nameservers: nameserversFrom({

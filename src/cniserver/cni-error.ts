@@ -31,7 +31,6 @@ const TRANSIENT = new Set([
 ]);
 
 const OWN_CODES: ReadonlyMap<string, number> = new Map([
-  ["SIDECAR_UNSUPPORTED", 102],
   ["NO_POD_IP", 103],
   ["NOT_CAPTURED", 105],
   ["NO_ENGINE", 106],

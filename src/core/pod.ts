@@ -13,6 +13,15 @@ export interface SidecarProxy {
   readonly env: Readonly<Record<string, string>>;
 }
 
+/** Of a pod with init containers that have failed, and are not known to have succeeded since. */
+export interface InitFailures {
+  readonly containers: readonly { readonly name: string; readonly exitCode: number; readonly message: string }[];
+  /** What repair may select such pods by, besides the rest. */
+  readonly restartPolicy: string;
+  readonly schedulerName: string;
+  readonly nominatedNodeName: string;
+}
+
 /** The few fields of a Kubernetes pod that we keep. Nothing else of the API object is cached. */
 export interface Pod {
   readonly uid: string;
@@ -33,6 +42,7 @@ export interface Pod {
   readonly initContainers: readonly string[];
   /** Kept of injected pods only (annotation `sidecar.istio.io/status`). */
   readonly proxy: SidecarProxy | undefined;
+  readonly initFailures: InitFailures | undefined;
   /** Container ids without their `containerd://` scheme: CRI-O cgroups carry no pod UID. */
   readonly containerIds: readonly string[];
   readonly resourceVersion: string;

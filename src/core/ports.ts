@@ -37,6 +37,8 @@ export type DecisionKind =
   /** Found captured at the start of the agent. */
   | "adopted"
   | "captured"
+  /** Into its sidecar; `detail`: the mode, or that somebody else's redirection was found. */
+  | "redirected"
   /** What another program had changed in its netns is as it should be again. */
   | "repaired"
   | "pass failed"
@@ -107,6 +109,8 @@ export interface PodEvent {
   /** UpperCamelCase, e.g. `AmbientEnrollmentFailed`. */
   readonly reason: string;
   readonly message: string;
+  /** Who says so; undefined: the agent. */
+  readonly reporter?: string;
 }
 
 export type RedirectionState = "enabled" | "pending";
@@ -139,6 +143,12 @@ export interface Cluster {
    * precondition: a successor of the same name is never touched (`gone`).
    */
   annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone">;
+  /**
+   * Deletes this very version of a pod. "changed": there is news of it. @throws AgentError KUBE_*.
+   */
+  deleteBrokenPod(pod: PodRef & { readonly resourceVersion: string }): Promise<"deleted" | "gone" | "changed">;
+  /** Sets a label of a pod, through pods/status, with the uid as precondition. @throws AgentError KUBE_*. */
+  labelBrokenPod(pod: PodRef, key: string, value: string): Promise<"patched" | "gone" | "changed">;
   /** Posts an Event about a pod. Never rejects: no permission (403) is logged once. */
   event(pod: PodRef, event: PodEvent): Promise<void>;
   /** How current the caches are, for people. */
@@ -423,6 +433,8 @@ export interface RedirectionObservation {
 
 /** Redirection of sidecar pods: written once, when the pod's sandbox is made, and gone with its netns. */
 export interface SidecarDataplane {
+  /** Finds out in advance what works on this node, so that the first pod need not wait for it. Never rejects. */
+  warm(): Promise<void>;
   /** Reads the kernel; no fork. */
   observe(netns: NetnsHandle, redirection: Redirection): RedirectionObservation;
   /**
@@ -486,7 +498,7 @@ export interface CniPodRequest {
   readonly ips: readonly string[];
 }
 
-export type CniVerdict = "ambient" | "none";
+export type CniVerdict = "ambient" | "sidecar" | "none";
 
 /** What the agent answers to the plugin. A rejected promise becomes a CNI error with code and remedy. */
 export interface CniHandler {

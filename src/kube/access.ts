@@ -8,7 +8,7 @@ export interface Permission {
   readonly group: string;
   /** As RBAC names it: `pods`, `pods/status`. */
   readonly resource: string;
-  readonly verbs: readonly ("get" | "list" | "watch" | "create" | "patch")[];
+  readonly verbs: readonly ("get" | "list" | "watch" | "create" | "patch" | "delete")[];
   /** Only the object of this name. */
   readonly name?: string;
 }
@@ -21,3 +21,6 @@ export const PERMISSIONS: readonly Permission[] = [
   { group: "", resource: "events", verbs: ["create", "patch"] },
   { group: "apps", resource: "daemonsets", verbs: ["get"], name: AGENT_DAEMONSET },
 ];
+
+/** Needed only where REPAIR_DELETE_PODS is true. */
+export const DELETION: Permission = { group: "", resource: "pods", verbs: ["delete"] };

@@ -14,7 +14,7 @@ const MAX_ERROR_BODY = 64 * 1024;
 const MAX_BODY = 8 * 1024 * 1024;
 
 export interface KubeCall {
-  readonly method: "GET" | "POST" | "PATCH";
+  readonly method: "GET" | "POST" | "PATCH" | "DELETE";
   /** Of the resource, such as `/api/v1/pods`. */
   readonly path: string;
   readonly query?: Readonly<Record<string, string | undefined>>;

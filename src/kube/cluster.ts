@@ -26,6 +26,7 @@ import { KubeError } from "./kube-error.ts";
 import { kubeconfigCredentials } from "./kubeconfig.ts";
 import { agentPodFromKube, daemonSetFromKube, nodeFromKube } from "./own-objects.ts";
 import { daemonSetPath, NAMESPACES_PATH, nodePath, PODS_PATH, podPath } from "./paths.ts";
+import { deletePod, labelPod } from "./pod-changes.ts";
 import { Reflector } from "./reflector.ts";
 import { Store } from "./store.ts";
 
@@ -45,6 +46,8 @@ export interface KubeClusterOptions {
   readonly environment?: Readonly<Record<string, string | undefined>> | undefined;
   /** Source of Events and user agent. */
   readonly component?: string | undefined;
+  /** Annotations of pods of which the presence matters, besides those that are known anyway. */
+  readonly marks?: readonly string[];
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly clock?: Clock | undefined;
@@ -65,6 +68,7 @@ export class KubeCluster implements Cluster {
   readonly #recorder: EventRecorder;
   readonly #stop = new AbortController();
   readonly #told = new Set<string>();
+  readonly #marks: readonly string[];
   #cancelGauge: () => void = () => undefined;
 
   constructor(options: KubeClusterOptions) {
@@ -78,6 +82,7 @@ export class KubeCluster implements Cluster {
       );
     }
     this.#clock = clock;
+    this.#marks = options.marks ?? [];
     this.#logger = logger;
     this.#metrics = metrics;
     this.#client = new KubeClient({ credentials: credentialsOf(options), clock, logger, userAgent: component });
@@ -89,7 +94,7 @@ export class KubeCluster implements Cluster {
       resource: "pods",
       path: PODS_PATH,
       fieldSelector: `spec.nodeName=${nodeName}`,
-      project: (object) => podFromKube(object, this.#report),
+      project: (object) => podFromKube(object, this.#report, this.#marks),
       store: this.#pods,
     });
     this.#namespaceReflector = new Reflector({
@@ -165,7 +170,7 @@ export class KubeCluster implements Cluster {
 
   async readPod(namespace: string, name: string, signal: AbortSignal): Promise<Pod | undefined> {
     return await this.#read(podPath(namespace, name), signal, (object) => {
-      const pod = podFromKube(object, this.#report);
+      const pod = podFromKube(object, this.#report, this.#marks);
       if (pod === undefined) throw new AgentError("KUBE_MALFORMED", `the pod ${namespace}/${name} can't be read`);
       return pod;
     });
@@ -187,6 +192,14 @@ export class KubeCluster implements Cluster {
 
   annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone"> {
     return this.#annotator.annotate(pod, value);
+  }
+
+  deleteBrokenPod(pod: PodRef & { readonly resourceVersion: string }): Promise<"deleted" | "gone" | "changed"> {
+    return deletePod(this.#client, pod, this.#stop.signal);
+  }
+
+  labelBrokenPod(pod: PodRef, key: string, value: string): Promise<"patched" | "gone" | "changed"> {
+    return labelPod(this.#client, pod, key, value, this.#stop.signal);
   }
 
   event(pod: PodRef, event: PodEvent): Promise<void> {

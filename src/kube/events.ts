@@ -115,7 +115,8 @@ export class EventRecorder {
   }
 
   #body(pod: PodRef, event: PodEvent, series: Series, at: Date): unknown {
-    const { component, nodeName } = this.#options;
+    const { nodeName } = this.#options;
+    const component = event.reporter ?? this.#options.component;
     return {
       apiVersion: "v1",
       kind: "Event",

@@ -17,8 +17,8 @@ import {
 } from "../core/constants.ts";
 import { messageOf } from "../core/errors.ts";
 import { canonicalIp } from "../core/ip.ts";
-import type { Namespace, Pod, PodPhase, SidecarProxy } from "../core/pod.ts";
-import { isRecord, listOf, recordOf, textOf } from "./json.ts";
+import type { InitFailures, Namespace, Pod, PodPhase, SidecarProxy } from "../core/pod.ts";
+import { isRecord, type JsonRecord, listOf, recordOf, textOf } from "./json.ts";
 
 /** Told of each value that was left out, as a sentence. */
 export type Report = (problem: string) => void;
@@ -40,10 +40,16 @@ const SIDECAR_VARIABLES: ReadonlySet<string> = new Set(Object.values(SIDECAR_ENV
 /** Longer than anything that a boolean or a role could be, short enough to keep. */
 const MAX_PROXY_TEXT = 128;
 
+/** Kubelet keeps no more. */
+const MAX_TERMINATION_MESSAGE = 4096;
+
 const PHASES: ReadonlySet<string> = new Set(["Pending", "Running", "Succeeded", "Failed", "Unknown"]);
 
-/** Undefined, and reported, when uid, name, namespace or version is missing. */
-export function podFromKube(object: unknown, report: Report): Pod | undefined {
+/**
+ * Undefined, and reported, when uid, name, namespace or version is missing. `marks`: further annotations of which
+ * the presence is kept.
+ */
+export function podFromKube(object: unknown, report: Report, marks: readonly string[] = []): Pod | undefined {
   const source = recordOf(object);
   const metadata = recordOf(source.metadata);
   const spec = recordOf(source.spec);
@@ -55,7 +61,7 @@ export function podFromKube(object: unknown, report: Report): Pod | undefined {
     return undefined;
   }
   const label = `pod ${namespace}/${identity.name}`;
-  const annotations = annotationsOf(metadata);
+  const annotations = annotationsOf(metadata, marks);
   return {
     ...identity,
     namespace,
@@ -70,6 +76,7 @@ export function podFromKube(object: unknown, report: Report): Pod | undefined {
     containers: namesOf(spec.containers),
     initContainers: namesOf(spec.initContainers),
     proxy: Object.hasOwn(annotations, SIDECAR_STATUS_ANNOTATION) ? proxyOf(spec) : undefined,
+    initFailures: initFailuresOf(spec, status),
     containerIds: containerIdsOf(status),
     createdAt: timeOf(metadata.creationTimestamp),
     dnsPolicy: textOf(spec.dnsPolicy) || "ClusterFirst",
@@ -101,7 +108,7 @@ function labelsOf(metadata: Record<string, unknown>): Readonly<Record<string, st
   return Object.fromEntries(Object.entries(recordOf(metadata.labels)).filter(isTextEntry));
 }
 
-function annotationsOf(metadata: Record<string, unknown>): Readonly<Record<string, string>> {
+function annotationsOf(metadata: Record<string, unknown>, marks: readonly string[]): Readonly<Record<string, string>> {
   const all = recordOf(metadata.annotations);
   const kept: Record<string, string> = {};
   const injected = typeof all[SIDECAR_STATUS_ANNOTATION] === "string";
@@ -110,6 +117,7 @@ function annotationsOf(metadata: Record<string, unknown>): Readonly<Record<strin
     // Of the sidecar's status only the presence counts, and its JSON is the longest of them all.
     if (typeof value === "string") kept[name] = name === SIDECAR_STATUS_ANNOTATION ? "" : value;
   }
+  for (const name of marks) if (Object.hasOwn(all, name)) kept[name] ??= "";
   return kept;
 }
 
@@ -168,6 +176,27 @@ function proxyOf(spec: Record<string, unknown>): SidecarProxy | undefined {
     gid: idOf(security.runAsGroup),
     role: (first === "proxy" ? second?.slice(0, MAX_PROXY_TEXT) : "") || undefined,
     env,
+  };
+}
+
+/** As upstream's repair reads it: how a container last ended, unless it has ended well by now. */
+function initFailuresOf(spec: JsonRecord, status: JsonRecord): InitFailures | undefined {
+  const containers = listOf(status.initContainerStatuses)
+    .map(recordOf)
+    .flatMap((container) => {
+      const ended = recordOf(container.state).terminated;
+      if (isRecord(ended) && (ended.exitCode === 0 || ended.reason === "Completed")) return [];
+      const last = recordOf(container.lastState).terminated;
+      if (!isRecord(last) || typeof last.exitCode !== "number") return [];
+      const message = textOf(last.message).slice(0, MAX_TERMINATION_MESSAGE).trim();
+      return [{ name: textOf(container.name), exitCode: last.exitCode, message }];
+    });
+  if (containers.length === 0) return undefined;
+  return {
+    containers,
+    restartPolicy: textOf(spec.restartPolicy) || "Always",
+    schedulerName: textOf(spec.schedulerName),
+    nominatedNodeName: textOf(status.nominatedNodeName),
   };
 }
 

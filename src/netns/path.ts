@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-import { realpathSync } from "node:fs";
+import { lstatSync, realpathSync } from "node:fs";
+import { join } from "node:path";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import { type HeldNetns, openNetns } from "../native/netns.ts";
 import type { Proc } from "../sys/proc.ts";
 
 const PROCESS_NETNS = /^\/proc\/([1-9]\d{0,9})(?:\/task\/[1-9]\d{0,9})?\/ns\/net$/;
+/** A netns by name, as `ip netns` and container runtimes keep them. */
+const NAMED = /\/netns\/([^/]+)$/;
 const MAX_PATH = 4096;
 
 /**
@@ -21,7 +24,7 @@ export function openNetnsPath(hostPath: string, hostRoot: string, proc: Proc): H
   }
   const [, pid] = PROCESS_NETNS.exec(hostPath) ?? [];
   const root = hostRoot === "/" ? "" : hostRoot;
-  const path = pid === undefined ? firstBelow(root, alternatives(hostPath), shown) : proc.netnsPath(pid);
+  const path = pid === undefined ? pathOf(hostPath, root, proc, shown) : proc.netnsPath(pid);
   try {
     return openNetns(path);
   } catch (cause) {
@@ -34,12 +37,33 @@ export function openNetnsPath(hostPath: string, hostRoot: string, proc: Proc): H
   }
 }
 
+/** Below the host root, else through the node's pid 1: without ambient the stock chart mounts no netns directory. */
+function pathOf(hostPath: string, root: string, proc: Proc, shown: string): string {
+  try {
+    return firstBelow(root, alternatives(hostPath), shown);
+  } catch (error) {
+    const [, name] = NAMED.exec(hostPath) ?? [];
+    // Only a directory that no link leads to: an absolute one would lead into our own file system.
+    const path = join(proc.rootPath("1"), "run/netns", name ?? "");
+    if (name !== undefined && codeOf(error) === "NETNS_NOT_FOUND" && isPlainFile(path)) return path;
+    throw error;
+  }
+}
+
+function isPlainFile(path: string): boolean {
+  try {
+    return lstatSync(path).isFile();
+  } catch {
+    return false;
+  }
+}
+
 /**
  * Where a host path may be reached. The chart mounts one directory of the host (cniNetnsDir) at
  * /var/run/netns, whatever its name there; runtimes write /run/netns or /var/run/netns for the same.
  */
 function alternatives(hostPath: string): string[] {
-  const [, name] = /\/netns\/([^/]+)$/.exec(hostPath) ?? [];
+  const [, name] = NAMED.exec(hostPath) ?? [];
   if (name === undefined) return [hostPath];
   return [...new Set([hostPath, `/var/run/netns/${name}`, `/run/netns/${name}`])];
 }

@@ -33,6 +33,11 @@ export class Proc {
     return `${this.dir}/${pid}/ns/net`;
   }
 
+  /** The file system as the process has it. Needs PTRACE_MODE_READ on the process. */
+  rootPath(pid: string): string {
+    return `${this.dir}/${pid}/root`;
+  }
+
   /** `dev:ino` of the process's network namespace. Needs PTRACE_MODE_READ on the process. */
   netnsId(pid: string): string {
     const { dev, ino } = statSync(this.netnsPath(pid), { bigint: true });

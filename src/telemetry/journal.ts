@@ -16,6 +16,7 @@ const LEVEL: Readonly<Record<DecisionKind, Level>> = {
   "cni add": "debug",
   adopted: "debug",
   captured: "info",
+  redirected: "info",
   repaired: "warn",
   "pass failed": "warn",
   "netns replaced": "info",

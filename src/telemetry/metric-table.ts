@@ -46,7 +46,7 @@ export const UPSTREAM_METRICS: readonly MetricRow[] = [
   counter(
     "istio_cni_repair_pods_repaired_total",
     ["type", "result"],
-    "Sidecar pods repaired, by kind of repair and result; stays empty until sidecar pods are supported",
+    "Sidecar pods repaired, by kind of repair and result",
   ),
 ];
 
@@ -54,6 +54,12 @@ export const UPSTREAM_METRICS: readonly MetricRow[] = [
 export const OWN_METRICS: readonly MetricRow[] = [
   gauge("ambient_cni_pods", ["state", "reason"], "Pods of this node by state of enrolment and reason"),
   histogram("ambient_cni_enroll_seconds", ["engine", "phase"], "Time of each phase of an enrolment", FAST),
+  histogram(
+    "ambient_cni_sidecar_redirect_seconds",
+    ["engine"],
+    "Time to write and verify the redirection into a pod's sidecar",
+    FAST,
+  ),
   gauge("ambient_cni_queue_depth", [], "Pods that wait for their turn"),
   counter("ambient_cni_retries_total", ["code"], "Failed attempts that are tried again, by error code"),
   histogram("ambient_cni_zds_ack_seconds", ["type"], "Time until ztunnel acknowledged a message", FAST),

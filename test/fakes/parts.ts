@@ -28,13 +28,16 @@ import type {
   PodRef,
   ProbeExemption,
   ProbeHeir,
+  RedirectionObservation,
   RedirectionState,
+  SidecarDataplane,
   SnapshotEntry,
   Workload,
   Ztunnel,
   ZtunnelListener,
   ZtunnelPeer,
 } from "../../src/core/ports.ts";
+import type { Redirection } from "../../src/core/redirection.ts";
 import { DecisionJournal } from "../../src/telemetry/journal.ts";
 import { podWith } from "../support/pod.ts";
 
@@ -65,6 +68,8 @@ export class FakeCluster implements Cluster {
   echoPatches = true;
   annotateError: Error | undefined;
   annotateHangs = false;
+  /** Of deleting and labelling broken pods. */
+  mendError: Error | undefined;
   private readonly podListeners = new Set<(change: PodChange) => void>();
   private readonly spaceListeners = new Set<(change: NamespaceChange) => void>();
 
@@ -136,6 +141,26 @@ export class FakeCluster implements Cluster {
       relists: 2,
     });
     return [one("pods", this.store.size), one("namespaces", this.spaces.size)];
+  }
+  async deleteBrokenPod({ uid, name, resourceVersion }: PodRef & { readonly resourceVersion: string }) {
+    this.#mendError();
+    const stored = this.store.get(uid);
+    if (stored === undefined) return "gone" as const;
+    if (stored.resourceVersion !== resourceVersion) return "changed" as const;
+    this.journal.push(`delete ${name}`);
+    this.deletePod(uid);
+    return "deleted" as const;
+  }
+  async labelBrokenPod({ uid, name }: PodRef, key: string, value: string) {
+    this.#mendError();
+    const stored = this.store.get(uid);
+    if (stored === undefined) return "gone" as const;
+    this.journal.push(`label ${name} ${key}=${value}`);
+    this.putPod({ ...stored, labels: { ...stored.labels, [key]: value }, resourceVersion: String(version++) });
+    return "patched" as const;
+  }
+  #mendError(): void {
+    if (this.mendError !== undefined) throw this.mendError;
   }
   async event(pod: PodRef, event: PodEvent): Promise<void> {
     this.events.push(`${event.reason} ${pod.name}: ${event.message}`);
@@ -272,6 +297,7 @@ export class FakeDataplane implements Dataplane {
   readonly tests = [];
   /** What is in each netns. */
   readonly kernel = new Map<string, { mode: CaptureMode; prepared: boolean; spec: string | undefined }>();
+  startError: Error | undefined;
   captureError: Error | undefined;
   handOverError: Error | undefined;
   observeError: Error | undefined;
@@ -282,6 +308,7 @@ export class FakeDataplane implements Dataplane {
 
   constructor(private readonly journal: string[]) {}
   async start() {
+    if (this.startError !== undefined) throw this.startError;
     return [];
   }
   private state(id: string) {
@@ -404,6 +431,35 @@ export class FakeExisting implements ExistingConnections {
   }
 }
 
+export class FakeSidecars implements SidecarDataplane {
+  /** Redirection in each netns, as text; "foreign" for somebody else's. */
+  readonly kernel = new Map<string, string>();
+  error: Error | undefined;
+  constructor(private readonly journal: string[]) {}
+  async warm(): Promise<void> {
+    this.journal.push("warm sidecars");
+  }
+  observe({ id }: NetnsHandle, redirection: Redirection): RedirectionObservation {
+    const there = this.kernel.get(id);
+    if (there === undefined) return { mode: "absent", engine: undefined, differences: [] };
+    if (there === "foreign") return { mode: "foreign", engine: "iptables", differences: [] };
+    const right = there === JSON.stringify(redirection);
+    return { mode: right ? "redirected" : "differs", engine: "nftables", differences: right ? [] : ["rules differ"] };
+  }
+  async redirect(netns: NetnsHandle, redirection: Redirection, pod: string): Promise<RedirectionObservation> {
+    const before = this.observe(netns, redirection);
+    if (before.mode === "redirected" || before.mode === "foreign") return before;
+    if (this.error !== undefined) throw this.error;
+    this.journal.push(`redirect ${pod}`);
+    this.kernel.set(netns.id, JSON.stringify(redirection));
+    return this.observe(netns, redirection);
+  }
+  async verify(): Promise<void> {}
+  async remove({ id }: NetnsHandle): Promise<void> {
+    this.kernel.delete(id);
+  }
+}
+
 export const AMBIENT_SELECTORS: Config["enablementSelectors"] = [
   {
     podSelector: { requirements: [{ key: "istio.io/dataplane-mode", operator: "In", values: ["ambient"] }] },
@@ -425,9 +481,25 @@ const AGENT_CONFIG: Partial<Config> = {
   ipv6: true,
   excludeOutboundCidrs: [],
   podExcludeOutboundCidrs: false,
+  sidecarOwnerGroups: { include: "*", exclude: [] },
   probeIpv4: "169.254.7.127",
   probeIpv6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff",
   drainSeconds: 1,
+  repair: {
+    enabled: true,
+    repairPods: false,
+    deletePods: false,
+    labelPods: false,
+    labelKey: "cni.istio.io/uninitialized",
+    labelValue: "true",
+    sidecarAnnotation: "sidecar.istio.io/status",
+    initContainerName: "istio-validation",
+    initContainerExitCode: 126,
+    initContainerTerminationMessage: "",
+    labelSelectors: { requirements: [] },
+    fieldSelectors: [],
+    nodeName: "",
+  },
   existingConnections: "keep",
 };
 
@@ -440,6 +512,7 @@ export class FakeParts implements Parts {
   readonly ztunnel = new FakeZtunnel(this.journal);
   readonly dataplane = new FakeDataplane(this.journal);
   readonly probes = new FakeProbes(this.journal);
+  readonly sidecars = new FakeSidecars(this.journal);
   readonly existing = new FakeExisting(this.journal);
   readonly published: (readonly string[])[] = [];
   readonly nameservers = () => undefined;

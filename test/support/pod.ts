@@ -18,6 +18,7 @@ export function podWith(over: Partial<Pod>): Pod {
     containers: ["app"],
     initContainers: [],
     proxy: undefined,
+    initFailures: undefined,
     containerIds: [],
     createdAt: undefined,
     dnsPolicy: "ClusterFirst",

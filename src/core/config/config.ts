@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { EngineName } from "../ports.ts";
-import type { EnablementSelector } from "../selector.ts";
+import type { EnablementSelector, LabelSelector } from "../selector.ts";
+import type { FieldRequirement } from "../selector-text.ts";
 
 /** Everything a person can set, resolved (flag > environment > default), validated and frozen. */
 export interface Config {
@@ -24,6 +25,10 @@ export interface Config {
   readonly excludeOutboundCidrs: readonly string[];
   /** Whether pods may name CIDRs of their own by annotation. */
   readonly podExcludeOutboundCidrs: boolean;
+
+  // sidecars
+  /** Groups whose outbound traffic goes to the sidecar: all but `exclude`, or only `include`. */
+  readonly sidecarOwnerGroups: { readonly include: "*" | readonly number[]; readonly exclude: readonly number[] };
 
   // dataplane
   readonly engine: "auto" | EngineName;
@@ -89,7 +94,8 @@ export interface RepairConfig {
   readonly initContainerName: string;
   readonly initContainerExitCode: number;
   readonly initContainerTerminationMessage: string;
-  readonly labelSelectors: string;
-  readonly fieldSelectors: string;
+  readonly labelSelectors: LabelSelector;
+  readonly fieldSelectors: readonly FieldRequirement[];
+  /** Only pods of this node; empty: of the agent's own, which are all it knows. */
   readonly nodeName: string;
 }

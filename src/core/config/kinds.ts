@@ -2,8 +2,9 @@
 // Kinds of values a setting can have: text in, checked value out, or an Error that says what is expected.
 import { parseGoBool } from "../go-bool.ts";
 import { canonicalCidr, canonicalIp, type Family, familyOf } from "../ip.ts";
-import { isDnsLabel } from "../labels.ts";
-import type { EnablementSelector } from "../selector.ts";
+import { isDnsLabel, labelKeyFault, labelValueFault } from "../labels.ts";
+import type { EnablementSelector, LabelSelector } from "../selector.ts";
+import { type FieldRequirement, parseFieldSelector, parseLabelSelector } from "../selector-text.ts";
 import { LOG_LEVELS, type LogLevel } from "./config.ts";
 import { parseEnablementSelectors } from "./selectors.ts";
 
@@ -118,6 +119,28 @@ export const namespaces: Kind<readonly string[]> = list("namespaces", (name) =>
 
 export const cidrs: Kind<readonly string[]> = list("CIDRs", canonicalCidr);
 
+const groupId = (text: string): number =>
+  /^\d{1,10}$/.test(text) && Number(text) <= 0xffff_ffff
+    ? Number(text)
+    : fail("numeric group ids: a name means nothing in the agent's image");
+
+const MAX_GROUPS = 64;
+const groupList = list("group ids", groupId);
+
+export const groups: Kind<readonly number[]> = {
+  ...groupList,
+  parse: (value) => {
+    const ids = groupList.parse(value);
+    return ids.length <= MAX_GROUPS ? ids : fail(`at most ${MAX_GROUPS} groups`);
+  },
+};
+
+export const groupsOrAll: Kind<"*" | readonly number[]> = {
+  name: `* or ${groups.name}`,
+  zero: "",
+  parse: (value) => (value === "*" ? "*" : groups.parse(value)),
+};
+
 export const logTargets: Kind<readonly string[]> = list("stdout, stderr or absolute paths", (target) =>
   target === "stdout" || target === "stderr" ? target : absolutePath.parse(target),
 );
@@ -132,6 +155,33 @@ export function address(family: Family): Kind<string> {
     },
   };
 }
+
+export const labelSelector: Kind<LabelSelector> = {
+  name: "label selector",
+  zero: "",
+  parse: (value) => parseLabelSelector(text.parse(value)),
+};
+
+export const fieldSelector: Kind<readonly FieldRequirement[]> = {
+  name: "field selector",
+  zero: "",
+  parse: (value) => parseFieldSelector(text.parse(value)),
+};
+
+/** `fault` says what is wrong with a value that is not empty. */
+function checkedText(name: string, fault: (value: string) => string | undefined): Kind<string> {
+  return {
+    name,
+    zero: "",
+    parse: (value) => {
+      const wrong = value === "" ? undefined : fault(value);
+      return wrong === undefined ? value : fail(`a ${name}: ${wrong}`);
+    },
+  };
+}
+
+export const labelKey: Kind<string> = checkedText("label key", labelKeyFault);
+export const labelValue: Kind<string> = checkedText("label value", labelValueFault);
 
 export const selectors: Kind<readonly EnablementSelector[]> = {
   name: "YAML list of {podSelector, namespaceSelector}",

@@ -82,7 +82,7 @@ const below = (root: string, path: string): string => (root === "/" ? `/${path}`
 
 function assemble(values: Values): Config {
   return deepFreeze({
-    nodeName: values.nodeName,
+    nodeName: values.nodeName === "" ? values.repairNodeName : values.nodeName,
     podName: values.podName,
     podNamespace: values.podNamespace,
     systemNamespace: values.systemNamespace,
@@ -98,6 +98,8 @@ function assemble(values: Values): Config {
     ipv6: values.ipv6,
     excludeOutboundCidrs: values.excludeOutboundCidrs,
     podExcludeOutboundCidrs: values.podExcludeOutboundCidrs,
+
+    sidecarOwnerGroups: { include: values.ownerGroups, exclude: values.ownerGroupsExclude },
 
     engine: values.engine,
     podEngineAnnotation: values.podEngineAnnotation,
@@ -160,6 +162,9 @@ function contradictions(config: Config, given: Sources): string[] {
   if (config.ambientEnabled && config.nodeName === "") {
     errors.push('NODE_NAME="": must name this node when AMBIENT_ENABLED is true');
   }
+  if (config.repair.labelPods && config.repair.labelKey === "") {
+    errors.push('REPAIR_BROKEN_POD_LABEL_KEY="": must name a label when REPAIR_LABEL_PODS is true');
+  }
   if (config.monitoringPort > 0 && config.monitoringPort === config.healthPort) {
     errors.push(
       `${given.get("monitoringPort") ?? "MONITORING_PORT"}="${config.monitoringPort}": must differ from AMBIENT_CNI_HEALTH_PORT`,
@@ -185,8 +190,16 @@ function doubts(config: Config, values: Values, given: Sources): string[] {
   if (values.nativeNftables && values.forceIptablesBinary !== undefined) {
     warnings.push("FORCE_IPTABLES_BINARY is ignored because NATIVE_NFTABLES is true");
   }
+  const { nodeName } = config.repair;
+  if (nodeName !== "" && nodeName !== config.nodeName) {
+    warnings.push(`REPAIR_NODE_NAME=${shown(nodeName)} is another node than NODE_NAME: no sidecar pod is repaired`);
+  }
   if (values.istioOwnedConfig && !config.istioOwnedConfig) {
     warnings.push("ISTIO_OWNED_CNI_CONFIG is ignored: it needs CHAINED_CNI_PLUGIN and AMBIENT_ENABLED");
+  }
+  const { include, exclude } = config.sidecarOwnerGroups;
+  if (include !== "*" && exclude.length > 0) {
+    warnings.push("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE is ignored because ISTIO_OUTBOUND_OWNER_GROUPS names groups");
   }
   if (given.has("enablementSelectors") && config.enablementSelectors.length === 0) {
     warnings.push("AMBIENT_ENABLEMENT_SELECTOR is empty: no pod belongs to the mesh");

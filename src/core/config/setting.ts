@@ -55,7 +55,7 @@ function setting<T>(
     fallback,
     fallbackText: extra.fallbackText,
     whenEmpty,
-    status: extra.status ?? (section === "Repair" ? "later" : "honoured"),
+    status: extra.status ?? "honoured",
     effect,
   };
 }

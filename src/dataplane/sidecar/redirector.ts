@@ -51,6 +51,10 @@ export class SidecarRedirector implements SidecarDataplane {
     ];
   }
 
+  async warm(): Promise<void> {
+    for (const writer of this.#candidates) if ((await this.#tested(writer, "REDIRECT")) === undefined) return;
+  }
+
   observe(netns: NetnsHandle, redirection: Redirection): RedirectionObservation {
     const [first, second] = this.#found(netns, redirection);
     if (first === undefined) {

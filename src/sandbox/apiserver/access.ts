@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { PERMISSIONS } from "../../kube/access.ts";
+import { PERMISSIONS, type Permission } from "../../kube/access.ts";
 import { ApiFailure } from "./failure.ts";
 import type { Resource } from "./resources.ts";
 
@@ -29,9 +29,9 @@ export interface AccessRequest {
   readonly name: string | undefined;
 }
 
-/** What our chart grants the agent, which is less than istio-cni's does. */
-export function agentRules(): AccessRule[] {
-  return PERMISSIONS.map(({ resource, verbs, name }) => ({
+/** What our chart grants the agent, which is less than istio-cni's does; `more`: what some values add. */
+export function agentRules(more: readonly Permission[] = []): AccessRule[] {
+  return [...PERMISSIONS, ...more].map(({ resource, verbs, name }) => ({
     verbs,
     resources: [resource],
     ...(name === undefined ? {} : { resourceNames: [name] }),

@@ -64,7 +64,7 @@ describe.each(VERSIONS)("spec %s", (version) => {
   });
 
   it("ADD prints the agent's error with its code, message and remedy", async () => {
-    const error = { code: 102, msg: "no “sidecars” here", details: "keep istio-cni" };
+    const error = { code: 107, msg: "no “such” annotation", details: "correct it" };
     await using _agent = await FakeAgent.http(agentSocket(), (response) => {
       response.statusCode = 500;
       response.end(JSON.stringify(error));

@@ -87,6 +87,27 @@ test("/proc/PID/ns/net is read in the node's proc, not in ours", async () => {
   expect(idAndClose(finder(chartRoot(), world.procDir).open("/proc/77/ns/net"))).toBe(netns.id);
 });
 
+test("through the node's pid 1 where no netns directory is mounted, as in the stock chart without ambient", () => {
+  const root = join(world.dir, "bare");
+  const pid1 = join(world.procDir, "1/root/run/netns");
+  mkdirSync(root, { recursive: true });
+  world.fakeProcess(1, world.netns(), "0::/\n", 1);
+  mkdirSync(pid1, { recursive: true });
+  writeFileSync(join(pid1, name), "");
+  symlinkSync("/etc/passwd", join(pid1, "link"));
+  execFileSync("mount", ["--bind", `/run/netns/${name}`, join(pid1, name)]);
+  try {
+    const f = finder(root, world.procDir);
+    const expected = idAndClose(finder("/").open(`/run/netns/${name}`));
+    for (const dir of ["/var/run/netns", "/run/netns"]) expect(idAndClose(f.open(`${dir}/${name}`))).toBe(expected);
+    for (const other of ["gone", "link"]) {
+      expect(failure(() => f.open(`/var/run/netns/${other}`)).code).toBe("NETNS_NOT_FOUND");
+    }
+  } finally {
+    execFileSync("umount", [join(pid1, name)]);
+  }
+});
+
 test("the node's own netns is refused, by whatever path", () => {
   const f = finder("/");
   expect(failure(() => f.open(`/proc/${process.pid}/ns/net`)).code).toBe("NETNS_IS_HOST");

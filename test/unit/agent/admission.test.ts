@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Agent } from "../../../src/agent/agent.ts";
 import { AgentError } from "../../../src/core/errors.ts";
+import type { Pod } from "../../../src/core/pod.ts";
 import type { CniPodRequest } from "../../../src/core/ports.ts";
 import { eventually, FakeParts, makePod } from "../../fakes/parts.ts";
 
@@ -89,13 +90,6 @@ describe("ADD", () => {
     expect(await codeOf(agent.admission.add(request({ podNamespace: "new" }), signal))).toBe("NAMESPACE_NOT_FOUND");
   });
 
-  test("a sidecar pod is refused with the remedy", async () => {
-    parts.cluster.putPod(
-      makePod("web", { annotations: { "sidecar.istio.io/status": "{}" }, containers: ["app", "istio-proxy"] }),
-    );
-    expect(await codeOf(agent.admission.add(request(), signal))).toBe("SIDECAR_UNSUPPORTED");
-  });
-
   test("no address, bad netns, no ztunnel: an error each, nothing kept", async () => {
     parts.cluster.putPod(makePod("web", { phase: "Pending", ips: [] }));
     expect(await codeOf(agent.admission.add(request({ ips: [] }), signal))).toBe("NO_POD_IP");
@@ -129,4 +123,93 @@ test("CHECK fails only for a pod that should be captured and is not", async () =
   const state = parts.dataplane.kernel.get("/var/run/netns/cni-1");
   if (state !== undefined) state.spec = "flushed";
   expect(await codeOf(agent.admission.check(request(), signal))).toBe("NOT_CAPTURED");
+});
+
+describe("ADD of a sidecar pod", () => {
+  const proxy = { uid: undefined, gid: undefined, role: "sidecar", env: {} };
+  const sidecar = (changes: Partial<Pod> = {}) =>
+    makePod("web", {
+      phase: "Pending",
+      ips: [],
+      annotations: { "sidecar.istio.io/status": "" },
+      containers: ["app", "istio-proxy"],
+      proxy,
+      ...changes,
+    });
+  const annotated = (name: string, value: string) =>
+    sidecar({ annotations: { "sidecar.istio.io/status": "", [name]: value } });
+
+  test("redirects it in the netns of the request, and neither captures nor keeps anything", async () => {
+    parts.cluster.putPod(sidecar());
+    expect(await agent.admission.add(request({ ips: ["10.0.0.7", "fd00::7"] }), signal)).toBe("sidecar");
+    await eventually("quiet", () => agent.reconciler.queue.depth === 0);
+    expect(parts.journal.filter((entry) => !entry.startsWith("ztunnel"))).toEqual(["redirect shop/web"]);
+    expect(JSON.parse(parts.sidecars.kernel.get("/var/run/netns/cni-1") ?? "")).toMatchObject({ families: [4] });
+    expect(parts.finder.openHandles.size).toBe(0);
+    expect(agent.pods()).toMatchObject([{ state: "sidecar", reason: "sidecar" }]);
+    expect(parts.decisions.of("uid-web").map(({ decision }) => decision)).toMatchObject([
+      { what: "redirected", engine: "nftables", detail: "REDIRECT, IPv6 left alone: ISTIO_DUAL_STACK is off" },
+      { what: "cni add", reason: "sidecar" },
+    ]);
+  });
+
+  test("labelled for the mesh it is a sidecar pod all the same, as with upstream", async () => {
+    parts.cluster.putPod(sidecar({ labels: { "istio.io/dataplane-mode": "ambient" } }));
+    expect(await agent.admission.add(request(), signal)).toBe("sidecar");
+    expect(parts.dataplane.kernel.size).toBe(0);
+  });
+
+  test("its settings are the API's when the cache is behind", async () => {
+    parts.cluster.live.set("shop/web", annotated("sidecar.istio.io/interceptionMode", "TPROXY"));
+    expect(await agent.admission.add(request(), signal)).toBe("sidecar");
+    const written = JSON.parse(parts.sidecars.kernel.get("/var/run/netns/cni-1") ?? "");
+    expect(written).toMatchObject({ deliver: { mark: 1337, table: 133 } });
+  });
+
+  test("a wrong annotation stops it, with its name, its value and what is allowed, before anything is touched", async () => {
+    const name = "traffic.sidecar.istio.io/excludeInboundPorts";
+    parts.cluster.putPod(annotated(name, "http"));
+    const error = await agent.admission.add(request(), signal).catch((reason: unknown) => reason);
+    expect(error).toMatchObject({
+      code: "ANNOTATION_INVALID",
+      message: expect.stringContaining(`annotation ${name}="http"`),
+      remedy: expect.stringContaining("a port from 0 to 65535"),
+    });
+    expect(parts.sidecars.kernel.size).toBe(0);
+    expect(parts.finder.openHandles.size).toBe(0);
+  });
+
+  test("a redirection that can't be written fails it; no address, bad netns too", async () => {
+    parts.cluster.putPod(sidecar());
+    parts.sidecars.error = new AgentError("NO_ENGINE", "neither nft nor iptables");
+    expect(await codeOf(agent.admission.add(request(), signal))).toBe("NO_ENGINE");
+    expect(await codeOf(agent.admission.add(request({ ips: [] }), signal))).toBe("NO_POD_IP");
+    expect(await codeOf(agent.admission.add(request({ netns: "relative" }), signal))).toBe("NETNS_INVALID");
+    expect(parts.finder.openHandles.size).toBe(0);
+  });
+
+  test("a plugin that has given up gets nothing written", async () => {
+    parts.cluster.putPod(sidecar());
+    expect(await codeOf(agent.admission.add(request(), AbortSignal.abort()))).toBe("REQUEST_ABORTED");
+    expect(parts.sidecars.kernel.size).toBe(0);
+  });
+
+  test("one that brings its own istio-init passes untouched", async () => {
+    parts.cluster.putPod(sidecar({ initContainers: ["istio-init"] }));
+    expect(await agent.admission.add(request(), signal)).toBe("none");
+    expect(parts.sidecars.kernel.size).toBe(0);
+  });
+
+  test("CHECK fails only when nothing redirects it", async () => {
+    parts.cluster.putPod(sidecar());
+    expect(await codeOf(agent.admission.check(request(), signal))).toBe("NOT_CAPTURED");
+    parts.sidecars.kernel.set("/var/run/netns/cni-1", "foreign");
+    await agent.admission.check(request(), signal);
+    await agent.admission.add(request({ netns: "/var/run/netns/cni-2" }), signal);
+    await agent.admission.check(request({ netns: "/var/run/netns/cni-2" }), signal);
+    // Annotations may have been changed since: the redirection is still there.
+    parts.cluster.putPod(annotated("sidecar.istio.io/interceptionMode", "NONE"));
+    await agent.admission.check(request({ netns: "/var/run/netns/cni-2" }), signal);
+    expect(parts.finder.openHandles.size).toBe(0);
+  });
 });

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, test } from "vitest";
 import { Agent } from "../../../src/agent/agent.ts";
 import { captureSpec } from "../../../src/agent/desire.ts";
+import { AgentError } from "../../../src/core/errors.ts";
 import { eventually, FakeParts, makePod } from "../../fakes/parts.ts";
 
 let agent: Agent | undefined;
@@ -142,5 +143,61 @@ describe("sweep", () => {
     expect(agent?.missing()).toEqual(["pod shop/web: NETNS_NOT_FOUND"]);
     parts.finder.proc.set("uid-web", "ns-web");
     await eventually("back", () => parts.journal.includes("annotate web enabled"));
+  });
+});
+
+describe("with ambient off", () => {
+  const off = { ambientEnabled: false };
+  const sidecar = {
+    annotations: { "sidecar.istio.io/status": "" },
+    containers: ["istio-proxy"],
+    proxy: { uid: undefined, gid: undefined, role: "sidecar", env: {} },
+  };
+
+  test("sidecar pods are served, without engine, ztunnel or anything on the host", async () => {
+    const parts = new FakeParts(off);
+    parts.dataplane.startError = new AgentError("NO_ENGINE", "no engine works");
+    parts.run("labelled", { labels: { "istio.io/dataplane-mode": "ambient" } });
+    const started = await startAgent(parts);
+    parts.cluster.putPod(makePod("web", { phase: "Pending", ips: [], ...sidecar }));
+    const request = { containerId: "c", netns: "/ns/web", ifName: "eth0", podNamespace: "shop", podName: "web" };
+    const { signal } = new AbortController();
+    const add = () => started.admission.add({ ...request, podUid: undefined, ips: ["10.0.0.9"] }, signal);
+    expect(await add()).toBe("sidecar");
+    expect(parts.journal).toEqual(["bequeath ", "warm sidecars", "redirect shop/web"]);
+    expect(started.missing()).toEqual([]);
+    const { components } = started.report.status({
+      version: "1",
+      kernel: "6",
+      upSeconds: 1,
+      plugin: { verdict: "ok", text: "" },
+    });
+    expect(components.map(({ name, verdict, text }) => `${name} ${verdict} ${text}`)).toEqual([
+      "cni plugin ok ",
+      expect.stringMatching(/^kubernetes ok/),
+      "ztunnel ok not needed: ambient is off",
+      "dataplane ok not needed: ambient is off",
+      "pods ok 0 enrolled, 1 sidecar, 1 not in mesh",
+    ]);
+  });
+
+  test("pods that were captured before leave the mesh, without a ztunnel", async () => {
+    const parts = new FakeParts(off);
+    parts.ztunnel.connected = false;
+    captured(parts, "web");
+    await startAgent(parts);
+    await eventually("released", () => parts.journal.includes("release ns-web"));
+    await eventually("annotation removed", () => parts.journal.includes("annotate web null"));
+    expect(parts.journal.some((entry) => entry.startsWith("ztunnel"))).toBe(false);
+  });
+
+  test("where they can't be released, sidecar pods are served all the same", async () => {
+    const parts = new FakeParts(off);
+    parts.dataplane.startError = new AgentError("NO_ENGINE", "no engine works");
+    captured(parts, "web");
+    await startAgent(parts);
+    await eventually("quiet", () => agent?.reconciler.queue.depth === 0);
+    expect(parts.dataplane.kernel.get("ns-web")?.mode).toBe("captured");
+    expect(parts.journal).toEqual(["bequeath ", "warm sidecars"]);
   });
 });

@@ -206,9 +206,9 @@ describe("errors of the handler", () => {
     [new AgentError("AGENT_STARTING", "starting"), 503, { code: 11, msg: "starting (AGENT_STARTING)", away: true }],
     [new AgentError("KUBE_TIMEOUT", "slow"), 503, { code: 11, msg: "slow (KUBE_TIMEOUT)" }],
     [
-      new AgentError("SIDECAR_UNSUPPORTED", "sidecar", "keep istio-cni"),
+      new AgentError("ANNOTATION_INVALID", "wrong", "allowed is less"),
       500,
-      { code: 102, msg: "sidecar (SIDECAR_UNSUPPORTED)", details: "keep istio-cni" },
+      { code: 107, msg: "wrong (ANNOTATION_INVALID)", details: "allowed is less" },
     ],
     [new AgentError("NETNS_IS_HOST", "host"), 500, { code: 104, msg: "host (NETNS_IS_HOST)" }],
     [new AgentError("SOMETHING_NEW", "hm"), 500, { code: 100, msg: "hm (SOMETHING_NEW)" }],

@@ -29,9 +29,16 @@ test("settings without effect are shown where somebody has set them", () => {
 });
 
 test("credentials are not shown, and nothing is endless", () => {
-  const env = { AMBIENT_CNI_KUBECONFIG: "/x", REPAIR_LABEL_SELECTORS: "password=hunter2" };
-  expect(row("REPAIR_LABEL_SELECTORS", env)).toEqual(["password=[redacted]", "env REPAIR_LABEL_SELECTORS"]);
-  expect(row("REPAIR_LABEL_SELECTORS", { REPAIR_LABEL_SELECTORS: "x".repeat(4000) })?.[0]).toHaveLength(1003);
+  const env = { AMBIENT_CNI_KUBECONFIG: "/x", REPAIR_INIT_CONTAINER_TERMINATION_MESSAGE: "password=hunter2" };
+  expect(row("REPAIR_INIT_CONTAINER_TERMINATION_MESSAGE", env)).toEqual([
+    "password=[redacted]",
+    "env REPAIR_INIT_CONTAINER_TERMINATION_MESSAGE",
+  ]);
+  expect(
+    row("REPAIR_INIT_CONTAINER_TERMINATION_MESSAGE", {
+      REPAIR_INIT_CONTAINER_TERMINATION_MESSAGE: "x".repeat(4000),
+    })?.[0],
+  ).toHaveLength(1003);
 });
 
 test("a wrong configuration has no values", () => {

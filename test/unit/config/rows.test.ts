@@ -56,6 +56,8 @@ const path = (of: Row["of"], unset: string, empty: unknown): Row => ({
   bad: ["relative", "/a/../b"],
 });
 
+const in_ = (key: string, ...values: string[]) => ({ key, operator: "In", values });
+
 const rows: Partial<Record<SettingId, Row>> = {
   ambientEnabled: { ...bool((c) => c.ambientEnabled, false, false), with: { NODE_NAME: "n" } },
   enablementSelectors: {
@@ -107,6 +109,23 @@ const rows: Partial<Record<SettingId, Row>> = {
     empty: [],
     good: [["10.1.2.3/8, 192.0.2.1,fd00::1/64", ["10.0.0.0/8", "192.0.2.1/32", "fd00::/64"]]],
     bad: ["10.0.0.0/33", "10.0.0/8", "x", "10.0.0.0/8; drop"],
+  },
+  ownerGroups: {
+    of: (c) => c.sidecarOwnerGroups.include,
+    unset: "*",
+    empty: "*",
+    good: [
+      ["*", "*"],
+      ["202, 0", [202, 0]],
+    ],
+    bad: ["staff", "*,1", "-1", "4294967296", Array.from({ length: 65 }, (_, gid) => gid).join()],
+  },
+  ownerGroupsExclude: {
+    of: (c) => c.sidecarOwnerGroups.exclude,
+    unset: [],
+    empty: [],
+    good: [["888,889,888", [888, 889]]],
+    bad: ["*", "root"],
   },
   podExcludeOutboundCidrs: bool((c) => c.podExcludeOutboundCidrs, false, false),
   nodeName: text((c) => c.nodeName, ""),
@@ -249,8 +268,12 @@ const rows: Partial<Record<SettingId, Row>> = {
   repairPods: bool((c) => c.repair.repairPods, false, false),
   repairDeletePods: bool((c) => c.repair.deletePods, false, false),
   repairLabelPods: bool((c) => c.repair.labelPods, false, false),
-  repairLabelKey: { ...text((c) => c.repair.labelKey, "cni.istio.io/uninitialized"), good: [["a.b/c", "a.b/c"]] },
-  repairLabelValue: { ...text((c) => c.repair.labelValue, "true"), good: [["broken", "broken"]] },
+  repairLabelKey: {
+    ...text((c) => c.repair.labelKey, "cni.istio.io/uninitialized"),
+    good: [["a.b/c", "a.b/c"]],
+    bad: ["a b", "/a"],
+  },
+  repairLabelValue: { ...text((c) => c.repair.labelValue, "true"), good: [["broken", "broken"]], bad: ["a/b", "-"] },
   repairNodeName: text((c) => c.repair.nodeName, ""),
   repairSidecarAnnotation: text((c) => c.repair.sidecarAnnotation, "sidecar.istio.io/status"),
   repairInitContainerName: text((c) => c.repair.initContainerName, "istio-validation"),
@@ -262,8 +285,32 @@ const rows: Partial<Record<SettingId, Row>> = {
     bad: ["256", "x"],
   },
   repairInitTerminationMessage: text((c) => c.repair.initContainerTerminationMessage, ""),
-  repairLabelSelectors: text((c) => c.repair.labelSelectors, ""),
-  repairFieldSelectors: text((c) => c.repair.fieldSelectors, ""),
+  repairLabelSelectors: {
+    of: (c) => c.repair.labelSelectors.requirements,
+    unset: [],
+    empty: [],
+    good: [
+      ["a", [{ key: "a", operator: "Exists", values: [] }]],
+      ["a/b in (x, y),!c", [in_("a/b", "x", "y"), { key: "c", operator: "DoesNotExist", values: [] }]],
+      ["a=b,c!=d", [in_("a", "b"), { key: "c", operator: "NotIn", values: ["d"] }]],
+    ],
+    bad: ["a=b=c", "a in b", "a,", "-a=b", "a=b c", "a in (x y)"],
+  },
+  repairFieldSelectors: {
+    of: (c) => c.repair.fieldSelectors,
+    unset: [],
+    empty: [],
+    good: [
+      [
+        "metadata.namespace!=kube-system,status.phase==Pending",
+        [
+          { field: "metadata.namespace", equal: false, value: "kube-system" },
+          { field: "status.phase", equal: true, value: "Pending" },
+        ],
+      ],
+    ],
+    bad: ["status.phase", "status.phase=a=b", "spec.priority=1", "a in (b)"],
+  },
   monitoringPort: {
     of: (c) => c.monitoringPort,
     unset: 15014,

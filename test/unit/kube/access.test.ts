@@ -4,8 +4,9 @@
 import { expect, test } from "vitest";
 import { AGENT_DAEMONSET } from "../../../src/core/constants.ts";
 import type { PodEvent } from "../../../src/core/ports.ts";
-import { PERMISSIONS } from "../../../src/kube/access.ts";
+import { DELETION, PERMISSIONS } from "../../../src/kube/access.ts";
 import { KubeCluster } from "../../../src/kube/cluster.ts";
+import { agentRules } from "../../../src/sandbox/apiserver/access.ts";
 import { ClusterHarness } from "./cluster-harness.ts";
 import { StepClock } from "./step-clock.ts";
 
@@ -23,6 +24,14 @@ const ASKING: Readonly<Record<string, (h: ClusterHarness, clock: StepClock) => P
   annotate: async (h) => {
     expect(await h.cluster.annotate(h.pod("a"), "enabled")).toBe("patched");
     expect(await h.cluster.annotate({ ...h.pod("a"), uid: "gone" }, null)).toBe("gone");
+  },
+  labelBrokenPod: async (h) => {
+    expect(await h.cluster.labelBrokenPod(h.pod("a"), "cni.istio.io/uninitialized", "true")).toBe("patched");
+  },
+  deleteBrokenPod: async (h) => {
+    const pod = h.pod("deleted");
+    const { resourceVersion = "" } = h.server.get("Pod", "shop", "deleted")?.metadata ?? {};
+    expect(await h.cluster.deleteBrokenPod({ ...pod, resourceVersion })).toBe("deleted");
   },
   event: async (h, clock) => {
     const pod = h.pod("a");
@@ -53,7 +62,7 @@ test("no method of KubeCluster is missing here", () => {
 
 test("what it may do is what it does", async () => {
   const clock = new StepClock();
-  await using h = await ClusterHarness.create({ clock });
+  await using h = await ClusterHarness.create({ clock, rules: agentRules([DELETION]) });
   h.pod("a");
   h.server.put({ kind: "Namespace", metadata: { name: NAMESPACE } });
   const pod = { containers: [{ name: "install-cni", image: "i" }] };
@@ -73,7 +82,7 @@ test("what it may do is what it does", async () => {
       return [`${verb} ${resource.group}/${[resource.plural, subresource].filter(Boolean).join("/")}`];
     }),
   );
-  const permitted = PERMISSIONS.flatMap(({ verbs, group, resource }) =>
+  const permitted = [...PERMISSIONS, DELETION].flatMap(({ verbs, group, resource }) =>
     verbs.map((verb) => `${verb} ${group}/${resource}`),
   );
   expect([...asked].sort()).toEqual([...permitted].sort());

@@ -70,6 +70,7 @@ test("a full pod keeps what decides something and nothing else", () => {
     containers: ["app", "istio-proxy"],
     initContainers: ["istio-init"],
     proxy: { uid: undefined, gid: undefined, role: undefined, env: {} },
+    initFailures: undefined,
     containerIds: ["c1", "c2", "i1", "e1"],
     createdAt: Date.UTC(2026, 10, 21, 10),
     dnsPolicy: "None",
@@ -217,4 +218,34 @@ test("of any other pod nothing of that is kept", () => {
     spec: { containers: [{ name: "istio-proxy", args: ["proxy", "router"] }] },
   });
   expect(pod).toMatchObject({ annotations: {}, proxy: undefined });
+});
+
+describe("init containers that have failed", () => {
+  const failures = (...initContainerStatuses: unknown[]) =>
+    project({
+      metadata: METADATA,
+      spec: { restartPolicy: "OnFailure", schedulerName: "s" },
+      status: { initContainerStatuses, nominatedNodeName: "n" },
+    }).pod?.initFailures;
+  const failed = { name: "v", lastState: { terminated: { exitCode: 126, message: " no rules\n" } } };
+
+  test("are kept with how they last ended, and with what repair may select by", () => {
+    expect(failures({ name: "ok" }, { ...failed, state: { waiting: { reason: "CrashLoopBackOff" } } })).toEqual({
+      containers: [{ name: "v", exitCode: 126, message: "no rules" }],
+      restartPolicy: "OnFailure",
+      schedulerName: "s",
+      nominatedNodeName: "n",
+    });
+  });
+  test("not once they have ended well, nor before they have ended at all, nor of an odd shape", () => {
+    expect(failures({ ...failed, state: { terminated: { exitCode: 0 } } })).toBeUndefined();
+    expect(failures({ ...failed, state: { terminated: { exitCode: 1, reason: "Completed" } } })).toBeUndefined();
+    expect(failures({ name: "v", state: { terminated: { exitCode: 126 } } })).toBeUndefined();
+    expect(failures({ name: "v", lastState: { terminated: { exitCode: "126" } } }, 7, null)).toBeUndefined();
+  });
+});
+
+test("of annotations that somebody marks the presence is kept", () => {
+  const object = { metadata: { ...METADATA, annotations: { mark: "long", other: "x" } } };
+  expect(podFromKube(object, () => undefined, ["mark", "absent"])?.annotations).toEqual({ mark: "" });
 });

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+import { sidecarOf } from "../core/eligibility.ts";
+import { limiter } from "../core/limiter.ts";
+import { type Pod, podKey } from "../core/pod.ts";
+import type { NetnsHandle, RedirectionObservation } from "../core/ports.ts";
+import type { Redirection } from "../core/redirection.ts";
+import { planRedirection } from "../sidecar/plan.ts";
+import { sidecarSettings } from "../sidecar/settings.ts";
+import type { Parts } from "./parts.ts";
+
+/** Pods whose rules are written at the same time. */
+const CONCURRENCY = 16;
+
+/** What of the agent's parts a redirection needs. */
+export type SidecarParts = Pick<Parts, "config" | "cluster" | "sidecars" | "decisions" | "logger" | "metrics">;
+
+/** Writes the redirection of sidecar pods: when their sandbox is made, and once more where that was missed. */
+export class Sidecars {
+  private readonly limited = limiter(CONCURRENCY);
+
+  constructor(private readonly parts: SidecarParts) {}
+
+  /** At the start of the agent, where the node has sidecar pods or nothing else to do. */
+  async warm(): Promise<void> {
+    const { config, cluster, sidecars } = this.parts;
+    const expected = !config.ambientEnabled || [...cluster.pods()].some((pod) => sidecarOf(pod)?.verdict === "sidecar");
+    if (expected) await sidecars.warm();
+  }
+
+  /**
+   * What must be true of a sidecar pod's traffic.
+   * @throws AgentError ANNOTATION_INVALID naming annotation, value and what is allowed
+   */
+  plan(pod: Pod, ips: readonly string[]): Redirection {
+    return planRedirection(sidecarSettings(pod), ips, this.parts.config.sidecarOwnerGroups);
+  }
+
+  /**
+   * Redirects the pod in this netns, where that is not done yet; `via`: who wants it, for the log.
+   * @throws as `plan`, and AgentError NO_ENGINE; nothing is left half-applied
+   */
+  async redirect(
+    pod: Pod,
+    ips: readonly string[],
+    netns: NetnsHandle,
+    via: "cni" | "repair",
+  ): Promise<RedirectionObservation> {
+    const name = podKey(pod);
+    const settings = sidecarSettings(pod);
+    const redirection = planRedirection(settings, ips, this.parts.config.sidecarOwnerGroups);
+    for (const warning of settings.warnings) this.parts.logger.warn(warning, { pod: name });
+    const began = performance.now();
+    const seen = await this.limited(() => this.parts.sidecars.redirect(netns, redirection, name));
+    const milliseconds = performance.now() - began;
+    this.parts.metrics.observe("ambient_cni_sidecar_redirect_seconds", milliseconds / 1000, {
+      engine: seen.engine ?? "none",
+    });
+    // As upstream: Envoy does not listen in IPv6 either then.
+    const open = ips.some((ip) => ip.includes(":")) && !redirection.families.includes(6);
+    const extent = open ? `${settings.mode}, IPv6 left alone: ISTIO_DUAL_STACK is off` : settings.mode;
+    const detail = seen.mode === "foreign" ? "by somebody else; left as it was found" : extent;
+    const decision = { what: "redirected", engine: seen.engine, milliseconds, reason: via, detail } as const;
+    this.parts.decisions.note({ uid: pod.uid, name }, decision);
+    return seen;
+  }
+
+  /**
+   * True when the redirection is not there, or not as it should be.
+   * @throws AgentError ANNOTATION_INVALID
+   */
+  needsRedirection(pod: Pod, netns: NetnsHandle): boolean {
+    const { mode } = this.parts.sidecars.observe(netns, this.plan(pod, pod.ips));
+    return mode === "absent" || mode === "differs";
+  }
+
+  /** True when nothing redirects this sidecar pod, whatever its annotations say by now. */
+  isUnredirected(pod: Pod, netns: NetnsHandle): boolean {
+    const plain = { ...pod, annotations: {} };
+    return this.parts.sidecars.observe(netns, this.plan(plain, pod.ips)).mode === "absent";
+  }
+}
