@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../core/errors.ts";
 import { limiter } from "../core/limiter.ts";
-import type { CaptureSpec, NetnsHandle, ProbeHeir } from "../core/ports.ts";
+import type { CaptureSpec, NetnsHandle, NetnsId, ProbeHeir } from "../core/ports.ts";
 import { captureSpec, exemptibleIps } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";
@@ -11,10 +11,12 @@ import type { Roster } from "./roster.ts";
 const CONCURRENCY = 16;
 /** How often open proxied connections are counted, in ms. */
 const POLL_MS = 100;
-/** What the API server and ztunnel get for one answer, in ms. */
-const TELL_MS = 1000;
-/** Kept back for taking the rules out, in ms: once, and for each pod. */
-const RESERVE_MS = { once: 500, each: 8 };
+/** What the API server and ztunnel get for one answer, in ms: at most, at least, else half of the time left. */
+const TELL_MS = { most: 5000, least: 200 };
+/** What taking out the rules may take, in ms: for each pod, where a program has to be started for it, and at least. */
+const RELEASE_MS = { each: 8, least: 300 };
+/** Kept back for the host's objects and the last words, in ms. */
+const HOST_MS = 1000;
 /**
  * How long probes reach a pod that was handed over, if nobody takes care of it: until the other agent has its own
  * exemption, image pull included, and not for ever, since the address may be another pod's one day.
@@ -34,13 +36,23 @@ interface Captive {
 export class Departure {
   readonly #handedOver = new Set<string>();
 
+  /** When no pod may be begun with any more. */
+  readonly #workUntil: number;
+
   /** `until`: on the agent's clock, when it has to be over. `unfinished`: pods whose last pass was not awaited. */
   constructor(
     private readonly parts: Parts,
     private readonly roster: Roster,
-    private readonly until: number,
+    until: number,
     private readonly unfinished: ReadonlySet<string>,
-  ) {}
+  ) {
+    this.#workUntil = until - HOST_MS;
+    // Pods that have gone, and whose turn did not come any more: their netns live on only through us.
+    for (const { uid, admittedUntil } of [...roster.all()]) {
+      if (parts.cluster.pod(uid) === undefined && Date.now() >= admittedUntil && !unfinished.has(uid))
+        roster.remove(uid);
+    }
+  }
 
   /**
    * Gives every captured pod to upstream's agent. As many as there is time for; the others stay captured by us,
@@ -73,14 +85,19 @@ export class Departure {
     const { clock, config, logger } = this.parts;
     const turn = limiter(CONCURRENCY);
     const captives = this.#captives();
-    const reserve = RESERVE_MS.once + RESERVE_MS.each * captives.length;
-    const drainUntil = Math.min(clock.now() + config.drainSeconds * 1000, this.until - reserve);
+    const releaseMs = RELEASE_MS.least + RELEASE_MS.each * captives.length;
+    const drainUntil = Math.min(clock.now() + config.drainSeconds * 1000, this.#workUntil - releaseMs);
+    // With hardly any time for the crowd, those without connections are not asked to end them first.
+    const hurried = clock.now() + releaseMs > drainUntil;
     const failures = new Map<string, string>();
     const untold = new Map<string, string>();
     await Promise.all(
       captives.map(async ({ enrollment, netns }) => {
         try {
-          await turn(() => this.#drain(enrollment, netns));
+          if (!hurried || this.parts.dataplane.proxiedConnections(netns) > 0) {
+            await turn(() => this.#drain(enrollment, netns));
+          }
+          this.#checkTime();
           const reason = await this.#unannounce(enrollment);
           if (reason !== undefined) untold.set(enrollment.name, reason);
           await this.#proxiedEnd(netns, drainUntil);
@@ -98,17 +115,39 @@ export class Departure {
 
   /** What of the host pods need that are captured still is kept; everything else goes. */
   async vacate(): Promise<void> {
-    const { dataplane, probes, logger } = this.parts;
+    const { probes, logger } = this.parts;
     const heirs = this.#heirs();
     try {
       await probes.bequeath(heirs);
     } catch (error) {
       logger.error("the probe exemption can't be left as it should be", { error: messageOf(error) });
     }
-    const kept = dataplane.vacate();
     const captured = heirs.filter(({ uid }) => !this.#handedOver.has(uid)).length;
-    if (captured === 0 && kept.length === 0) logger.info("nothing of ours is left on the node but the plugin's binary");
-    else logger.warn("pods stay captured; `ambient-cni remove --uncapture` releases them", { captured, kept });
+    const inUse = await this.#inUse();
+    const kept = inUse === undefined ? ["what was not looked at"] : this.parts.dataplane.vacate(inUse);
+    if (captured + kept.length === 0) {
+      logger.info("nothing of ours is left on the node but the plugin");
+      return;
+    }
+    logger.warn(
+      "pods stay captured, and what they need on the host stays; `ambient-cni remove --uncapture` releases them",
+      {
+        captured,
+        kept,
+      },
+    );
+  }
+
+  /** Where a connection may begin: where processes are, and where an ADD has just made room for some. */
+  async #inUse(): Promise<ReadonlySet<NetnsId> | undefined> {
+    try {
+      const inUse = new Set(await this.parts.finder.inhabited());
+      for (const { netns } of this.roster.all()) if (netns !== undefined) inUse.add(netns.id);
+      return inUse;
+    } catch (error) {
+      this.parts.logger.error("the node's processes can't be read", { error: messageOf(error) });
+      return undefined;
+    }
   }
 
   #captives(): Captive[] {
@@ -128,7 +167,9 @@ export class Departure {
       const { uid, netns } = enrollment;
       const handedOver = this.#handedOver.has(uid);
       const captured =
-        netns === undefined ? enrollment.annotation === "enabled" : this.#present(netns) || this.unfinished.has(uid);
+        netns === undefined
+          ? enrollment.touched || enrollment.annotation === "enabled"
+          : this.#present(netns) || this.unfinished.has(uid);
       if (!captured && !handedOver) continue;
       const ips = exemptibleIps(config, enrollment.ips);
       const engine = enrollment.engine ?? dataplane.engine;
@@ -181,8 +222,10 @@ export class Departure {
   /** Waits for an answer, but not for long. Returns why there was none or a bad one. */
   #bounded(answer: Promise<unknown>): Promise<string | undefined> {
     const { clock } = this.parts;
+    const half = Math.round((this.#workUntil - clock.now()) / 2);
+    const ms = Math.min(TELL_MS.most, Math.max(TELL_MS.least, half));
     return new Promise((resolve) => {
-      const cancel = clock.after(TELL_MS, () => resolve(`no answer within ${TELL_MS} ms`));
+      const cancel = clock.after(ms, () => resolve(`no answer within ${ms} ms`));
       answer
         .then(
           () => resolve(undefined),
@@ -193,7 +236,7 @@ export class Departure {
   }
 
   #checkTime(): void {
-    if (this.parts.clock.now() >= this.until) throw new AgentError("TIME_IS_UP", "kubelet's grace period is over");
+    if (this.parts.clock.now() >= this.#workUntil) throw new AgentError("TIME_IS_UP", "kubelet's grace period is over");
   }
 
   #complain(message: string, failures: ReadonlyMap<string, string>): void {

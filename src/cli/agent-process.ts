@@ -51,12 +51,17 @@ const SHORTEST_GRACE_SECONDS = 5;
 const SPARE_MS = 500;
 /** An agent that leaves everything in place is gone after this at the latest, in ms. */
 const STAY_MS = 4500;
+const CHAIN_MS = 500;
 const AFTER_FAILURE: Succession = { successor: "same", reason: "the agent has ended by itself" };
 const FAREWELL: Readonly<Record<Successor, string>> = {
   same: "stopping; pods stay captured and the plugin in its chain",
   none: "stopping for good: the CNI configuration and what is ours on the host are given back",
   other: "stopping: pods are handed over to istio-cni",
 };
+
+function after(ms: number): Promise<void> {
+  return new Promise((resolve) => systemClock.after(ms, resolve));
+}
 
 /** The agent with everything it needs, wired once: the only place that knows all parts. */
 export class AgentProcess {
@@ -220,7 +225,7 @@ export class AgentProcess {
     const until = began + (successor === "same" ? STAY_MS : Math.max(graceMs - SPARE_MS, STAY_MS));
     this.logger.info(FAREWELL[successor], { reason });
     const ended = successor === "same" ? this.stay() : this.depart(successor, until);
-    await Promise.race([ended, new Promise<void>((resolve) => clock.after(until - clock.now(), resolve))]);
+    await Promise.race([ended, after(until - clock.now())]);
   }
 
   private async stay(): Promise<void> {
@@ -233,23 +238,30 @@ export class AgentProcess {
     await this.admin.stop();
   }
 
-  /** The chain first: a plugin that is called for a new pod must find the agent as long as it is in there. */
+  /**
+   * The chain first: a plugin that is called for a new pod must find the agent as long as it is in there. But a
+   * busy disk may take seconds for it, which the pods don't have.
+   */
   private async depart(successor: Exclude<Successor, "same">, until: number): Promise<void> {
     const removed = successor === "none";
-    if (removed) {
-      await this.keeper.remove().catch((error: unknown) => {
-        this.logger.error("the CNI configuration could not be given back", { error: messageOf(error) });
-      });
-    } else {
-      await this.keeper.stop();
-    }
+    const unchained = removed ? this.unchain() : this.keeper.stop();
+    await Promise.race([unchained, after(CHAIN_MS)]);
     this.answering = false;
     await this.cniServer.stop();
     await this.agent.depart(successor, until);
     if (removed) await removeState(this.config.runDir);
     await this.logServer.stop();
     await this.debugServer.stop();
+    await unchained;
     await this.admin.stop();
+  }
+
+  private async unchain(): Promise<void> {
+    try {
+      await this.keeper.remove();
+    } catch (error) {
+      this.logger.error("the CNI configuration could not be given back", { error: messageOf(error) });
+    }
   }
 
   private facts(): ProcessFacts {

@@ -192,6 +192,11 @@ export interface NetnsFinder {
   open(hostPath: string): NetnsHandle;
   /** The host's own netns, for probe exemption; held for the life of the process. */
   host(): NetnsHandle;
+  /**
+   * Every netns that some process of the node lives in, the host's left out. One pass over /proc. @throws when a pod's
+   * process can't be read.
+   */
+  inhabited(): Promise<ReadonlySet<NetnsId>>;
 }
 
 // ---- ztunnel ---------------------------------------------------------------------------------
@@ -369,10 +374,11 @@ export interface Dataplane {
   /** Removes what belongs to pods that are gone. Never throws. */
   collect(): void;
   /**
-   * For an agent that none of ours follows: removes from the node what no captured pod needs, last of all. Returns
-   * what has to stay, each with its reason. Failures are logged, never thrown.
+   * For an agent that none of ours follows: removes from the node what no captured pod needs, last of all. `inUse`:
+   * netns that somebody may still open connections in. Returns what has to stay, each with its reason. Failures are
+   * logged, never thrown.
    */
-  vacate(): readonly string[];
+  vacate(inUse: ReadonlySet<NetnsId>): readonly string[];
 }
 
 /** A captured pod's connections that are older than its capture: in the clear until they close. */

@@ -12,6 +12,7 @@ import type {
   Logger,
   Metrics,
   NetnsHandle,
+  NetnsId,
   Observation,
   ZtunnelPeer,
 } from "../core/ports.ts";
@@ -206,10 +207,10 @@ export class NodeDataplane implements Dataplane {
     this.#tell("pods may be gone", (engine) => engine.collect?.());
   }
 
-  vacate(): readonly string[] {
+  vacate(inUse: ReadonlySet<NetnsId>): readonly string[] {
     const kept: string[] = [];
     this.#tell("no agent of ours follows", (engine) => {
-      const reason = engine.vacate?.();
+      const reason = engine.vacate?.(inUse);
       if (reason !== undefined) kept.push(reason);
     });
     return kept;

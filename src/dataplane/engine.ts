@@ -1,5 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { CaptureSpec, EngineName, EngineTest, NetnsHandle, Observation, ZtunnelPeer } from "../core/ports.ts";
+import type {
+  CaptureSpec,
+  EngineName,
+  EngineTest,
+  NetnsHandle,
+  NetnsId,
+  Observation,
+  ZtunnelPeer,
+} from "../core/ports.ts";
 import type { SocketInfo } from "../native/binding.ts";
 
 /**
@@ -56,10 +64,10 @@ export interface Engine {
   /** Removes what belongs to netns that are gone. */
   collect?(): void;
   /**
-   * For an agent that none of ours follows: removes from the node what no captured pod needs. Returns what has to
-   * stay and why. The engine can't be used afterwards.
+   * For an agent that none of ours follows: removes from the node what no captured pod needs. `inUse`: netns that
+   * somebody may still open connections in. Returns what has to stay and why. Ends the engine's work.
    */
-  vacate?(): string | undefined;
+  vacate?(inUse: ReadonlySet<NetnsId>): string | undefined;
   /** Gives back what the process holds; pods stay captured. */
   close(): void;
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import { AgentError, messageOf } from "../core/errors.ts";
+import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import { canonicalIp } from "../core/ip.ts";
 import { type Pod, podKey } from "../core/pod.ts";
-import type { Logger, NetnsFinder, NetnsHandle } from "../core/ports.ts";
+import type { Logger, NetnsFinder, NetnsHandle, NetnsId } from "../core/ports.ts";
 import { native } from "../native/load.ts";
 import { type HeldNetns, openNetns } from "../native/netns.ts";
 import { Proc } from "../sys/proc.ts";
+import { cgroupOwner } from "./cgroup.ts";
 import { ancestorsOf, findHostNetns, forbiddenIds } from "./host.ts";
 import { openNetnsPath } from "./path.ts";
 import { portions, type Sighting, scan } from "./scan.ts";
@@ -78,6 +79,31 @@ export class ProcNetnsFinder implements NetnsFinder {
     } catch (error) {
       for (const netns of found.values()) netns.close();
       throw error;
+    }
+  }
+
+  async inhabited(): Promise<ReadonlySet<NetnsId>> {
+    const found = new Set<NetnsId>();
+    const portion = portions();
+    for (const pid of this.#proc.pids()) {
+      await portion();
+      try {
+        found.add(this.#proc.netnsId(pid));
+      } catch (error) {
+        // Ended since the directory was read, or a zombie, or (pid 1 on some nodes) more privileged than we are.
+        if (["ENOENT", "ESRCH"].includes(codeOf(error)) || !this.#isPods(pid)) continue;
+        throw error;
+      }
+    }
+    for (const id of this.#forbidden) found.delete(id);
+    return found;
+  }
+
+  #isPods(pid: string): boolean {
+    try {
+      return cgroupOwner(this.#proc.cgroup(pid), this.#ancestors) !== undefined;
+    } catch {
+      return false;
     }
   }
 

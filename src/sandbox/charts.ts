@@ -5,6 +5,8 @@
 export interface Chart {
   readonly version: string;
   readonly hostNetwork: boolean;
+  /** terminationGracePeriodSeconds */
+  readonly graceSeconds: number;
   readonly env: Readonly<Record<string, string>>;
   readonly args: readonly string[];
 }
@@ -34,6 +36,7 @@ const REPAIR = {
 const NEWEST: Chart = {
   version: "newest",
   hostNetwork: false,
+  graceSeconds: 30,
   args: ["--log_output_level=info"],
   env: {
     CURRENT_AGENT_VERSION: "1.31.0",
@@ -55,6 +58,7 @@ const NEWEST: Chart = {
 const OLDEST: Chart = {
   version: "1.24",
   hostNetwork: true,
+  graceSeconds: 5,
   args: ["--log_output_level=info"],
   env: {
     AMBIENT_ENABLED: "true",

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomBytes } from "node:crypto";
 import { createWriteStream, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { type HeldNetns, openNetns } from "../native/netns.ts";
 import type { Child } from "../sys/child.ts";
+import { AGENT_POD, AgentDaemonSet } from "./agent-daemonset.ts";
 import { AgentView } from "./agent-view.ts";
 import { type Account, agentRules } from "./apiserver/access.ts";
 import { ApiServer } from "./apiserver/api-server.ts";
@@ -29,6 +31,8 @@ export interface SandboxOptions {
   readonly agentCapabilities?: readonly string[];
   /** Further environment of the agent. */
   readonly agentEnv?: Readonly<Record<string, string>>;
+  /** What the agent may ask of the API; default: what the charts grant. */
+  readonly agentRules?: Account["rules"];
 }
 
 export const SYSTEM_NAMESPACE = "istio-system";
@@ -37,19 +41,15 @@ const ADMIN = "sandbox-admin";
 const AGENT = `system:serviceaccount:${SYSTEM_NAMESPACE}:istio-cni`;
 
 /** The agent may do what our chart grants, which is less than istio-cni's does, and no more. */
-function accounts(): Account[] {
+function accounts(rules: Account["rules"] = agentRules()): Account[] {
   return [
     { user: ADMIN, token: randomBytes(16).toString("hex"), rules: "admin" },
     {
       user: AGENT,
       token: randomBytes(16).toString("hex"),
-      rules: agentRules(),
+      rules,
     },
   ];
-}
-
-function agentNetns(child: Child): string {
-  return `/proc/${child.leafPid()}/ns/net`;
 }
 
 /** A playground cluster of one node: API server, kubelet, agent in its jail, ztunnel, pods. */
@@ -57,19 +57,22 @@ export class Sandbox {
   readonly node: SandboxNode;
   readonly api: ApiServer;
   readonly kubelet: Kubelet;
+  readonly daemonSet: AgentDaemonSet;
   readonly chart: Chart;
   readonly confPath: string;
   agent: Child | undefined;
-  private readonly view = new AgentView(() => (this.agent === undefined ? undefined : agentNetns(this.agent)));
+  private readonly view = new AgentView(() => (this.agent === undefined ? undefined : this.agentNetnsPath));
   readonly ztunnels: ZtunnelProcess[] = [];
   private readonly doorways: Doorway[] = [];
   private agentStarts = 0;
+  private agentNetns: HeldNetns | undefined;
   private stopping: Promise<void> | undefined;
 
   private constructor(private readonly options: SandboxOptions) {
     this.chart = chart(options.chart);
     this.node = new SandboxNode(options.node);
-    this.api = new ApiServer({ accounts: accounts(), names: [GATEWAY4] });
+    this.api = new ApiServer({ accounts: accounts(options.agentRules), names: [GATEWAY4] });
+    this.daemonSet = new AgentDaemonSet(this.api, SYSTEM_NAMESPACE, this.chart);
     this.confPath = this.node.path("etc/cni/net.d/10-sandbox.conflist");
     this.kubelet = new Kubelet(this.node, this.api, options.program, this.confPath);
   }
@@ -103,6 +106,7 @@ export class Sandbox {
       this.api.put({ kind: "Namespace", metadata: { name } });
     }
     this.api.put({ kind: "Node", metadata: { name: NODE_NAME, labels: { "kubernetes.io/os": "linux" } } });
+    this.daemonSet.put();
     await this.api.kubeconfig(this.kubeconfigPath, ADMIN);
     await this.api.serviceAccount(this.node.path("secrets"), SYSTEM_NAMESPACE, AGENT);
     // Shared, so that an old and a new stand-in trust each other during a rolling update.
@@ -119,13 +123,14 @@ export class Sandbox {
     await this.node.run(["sysctl", "-qw", ...sysctls, "net.ipv6.conf.all.accept_dad=0"], { timeoutMs: 5000 });
   }
 
-  /** Starts the agent in its jail; resolves when it is ready, or with `wait` false when it runs. */
-  async startAgent(wait = true): Promise<void> {
+  /** Starts the agent in its jail; resolves when it is ready, or with `wait` false when it runs. `env`: this time only. */
+  async startAgent(wait = true, env: Readonly<Record<string, string>> = {}): Promise<void> {
     const { program, plugin } = builtFiles(this.options.program);
     const log = createWriteStream(this.node.path("agent.log"), { flags: "a" });
     // Removed under us when the sandbox is interrupted.
     log.on("error", () => undefined);
     this.agentStarts += 1;
+    this.daemonSet.putPod(NODE_NAME);
     const child = startJailed(this.node, {
       chart: this.chart,
       program,
@@ -134,11 +139,12 @@ export class Sandbox {
       capabilities: this.options.agentCapabilities ?? [],
       env: {
         NODE_NAME,
-        POD_NAME: "istio-cni-node-x1y2z",
+        POD_NAME: AGENT_POD,
         POD_NAMESPACE: SYSTEM_NAMESPACE,
         KUBERNETES_SERVICE_HOST: "127.0.0.1",
         KUBERNETES_SERVICE_PORT: String(this.api.port),
         ...this.options.agentEnv,
+        ...env,
       },
     });
     this.agent = child;
@@ -147,7 +153,9 @@ export class Sandbox {
     void child.exited.finally(() => log.end());
     await firstLine(child, "built");
     child.pinLeaf();
-    await this.openDoorway(agentNetns(child));
+    this.agentNetns?.close();
+    this.agentNetns = openNetns(`/proc/${child.leafPid()}/ns/net`);
+    await this.openDoorway(this.agentNetnsPath);
     child.process.stdin?.end("go\n");
     if (!wait) return;
     await until(
@@ -171,18 +179,29 @@ export class Sandbox {
     }
   }
 
+  /** Held since its start: while an agent works in a pod's netns, its /proc/PID/ns/net leads there. */
+  private get agentNetnsPath(): string {
+    return `/proc/self/fd/${this.agentNetns?.fd}`;
+  }
+
   agentLog(): string {
     const path = this.node.path("agent.log");
     return existsSync(path) ? readFileSync(path, "utf8") : "";
   }
 
-  /** Ends the agent as Kubernetes would (SIGTERM) or as the kernel would (SIGKILL). */
-  async endAgent(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
+  /**
+   * Ends the agent as kubelet does (SIGTERM, and SIGKILL when the chart's grace period is over) or as the kernel
+   * does (SIGKILL). Returns how many ms it took.
+   */
+  async endAgent(signal: "SIGTERM" | "SIGKILL"): Promise<number> {
     const child = this.agent;
     this.agent = undefined;
-    if (child === undefined) return;
-    child.signal(signal);
+    if (child === undefined) return 0;
+    const began = performance.now();
+    if (signal === "SIGTERM") await child.end(this.chart.graceSeconds * 1000);
+    else child.signal(signal);
     await child.exited;
+    return performance.now() - began;
   }
 
   /** Names all workloads that ztunnel may meet. A real ztunnel reads them once, at its start. */
@@ -240,6 +259,7 @@ export class Sandbox {
 
   private async end(): Promise<void> {
     for (const doorway of this.doorways.splice(0)) doorway.close();
+    this.agentNetns?.close();
     await this.node.kill();
     await this.api.close();
     // Last: whoever still works beside this must not make files again.

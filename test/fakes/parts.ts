@@ -22,6 +22,7 @@ import type {
   NamespaceChange,
   NetnsFinder,
   NetnsHandle,
+  NetnsId,
   Observation,
   PodChange,
   PodEvent,
@@ -236,6 +237,9 @@ export class FakeFinder implements NetnsFinder {
     if (!path.startsWith("/")) throw new AgentError("NETNS_INVALID", `no netns: ${path}`);
     return new FakeHandle(path, this.openHandles);
   }
+  async inhabited() {
+    return new Set(this.proc.values());
+  }
   host() {
     return new FakeHandle("host", this.openHandles);
   }
@@ -358,8 +362,8 @@ export class FakeDataplane implements Dataplane {
     this.heard.push(`listeners of ${id}: ${prepared ? "prepared, " : ""}${mode}`);
   }
   collect(): void {}
-  vacate(): readonly string[] {
-    this.journal.push("vacate");
+  vacate(inUse: ReadonlySet<NetnsId>): readonly string[] {
+    this.journal.push(`vacate all but ${[...inUse].sort().join()}`);
     return [];
   }
   proxiedConnections(): number {

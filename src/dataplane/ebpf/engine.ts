@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../../core/errors.ts";
 import { familyOf } from "../../core/ip.ts";
-import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation, ZtunnelPeer } from "../../core/ports.ts";
+import type {
+  CaptureSpec,
+  EngineTest,
+  Logger,
+  NetnsHandle,
+  NetnsId,
+  Observation,
+  ZtunnelPeer,
+} from "../../core/ports.ts";
 import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
 import type { Engine, EngineState } from "../engine.ts";
@@ -105,7 +113,7 @@ export class EbpfEngine implements Engine {
       differences.push("the pod's entry was made for other settings of the pod, or by another version");
     else differences.push(...node.bpf.podDifferences(cookie, wanted).map((name) => `the pod's ${name} was changed`));
     if (link === undefined) differences.push("the pod has no single interface any more");
-    else differences.push(...node.attachments.differences(netns.fd, inodeOf(netns), cookie, wanted, link));
+    else differences.push(...node.attachments.differences(netns.fd, inodeOf(netns.id), cookie, wanted, link));
     differences.push(...node.hooks.missing(), ...node.ztunnels.missing());
     if (differences.length > 0) return this.#differs(differences);
     return { mode: mode === "captured" ? "captured" : "draining", engine: this.name, differences: [] };
@@ -183,8 +191,9 @@ export class EbpfEngine implements Engine {
     this.#node?.collect();
   }
 
-  vacate(): string | undefined {
-    const captured = this.#node?.vacate() ?? 0;
+  vacate(inUse: ReadonlySet<NetnsId>): string | undefined {
+    const inodes = new Set([...inUse].map(inodeOf));
+    const captured = this.#node?.vacate((inode) => inodes.has(inode)) ?? 0;
     if (captured > 0) return `programs and maps of ebpf: ${captured} pods are captured by them`;
     this.#node = undefined;
     return undefined;
@@ -280,6 +289,6 @@ export class EbpfEngine implements Engine {
 }
 
 /** The inode part of `dev:ino`. */
-function inodeOf({ id }: NetnsHandle): bigint {
+function inodeOf(id: NetnsId): bigint {
   return BigInt(id.split(":")[1] ?? 0);
 }

@@ -106,34 +106,38 @@ export class EbpfNode {
 
   /** Removes what belongs to netns that are gone, and to versions that no pod uses. Returns how many netns. */
   collect(): number {
+    const gone = this.#forget((inode) => inode !== 0n);
+    this.ztunnels.collect();
+    this.others.collect(this.hooks.missing().length === 0);
+    return gone;
+  }
+
+  /**
+   * Removes everything that is pinned, and closes, unless a pod is captured still. Returns how many are. A netns
+   * outlives its pod while a connection of it waits for its end, so what counts is whether one is in use.
+   */
+  vacate(isInUse: (inode: bigint) => boolean): number {
+    this.#forget(isInUse);
+    const captured = this.bpf.podCookies().length + this.others.captured(isInUse);
+    if (captured > 0) return captured;
+    this.close();
+    this.options.binding.bpfRemove(join(this.options.bpffs, HOME));
+    return 0;
+  }
+
+  /** Removes pods whose netns is not to be kept. The kernel empties a link's target when its netns ends. */
+  #forget(isKept: (inode: bigint) => boolean): number {
     let gone = 0;
     for (const pin of this.bpf.pins("pods").filter((name) => COOKIE.test(name))) {
       const link = this.bpf.link(`pods/${pin}/lookup`);
-      // The kernel empties a link's target when its netns ends.
-      if (link !== undefined && link.target !== 0n) continue;
+      if (link !== undefined && isKept(link.target)) continue;
       gone++;
       const cookie = BigInt(pin);
       this.bpf.podDelete(cookie);
       this.bpf.unpin(`pods/${pin}`);
       this.remember(cookie);
     }
-    this.ztunnels.collect();
-    this.others.collect(this.hooks.missing().length === 0);
     return gone;
-  }
-
-  /** Removes everything that is pinned, and closes, unless a pod is captured still. Returns how many are. */
-  vacate(): number {
-    this.collect();
-    const pods = new Set([
-      ...this.bpf.podCookies().map(String),
-      ...this.bpf.pins("pods").filter((name) => COOKIE.test(name)),
-    ]);
-    const captured = pods.size + this.others.captured();
-    if (captured > 0) return captured;
-    this.close();
-    this.options.binding.bpfRemove(join(this.options.bpffs, HOME));
-    return 0;
   }
 
   close(): void {

@@ -39,8 +39,8 @@ export class OtherVersions {
   }
 
   /** How many pods agents of other schemas have captured, that are so still. */
-  captured(): number {
-    return this.#schemas().reduce((sum, schema) => sum + this.#living(schema).length, 0);
+  captured(isInUse: (inode: bigint) => boolean): number {
+    return this.#schemas().reduce((sum, schema) => sum + this.#pods(schema, isInUse).length, 0);
   }
 
   /** Removes what no pod needs any more; `hooked`: our programs are on every cgroup. */
@@ -62,7 +62,9 @@ export class OtherVersions {
    * then the rest.
    */
   #collectSchema(schema: string): void {
-    const waiting = this.#living(schema).filter((cookie) => this.bpf.podRead(BigInt(cookie)) === undefined);
+    const waiting = this.#pods(schema, (inode) => inode !== 0n).filter(
+      (cookie) => this.bpf.podRead(BigInt(cookie)) === undefined,
+    );
     if (waiting.length > 0) {
       this.#silentSince.delete(schema);
       return;
@@ -81,12 +83,12 @@ export class OtherVersions {
     this.bpf.unpin(`${SIDE}/${schema}`);
   }
 
-  /** Pods that a schema captures and whose netns is there. */
-  #living(schema: string): string[] {
+  /** Pods that a schema captures, whose netns is there. */
+  #pods(schema: string, isThere: (inode: bigint) => boolean): string[] {
     return this.bpf
       .pins(`${SIDE}/${schema}/pods`)
       .filter((name) => /^\d+$/.test(name))
-      .filter((cookie) => (this.bpf.link(lookupPin(schema, cookie))?.target ?? 0n) !== 0n);
+      .filter((cookie) => isThere(this.bpf.link(lookupPin(schema, cookie))?.target ?? 0n));
   }
 
   #allPodsAreOfOurGeneration(): boolean {

@@ -265,6 +265,28 @@ describe("ownership", () => {
     expect(await inNetns(host, "nft", "list", "ruleset")).toBe(before);
   });
 
+  test("what is bequeathed is all that stays, for a time or for good, and a successor has it for good", async () => {
+    const first = make(host);
+    await first.start();
+    await first.allow(UID, ["10.0.0.1", "10.0.0.9"]);
+    await first.bequeath([
+      { uid: UID, ips: ["10.0.0.1", "fd00::1"], engine: "nftables" },
+      { uid: OTHER, ips: ["10.0.0.2", "fd00::2"], engine: "ebpf", seconds: 1 },
+    ]);
+    const all = [`10.0.0.1 ${UID}`, `10.0.0.2 ${OTHER}`, `fd00::1 ${UID}`, `fd00::2 ${OTHER}`];
+    expect(elements(host)).toEqual(all);
+    expect(await inNetns(host, "nft", "list", "table", "inet", HOST_TABLE)).toContain("snat ip to 169.254.7.127");
+    // Nobody watches it any more.
+    await inNetns(host, "nft", `delete element inet ${HOST_TABLE} pods-v4 { 10.0.0.1 }`);
+    await expect.poll(() => elements(host), { timeout: 5000 }).toEqual([`fd00::1 ${UID}`]);
+
+    await make(host).bequeath([{ uid: OTHER, ips: ["10.0.0.2"], engine: "ebpf", seconds: 1 }]);
+    const second = make(host);
+    await second.start();
+    await sleep(1500);
+    expect(elements(host)).toEqual([`10.0.0.2 ${OTHER}`]);
+  });
+
   test("bad values are refused and name themselves", async () => {
     const exemption = make(host);
     await exemption.start();

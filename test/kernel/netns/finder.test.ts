@@ -172,3 +172,12 @@ test("the returned handle keeps the netns alive after its last process", async (
   handle?.close();
   expect(() => handle?.fd).toThrow();
 });
+
+test("netns that processes live in, the host's left out; one that is only held is not among them", async () => {
+  const [lived, held] = [world.netns("10.1.0.1"), world.netns("10.1.0.2")];
+  await world.process(lived, world.cgroup(`kubepods/pod${randomUUID()}/${C}`));
+  const inhabited = await finder.inhabited();
+  expect(inhabited.has(lived.id)).toBe(true);
+  expect(inhabited.has(held.id)).toBe(false);
+  expect(inhabited.has(finder.host().id)).toBe(false);
+});
