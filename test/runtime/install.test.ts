@@ -2,6 +2,7 @@
 // The agent in its container meets a node whose CNI directory is full, read-only or hostile.
 import { beforeAll, beforeEach, expect, test } from "vitest";
 import { ipOf } from "../../src/sandbox/pod-records.ts";
+import { SYSTEM_NAMESPACE } from "../../src/sandbox/sandbox.ts";
 import { until } from "../../src/sandbox/until.ts";
 import { ownChart } from "../support/runtime/charts.ts";
 import { type CriPod, POD_PORT } from "../support/runtime/cri-kubelet.ts";
@@ -100,6 +101,32 @@ test("a read-only directory: the agent says what to set, changes nothing, and in
   expect(await chained()).toBe(true);
   await expectCaptured();
   await cluster().agent.remove();
+});
+
+test("a primary of one plugin becomes a list and comes back; pods from before, between and after are torn down whole", async () => {
+  const { kubelet, sandbox } = cluster();
+  const traces = cluster().podTraces();
+  const { plugins, ...head } = JSON.parse(primary) as { plugins: object[] };
+  const single = `${JSON.stringify({ ...plugins[0], ...head })}\n`;
+  await onNode(`rm ${PRIMARY}; printf '%s' '${single}' > ${CONF_DIR}/10-sandbox.conf`);
+  const listing = () => onNode(`cd ${CONF_DIR}; ls -A`);
+  const before = await listing();
+  const pods = [await kubelet.run({ namespace: "legacy", name: "before" })];
+  await cluster().startAgent();
+  expect(await listing()).toBe("10-sandbox.conf.ambient-cni-original\n10-sandbox.conflist\n");
+  await cluster().agent.view.ztunnelsConnected(1);
+  await expectCaptured();
+  pods.push(await kubelet.run({ namespace: "legacy", name: "between" }));
+
+  sandbox.api.delete("DaemonSet", SYSTEM_NAMESPACE, "istio-cni-node");
+  await cluster().agent.remove();
+  expect(await listing()).toBe(before);
+  expect(await onNode(`cat ${CONF_DIR}/10-sandbox.conf`)).toBe(single);
+  pods.push(await kubelet.run({ namespace: "legacy", name: "after" }));
+  // The network's name was the same all the time, or a plugin's DEL would not find what its ADD left.
+  for (const pod of pods) await kubelet.remove(pod);
+  expect(cluster().podTraces()).toEqual(traces);
+  await onNode(`rm ${CONF_DIR}/10-sandbox.conf`);
 });
 
 test("garbage, pipes, loops, directories and huge files beside the primary configuration are left alone; a rewritten primary is chained again", async () => {
