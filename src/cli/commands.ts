@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { AgentError, messageOf } from "../core/errors.ts";
 import type { Program } from "./command.ts";
+import { addCheck } from "./commands/check.ts";
 import { addCompletion } from "./commands/completion.ts";
 import { addConfig } from "./commands/config.ts";
 import { addEngines } from "./commands/engines.ts";
@@ -45,6 +46,7 @@ export function buildProgram(env: CliEnv, done: (status: number) => void): Comma
   addConfig(program);
   addVersion(program);
   addInspect(program);
+  addCheck(program);
   addVerify(program);
   addResetExisting(program);
   addLog(program);

@@ -40,6 +40,14 @@ test("inspect, verify and reset-existing, with the agent and without", async () 
     expect(verified.stdout.match(/^PASS shop\/(client|server): 16 of 16 proved in \d+ ms$/gm)).toHaveLength(2);
     expect(await appOf(client).say("old", "still here")).toBe("still here");
 
+    const checked = await onNode(sandbox, "check");
+    expect(checked.stdout).toMatch(/\n {2}√ a captured pod's traffic lands where it should: shop\/client: 16 proofs\n/);
+    expect(checked.stdout).toMatch(
+      /\n {2}‼ no connection is older than its pod's capture {3}AMB-404\n {6}shop\/client: 1\b/,
+    );
+    expect(checked.stdout).toMatch(/\n\d+ passed, \d warnings?, 0 failed, 0 not looked at\n$/);
+    expect(checked.status, checked.stdout).toBe(0);
+
     const reset = await onNode(sandbox, "reset-existing", "--all");
     expect(reset, reset.stderr).toMatchObject({ status: 0 });
     expect(reset.stdout).toMatch(/^shop\/client: 1 reset\nshop\/server: [01] reset\n$/);
@@ -54,6 +62,10 @@ test("inspect, verify and reset-existing, with the agent and without", async () 
     const seen = await onNode(sandbox, "inspect", "client");
     expect(seen.stdout).toMatch(/\n {2}because +ebpf, captured\n/);
     expect(seen, seen.stdout).toMatchObject({ status: 0, stderr: "" });
+    const unanswered = await onNode(sandbox, "check", "--category", "agent");
+    expect(unanswered.stdout).toMatch(/\n {2}× the agent answers {3}AMB-601\n/);
+    expect(unanswered.stdout).toMatch(/\n {2}√ what is pinned belongs to pods that live: 2 pods\n/);
+    expect(unanswered.status).toBe(1);
     await sandbox.ztunnels[0]?.child.end(10_000);
     const broken = await onNode(sandbox, "inspect", "client", "--diff");
     expect(broken.stdout).toMatch(/\n {2}× listener 15001 +outbound: ztunnel does not listen\n/);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The program that runs inside a sandbox pod: an HTTP server and an echo server that say who they are
 // and whom they see, and a client that is told over stdin what to do.
+
 import { Resolver } from "node:dns/promises";
+import { once } from "node:events";
 import { createServer as createHttpServer, request } from "node:http";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { canonicalIp } from "../../core/ip.ts";
 import { type AppCommand, type AppReply, type AppRequest, ECHO_PORT, type Exchange, HTTP_PORT } from "./protocol.ts";
@@ -11,8 +13,8 @@ import { type AppCommand, type AppReply, type AppRequest, ECHO_PORT, type Exchan
 const seen = (address: string | undefined, port: number | undefined): string =>
   address === undefined ? "" : `${canonicalIp(address)}:${port ?? 0}`;
 
-function serveHttp(name: string): void {
-  createHttpServer((incoming, response) => {
+function serveHttp(name: string): Server {
+  return createHttpServer((incoming, response) => {
     const { remoteAddress, remotePort, localAddress, localPort } = incoming.socket;
     response.setHeader("connection", "close");
     response.end(
@@ -26,8 +28,8 @@ function serveHttp(name: string): void {
   }).listen({ host: "::", port: HTTP_PORT });
 }
 
-function serveEcho(name: string): void {
-  createServer((socket) => {
+function serveEcho(name: string): Server {
+  return createServer((socket) => {
     socket.on("error", () => socket.destroy());
     const { remoteAddress, remotePort, localAddress, localPort } = socket;
     const clientSeen = seen(remoteAddress, remotePort);
@@ -133,12 +135,12 @@ async function answer({ id, timeoutMs, command }: AppRequest): Promise<AppReply>
 
 /** Serves and obeys until stdin ends. `name` is what the servers call themselves. */
 export function runApp(name: string): void {
-  serveHttp(name);
-  serveEcho(name);
+  const servers = [serveHttp(name), serveEcho(name)];
   const lines = createInterface({ input: process.stdin });
   lines.on("line", (line) => {
     void answer(JSON.parse(line) as AppRequest).then((reply) => process.stdout.write(`${JSON.stringify(reply)}\n`));
   });
   lines.on("close", () => process.exit(0));
-  process.stdout.write("ready\n");
+  // listen() has not bound when it returns.
+  void Promise.all(servers.map((server) => once(server, "listening"))).then(() => process.stdout.write("ready\n"));
 }

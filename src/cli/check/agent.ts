@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent, its view of the cluster, and ztunnel at its socket.
+import { readPinned } from "../../dataplane/ebpf/pinned.ts";
+import { findResidents } from "../../netns/residents.ts";
+import { type Check, fail, ok, skip, warn } from "./check.ts";
+
+/** A watch of the API server's that is older than its own time limit is a dead one, in seconds. */
+const WATCH_OLD = 900;
+
+export const AGENT_CHECKS: readonly Check[] = [
+  {
+    code: "AMB-301",
+    category: "ztunnel",
+    title: "a ztunnel is connected and has the node's pods",
+    pre: false,
+    fix: "check that a ztunnel pod runs on this node and mounts the directory of the ZDS socket (/var/run/ztunnel)",
+    about: "Without one, new pods of the mesh wait, and connections of captured pods are refused.",
+    run: async ({ read }) => {
+      const { ztunnels } = await read("status");
+      if (ztunnels === null) return skip("only the agent knows");
+      const ready = ztunnels.filter((one) => one.ready);
+      if (ready.length > 0)
+        return ok(`${ready.length} connected, ${ready.reduce((sum, { acked }) => sum + acked, 0)} pods acked`);
+      return fail(ztunnels.length === 0 ? "none is connected" : `${ztunnels.length} connected, none has its snapshot`);
+    },
+  },
+  {
+    code: "AMB-601",
+    category: "agent",
+    title: "the agent answers",
+    pre: false,
+    fix: "kubectl -n istio-system logs ds/istio-cni-node; captured pods stay captured without it, new ones of the mesh wait",
+    about: "Without the agent nothing is repaired and no new pod of the mesh starts; what is captured goes on.",
+    run: async ({ read }) => {
+      const { source, version } = await read("status");
+      return source.from === "kernel" ? fail(source.note) : ok(`version ${version ?? "?"}`);
+    },
+  },
+  {
+    code: "AMB-602",
+    category: "agent",
+    title: "the agent's view of the cluster is fresh",
+    pre: false,
+    fix: "check the API server, and that the service account istio-cni may list and watch pods and namespaces",
+    about:
+      "It decides from its caches. While no watch is open, changed labels and new namespaces are not heard of; an account that is not let in (401, 403) ends in the same.",
+    run: async ({ read }) => {
+      const { kubernetes } = await read("status");
+      if (kubernetes === null) return skip("only the agent watches the cluster");
+      const unsynced = kubernetes.filter(({ synced }) => !synced).map(({ resource }) => resource);
+      if (unsynced.length > 0) return fail(`no complete list of ${unsynced.join(" and ")}`);
+      const blind = kubernetes.filter(({ watchAgeSeconds }) => watchAgeSeconds === null || watchAgeSeconds > WATCH_OLD);
+      if (blind.length > 0) return warn(`no live watch of ${blind.map(({ resource }) => resource).join(" and ")}`);
+      return ok(kubernetes.map(({ resource, size }) => `${size} ${resource}`).join(", "));
+    },
+  },
+  {
+    code: "AMB-603",
+    category: "agent",
+    title: "what is pinned belongs to pods that live",
+    pre: false,
+    fix: "nothing while the agent runs: it collects them every 30 s; `ambient-cni remove` does so without it",
+    about:
+      "The eBPF engine's state outlives the agent on the node's bpffs. An entry of a pod that has gone while no agent ran takes room, and nothing else.",
+    run: async ({ view }) => {
+      const { pods, obstacle } = readPinned(view.binding, view.config.procDir);
+      if (obstacle !== undefined) return skip(obstacle);
+      const residents = await findResidents(view.config.procDir);
+      try {
+        const living = new Set(residents.map(({ netns }) => view.binding.netnsCookie(netns.fd)));
+        const stale = [...pods.keys()].filter((cookie) => !living.has(cookie)).length;
+        return stale === 0
+          ? ok(`${pods.size} pods`)
+          : warn(`${stale} of ${pods.size} belong to no process of the node`);
+      } finally {
+        for (const { netns } of residents) netns.close();
+      }
+    },
+  },
+];

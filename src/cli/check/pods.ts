@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whether the pods of the node are what Kubernetes says they should be, seen from the kernel.
+import { REROUTE_INTERFACES_ANNOTATION } from "../../core/constants.ts";
+import { familyOf } from "../../core/ip.ts";
+import { type PodReport, podTitle } from "../../core/report/pods.ts";
+import { type Check, type CheckContext, type CheckResult, fail, ok, skip, warn } from "./check.ts";
+
+const SHOWN = 5;
+/** Pods that are looked into one by one: a sample on a node with more. */
+const LOOKED_AT = 60;
+
+export const POD_CHECKS: readonly Check[] = [
+  {
+    code: "AMB-401",
+    category: "pods",
+    title: "every pod of the mesh is captured",
+    pre: false,
+    fix: "ambient-cni inspect POD shows what is wrong with it",
+    about:
+      "A running pod that belongs to the mesh and is not captured talks in the clear, and nobody refuses it. It is tried again all the time; its code says why it fails.",
+    run: async (context) =>
+      (await agentPods(context)) ??
+      judged(
+        await all(context),
+        ({ mesh, phase }) => mesh === "failing" && phase === "Running",
+        fail,
+        "all are",
+        failureOf,
+      ),
+  },
+  {
+    code: "AMB-402",
+    category: "pods",
+    title: "no pod outside the mesh carries capture",
+    pre: false,
+    fix: "ambient-cni inspect POD; an agent that runs takes it away by itself",
+    about:
+      "What is captured and should not be still goes through ztunnel, which does not know it any more: its connections are refused.",
+    run: async (context) => {
+      const seen = await kernelPods(context);
+      const told = await all(context);
+      const outside = seen.filter(({ uid, mesh }) => {
+        const pod = told.find((one) => one.uid === uid);
+        return mesh === "captured" && pod !== undefined && pod.mesh === "none";
+      });
+      return (await agentPods(context)) ?? judged(outside, () => true, fail, "none does", podTitle);
+    },
+  },
+  {
+    code: "AMB-403",
+    category: "pods",
+    title: "ztunnel listens in every captured pod",
+    pre: false,
+    fix: "check that a ztunnel pod runs on this node and mounts the directory of the ZDS socket; `ambient-cni status`",
+    about: "New connections of a captured pod without ztunnel's listeners are refused: it fails closed.",
+    run: async (context) => {
+      const captured = (await kernelPods(context)).filter(({ mesh }) => mesh === "captured");
+      return judged(captured, ({ ztunnel }) => ztunnel === null, fail, `in ${captured.length}`, podTitle);
+    },
+  },
+  {
+    code: "AMB-404",
+    category: "pods",
+    title: "no connection is older than its pod's capture",
+    pre: false,
+    fix: "ambient-cni reset-existing POD ends them, AMBIENT_CNI_EXISTING_CONNECTIONS=reset does it for every pod",
+    about:
+      "Connections that were open when their pod was captured go on as they were, in the clear, until they close. A long-lived one (a database pool, a stream) may do so for weeks.",
+    run: async (context) =>
+      (await agentPods(context)) ??
+      judged(
+        await all(context),
+        ({ existing }) => (existing ?? 0) > 0,
+        warn,
+        "none is",
+        (pod) => `${podTitle(pod)}: ${pod.existing}`,
+      ),
+  },
+  {
+    code: "AMB-405",
+    category: "pods",
+    title: "no captured pod has global IPv6 while AMBIENT_IPV6 is false",
+    pre: false,
+    fix: "set AMBIENT_IPV6=true (ambient.ipv6 in the chart), or take IPv6 from the pods",
+    about: "With AMBIENT_IPV6=false IPv6 traffic of captured pods passes ztunnel by, in both directions, in the clear.",
+    run: async (context) => {
+      const ipv6 = (await context.read("config")).settings.find(({ setting }) => setting === "AMBIENT_IPV6")?.value;
+      if (ipv6 === "true") return ok("AMBIENT_IPV6 is true");
+      const open = ({ mesh, ips }: PodReport) => isCaptured(mesh) && ips.some((ip) => familyOf(ip) === 6);
+      return judged(await all(context), open, fail, "none has", podTitle);
+    },
+  },
+  {
+    code: "AMB-407",
+    category: "pods",
+    title: "captured pods hold no rules of others",
+    pre: false,
+    fix: "find out whose they are (ambient-cni inspect POD); rules that drop or turn traffic on lo or to ports 15001, 15006, 15008 break capture",
+    about:
+      "Rules in a pod's network namespace that are not ours: the application's own, another tool's, or what istio-cni left. Most do no harm; where a pod has trouble, they are the first thing to look at.",
+    run: async (context) => {
+      const found: string[] = [];
+      for (const pod of (await all(context)).filter(({ mesh }) => isCaptured(mesh)).slice(0, LOOKED_AT)) {
+        const { facts } = await context.inspect(pod.uid);
+        const rules = facts.filter(({ name }) => name === "other rules").map(({ text }) => text);
+        if (rules.length > 0) found.push(`${podTitle(pod)}: ${rules.join(", ")}`);
+      }
+      return found.length === 0 ? ok("none does") : warn(found.slice(0, SHOWN).join("; "));
+    },
+  },
+  {
+    code: "AMB-408",
+    category: "pods",
+    title: "a captured virtual machine's traffic goes through ztunnel",
+    pre: false,
+    fix: `annotate the VM's template with ${REROUTE_INTERFACES_ANNOTATION} naming the interfaces behind which it lives (k6t-eth0)`,
+    about:
+      "KubeVirt's machines live behind an interface inside their pod: what they send is forwarded, not opened by a process of the pod. Without the annotation only traffic to the pod is captured.",
+    run: async (context) => {
+      const found: string[] = [];
+      for (const pod of (await all(context)).filter(({ mesh }) => isCaptured(mesh)).slice(0, LOOKED_AT)) {
+        const { identity } = await context.inspect(pod.uid);
+        const isMachine = Object.keys(identity?.labels ?? {}).some((label) => label.startsWith("kubevirt.io"));
+        if (isMachine && identity?.annotations[REROUTE_INTERFACES_ANNOTATION] === undefined) found.push(podTitle(pod));
+      }
+      return (
+        (await agentPods(context)) ??
+        (found.length === 0 ? ok("none is without") : warn(found.slice(0, SHOWN).join(", ")))
+      );
+    },
+  },
+  {
+    code: "AMB-406",
+    category: "pods",
+    title: "a captured pod's traffic lands where it should",
+    pre: false,
+    fix: "ambient-cni verify POD shows each kind of traffic; ambient-cni inspect POD --diff what is not as it should be",
+    about:
+      "One captured pod is proved by real connections in its network namespace, as `ambient-cni verify` does. What it finds is seldom about one pod alone: another tool's programs or rules, a ztunnel that does not answer.",
+    run: async (context) => {
+      const sample = (await all(context)).find(({ mesh, ztunnel }) => isCaptured(mesh) && ztunnel !== null);
+      if (sample === undefined) return skip("no pod is captured");
+      const { proofs, problem } = await context.verify(sample.uid);
+      if (problem !== null) return fail(`${podTitle(sample)}: ${problem}`);
+      const failed = proofs.filter(({ result }) => result === "failed");
+      if (failed.length === 0)
+        return ok(`${podTitle(sample)}: ${proofs.filter(({ result }) => result === "proved").length} proofs`);
+      return fail(failed.map(({ row, family, evidence }) => `${row} IPv${family}: ${evidence}`).join("; "));
+    },
+  },
+];
+
+const isCaptured = (mesh: PodReport["mesh"]) => mesh === "enrolled" || mesh === "captured";
+
+const all = async ({ read }: CheckContext) => (await read("pods")).pods;
+
+/** The kernel's view, whoever answers for the rest. */
+const kernelPods = ({ kernelPods: read }: CheckContext) => read();
+
+/** A result in place of one that only the agent can give; undefined while it answers. */
+async function agentPods({ read }: CheckContext): Promise<CheckResult | undefined> {
+  const { source } = await read("pods");
+  return source.from === "kernel" ? skip("only the agent knows which pods belong to the mesh") : undefined;
+}
+
+const failureOf = (pod: PodReport) => `${podTitle(pod)}: ${pod.failure?.code ?? pod.reason}`;
+
+function judged(
+  pods: readonly PodReport[],
+  isWrong: (pod: PodReport) => boolean,
+  verdict: (evidence: string) => CheckResult,
+  fine: string,
+  text: (pod: PodReport) => string,
+): CheckResult {
+  const wrong = pods.filter(isWrong);
+  if (wrong.length === 0) return ok(fine);
+  const more = wrong.length > SHOWN ? ` and ${wrong.length - SHOWN} more` : "";
+  return verdict(`${wrong.slice(0, SHOWN).map(text).join(", ")}${more}`);
+}
