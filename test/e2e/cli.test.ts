@@ -50,10 +50,10 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     const lines = fine.stdout.split("\n");
     expect(lines[0]).toMatch(/^ambient-cni \S+ {2}node node1 {2}kernel \S+ {2}up \d+s {2}source: agent$/);
     expect(lines[1]).toMatch(/^ {2}cni plugin +OK +\S+\/istio-cni, chained in 10-sandbox.conflist$/);
-    expect(lines[2]).toMatch(/^ {2}kubernetes +OK +2 pods, 5 namespaces; pods rv \d+, watch \d+s old, 0 relists$/);
+    expect(lines[2]).toMatch(/^ {2}kubernetes +OK +3 pods, 5 namespaces; pods rv \d+, watch \d+s old, 0 relists$/);
     expect(lines[3]).toMatch(/^ {2}ztunnel +OK +1 connected, 1 acked, 0 pending$/);
     expect(lines[4]).toMatch(/^ {2}dataplane +OK +ebpf, fallback nftables, iptables$/);
-    expect(lines[5]).toMatch(/^ {2}pods +OK +1 enrolled, 1 not in mesh$/);
+    expect(lines[5]).toMatch(/^ {2}pods +OK +1 enrolled, 2 not in mesh$/);
     expect(await onNode(sandbox, "status", "--brief")).toMatchObject({ status: 0, stdout: "ok: 1 pod enrolled\n" });
 
     const within = await inPod(sandbox, "status", "-o", "json");
@@ -81,7 +81,7 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     const degraded = await onNode(sandbox, "status");
     expect(degraded.status).toBe(1);
     expect(degraded.stdout).toMatch(
-      /\n {2}pods +WARN +2 enrolled, 1 failing\n! other\/late {2}ANNOTATION_INVALID.*reboot/,
+      /\n {2}pods +WARN +2 enrolled, 1 failing, 1 not in mesh\n! other\/late {2}ANNOTATION_INVALID.*reboot/,
     );
     expect(await onNode(sandbox, "status", "--brief")).toMatchObject({
       status: 1,
