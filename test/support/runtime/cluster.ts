@@ -9,7 +9,7 @@ import { LABEL, leftovers, PROGRAM } from "../sandbox.ts";
 import { AGENT_IMAGE, agentArchive } from "./agent-image.ts";
 import { AgentPod, publishDaemonSet } from "./agent-pod.ts";
 import type { AgentChart } from "./charts.ts";
-import { Containerd } from "./containerd.ts";
+import { Containerd, UNCHAINED } from "./containerd.ts";
 import { CriKubelet } from "./cri-kubelet.ts";
 import { TestImages } from "./images.ts";
 
@@ -17,6 +17,8 @@ export interface ClusterOptions {
   readonly chart: AgentChart;
   /** Further environment of the agent, as the chart's `env` values give it. */
   readonly env?: Readonly<Record<string, string>>;
+  /** True: containerd also has the runtime handler UNCHAINED. */
+  readonly unchained?: boolean;
 }
 
 /** A cluster of one node whose pods, the agent's among them, run in Debian's containerd. */
@@ -31,7 +33,7 @@ export class RuntimeCluster {
     readonly sandbox: Sandbox,
     private readonly options: ClusterOptions,
   ) {
-    this.containerd = new Containerd(sandbox.node);
+    this.containerd = new Containerd(sandbox.node, options);
     this.kubelet = new CriKubelet(sandbox.node, sandbox.api, this.containerd, (pod, account) =>
       this.meet(pod, account),
     );
@@ -49,6 +51,7 @@ export class RuntimeCluster {
     try {
       sandbox.describeMesh([], []);
       await cluster.openDoorway();
+      if (options.unchained === true) await cluster.copyPrimary(UNCHAINED.confDir);
       await cluster.containerd.start();
       using images = await TestImages.build();
       for (const archive of [...images.archives, agentArchive()]) await cluster.containerd.importImage(archive);
@@ -140,6 +143,12 @@ export class RuntimeCluster {
   private async openDoorway(): Promise<void> {
     const { node, api } = this.sandbox;
     this.doorway = await Doorway.open(node.netnsPath, api.port, "0.0.0.0");
+  }
+
+  /** The primary CNI configuration, before anybody has chained into it, in another directory as well. */
+  private async copyPrimary(directory: string): Promise<void> {
+    const script = `mkdir -p ${directory} && cp /etc/cni/net.d/* ${directory}`;
+    await this.sandbox.node.run(["sh", "-c", script], { timeoutMs: 5000 });
   }
 
   /** Makes a pod known to ztunnel. */

@@ -13,6 +13,17 @@ const DEBIAN_PLUGINS = "/usr/lib/cni";
 const START_MS = 60_000;
 const PRIMARY_PLUGINS = ["bridge", "host-local", "loopback"] as const;
 
+/** A runtime handler whose pods get the node's network from a directory of its own, without our plugin. */
+export const UNCHAINED = { handler: "unchained", confDir: "/etc/cni/unchained.d" } as const;
+
+const UNCHAINED_RUNTIME = `
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.${UNCHAINED.handler}]
+  runtime_type = "io.containerd.runc.v2"
+  cni_conf_dir = "${UNCHAINED.confDir}"
+`;
+
 /**
  * Debian's containerd on a sandbox node: root, state, sockets and configuration are the node's own. Images and
  * sandboxes outlive `kill`, like those of a real node; images also the node's reboot.
@@ -22,10 +33,13 @@ export class Containerd {
   private child: Child | undefined;
   private client: CriClient | undefined;
 
-  constructor(private readonly node: SandboxNode) {
+  constructor(
+    private readonly node: SandboxNode,
+    { unchained = false } = {},
+  ) {
     this.log = node.path("containerd.log");
     mkdirSync(node.path("containerd"), { recursive: true });
-    writeFileSync(this.configPath, config(node.path("containerd")));
+    writeFileSync(this.configPath, config(node.path("containerd"), unchained));
     for (const name of PRIMARY_PLUGINS) symlinkSync(`${DEBIAN_PLUGINS}/${name}`, node.path("opt/cni/bin", name));
   }
 
@@ -105,7 +119,7 @@ export class Containerd {
   }
 }
 
-function config(root: string): string {
+function config(root: string, unchained: boolean): string {
   return `version = 2
 root = "${root}/root"
 state = "/run/containerd"
@@ -125,5 +139,5 @@ disabled_plugins = [
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/opt/cni/bin"
     conf_dir = "/etc/cni/net.d"
-`;
+${unchained ? UNCHAINED_RUNTIME : ""}`;
 }
