@@ -9,6 +9,7 @@
 #include "connect.h"
 #include "env.h"
 #include "fault.h"
+#include "ipset.h"
 #include "link.h"
 #include "mount.h"
 #include "netns.h"
@@ -83,11 +84,13 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<socketDestroy>(exports, "socketDestroy");
 
     add<nftTables>(exports, "nftTables");
+    add<nftChains>(exports, "nftChains");
     add<nftTable>(exports, "nftTable");
     add<nftSet>(exports, "nftSet");
     add<nftWatch>(exports, "nftWatch");
 
     add<xtables>(exports, "xtables");
+    add<ipsetDestroy>(exports, "ipsetDestroy");
 
     add<spawn>(exports, "spawn");
 

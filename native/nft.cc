@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nft.h"
 
+#include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 
 #include <algorithm>
@@ -139,6 +140,18 @@ Napi::Value nftTables(const Napi::CallbackInfo& info) {
     reader.generation();
     return arrayOf(info.Env(), reader.tables(),
                    [&](const std::string& name) { return Napi::String::New(info.Env(), name); });
+}
+
+Napi::Value nftChains(const Napi::CallbackInfo& info) {
+    NftReader reader(Args(info).netns(0));
+    reader.generation();
+    return arrayOf(info.Env(), reader.chains(NFPROTO_UNSPEC), [&](const NftChain& chain) {
+        Napi::Object object = Napi::Object::New(info.Env());
+        object.Set("family", nftFamilyName(chain.family));
+        object.Set("table", chain.table);
+        object.Set("name", chain.name);
+        return object;
+    });
 }
 
 Napi::Value nftTable(const Napi::CallbackInfo& info) {

@@ -6,6 +6,7 @@
 namespace ambient {
 
 Napi::Value nftTables(const Napi::CallbackInfo& info);
+Napi::Value nftChains(const Napi::CallbackInfo& info);
 Napi::Value nftTable(const Napi::CallbackInfo& info);
 Napi::Value nftSet(const Napi::CallbackInfo& info);
 

@@ -172,17 +172,16 @@ std::optional<NftTable> NftReader::table(uint8_t family, const std::string& name
     return table;
 }
 
-std::vector<NftChain> NftReader::chains(uint8_t family, const std::string& table) {
-    // This dump has no filter by table in the kernel.
+std::vector<NftChain> NftReader::chains(uint8_t family) {
     Message message = nftRequest(NFT_MSG_GETCHAIN, NLM_F_DUMP, family);
     return socket_.dump<NftChain>(
         message, "list nf_tables chains",
         [&](const nlmsghdr& header, std::vector<NftChain>& result) {
             if (!isFor(header, NFT_MSG_NEWCHAIN, family)) return;
             NftChain chain;
-            std::string owner;
+            chain.family = fixedPart<nfgenmsg>(header)->nfgen_family;
             for (Attribute attribute : Attributes::after<nfgenmsg>(header)) {
-                if (attribute.type == NFTA_CHAIN_TABLE) owner = attribute.text();
+                if (attribute.type == NFTA_CHAIN_TABLE) chain.table = attribute.text();
                 if (attribute.type == NFTA_CHAIN_NAME) chain.name = attribute.text();
                 if (attribute.type == NFTA_CHAIN_TYPE) chain.type = attribute.text();
                 if (attribute.type == NFTA_CHAIN_POLICY)
@@ -194,8 +193,17 @@ std::vector<NftChain> NftReader::chains(uint8_t family, const std::string& table
                     if (hook.type == NFTA_HOOK_PRIORITY) chain.priority = value;
                 }
             }
-            if (owner == table) result.push_back(chain);
+            result.push_back(chain);
         });
+}
+
+std::vector<NftChain> NftReader::chains(uint8_t family, const std::string& table) {
+    // This dump has no filter by table in the kernel.
+    std::vector<NftChain> all = chains(family);
+    all.erase(std::remove_if(all.begin(), all.end(),
+                             [&](const NftChain& chain) { return chain.table != table; }),
+              all.end());
+    return all;
 }
 
 std::vector<NftSet> NftReader::sets(uint8_t family, const std::string& table) {

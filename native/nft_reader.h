@@ -18,7 +18,8 @@ struct NftTable {
 
 struct NftChain {
     /** `policy`: "accept" or "drop", "" for a regular chain. */
-    std::string name, type, policy;
+    std::string table, name, type, policy;
+    uint8_t family = 0;
     int hook = -1;
     int priority = 0;
 };
@@ -59,6 +60,8 @@ class NftReader {
     /** The table itself, or nullopt when it does not exist. */
     std::optional<NftTable> table(uint8_t family, const std::string& name);
     std::vector<NftChain> chains(uint8_t family, const std::string& table);
+    /** Of every table of a family, or of all families (NFPROTO_UNSPEC). */
+    std::vector<NftChain> chains(uint8_t family);
     std::vector<NftSet> sets(uint8_t family, const std::string& table);
     std::vector<NftElement> elements(uint8_t family, const std::string& table,
                                      const std::string& set);

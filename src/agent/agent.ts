@@ -222,7 +222,9 @@ export class Agent {
       const exempt = exemptibleIps(config, pod.ips);
       enrollment.exemptIps = exempt;
       this.restoreSpec(pod);
-      const engine = enrollment.engine ?? dataplane.engine;
+      // Captured by istio-cni's rules until its first pass: they let probes pass by the address that they wear.
+      const foreign = enrollment.engine === undefined && enrollment.capturedNetns !== undefined;
+      const engine = foreign ? "nftables" : (enrollment.engine ?? dataplane.engine);
       owners.set(pod.uid, { uid: pod.uid, ips: exempt, engine, netns: handle });
     }
     await probes.reconcile(owners);

@@ -31,6 +31,7 @@ import { Kubelet } from "../dataplane/probe-exemption/kubelet.ts";
 import { SnatExemption } from "../dataplane/probe-exemption/snat.ts";
 import { PodProver } from "../dataplane/proof/prover.ts";
 import { SidecarRedirector } from "../dataplane/sidecar/redirector.ts";
+import { UpstreamHost } from "../dataplane/upstream/host.ts";
 import { KubeCluster } from "../kube/cluster.ts";
 import { native } from "../native/load.ts";
 import { ProcNetnsFinder } from "../netns/finder.ts";
@@ -117,6 +118,7 @@ export class AgentProcess {
       dataplane: new NodeDataplane({
         binding,
         config,
+        host,
         logger: log.scope("dataplane"),
         metrics,
         engines: [ebpf, ...netfilterEngines(binding, log.scope("dataplane"), config.forceIptablesBinary)],
@@ -124,6 +126,7 @@ export class AgentProcess {
       probes: new NodeProbeExemption({
         worn: new SnatExemption({ binding, config, host, logger: log.scope("probes"), metrics }),
         announced: () => ebpf.probers({ host, config, kubelet: () => kubelet.pid() }),
+        upstream: new UpstreamHost(binding, host, log.scope("probes")),
         kubeletOnly: config.probeSources === "kubelet",
         logger: log.scope("probes"),
       }),

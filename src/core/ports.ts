@@ -361,10 +361,11 @@ export interface Dataplane {
   /**
    * For an agent that istio-cni follows: upstream's own rules steer new connections of this netns from now on,
    * open ones live on, and nothing of ours captures any more, so that upstream's agent finds the pod as one of
-   * its own and can also un-enrol it. Idempotent. A pod for which this fails stays captured.
+   * its own and can also un-enrol it. Idempotent: called again, it takes away what open connections had still
+   * needed. A pod for which this fails stays captured.
    */
   handOver(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
-  /** Removes everything of ours. Idempotent. */
+  /** Removes everything of ours, and of istio-cni's. Idempotent. */
   release(netns: NetnsHandle): Promise<void>;
   /**
    * Calls back when anything that capture depends on may have changed in the netns: nf_tables, rules,

@@ -19,30 +19,32 @@ import type {
 import type { NativeBinding } from "../native/binding.ts";
 import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
-import type { Engine } from "./engine.ts";
+import type { Engine, EngineState } from "./engine.ts";
 import { kernelFacts } from "./examine.ts";
-import { proxiedSockets, steeredSockets } from "./proxied.ts";
-import { addRouting, removeRouting, routingPresent } from "./routes.ts";
-import { familiesOf, familyObstacle, unneededFamilies, wrongState } from "./routing-state.ts";
-import { ALL_LETTERS, restoreSysctls, setSysctls } from "./sysctls.ts";
-import { upstreamPresent } from "./upstream.ts";
+import type { Legs } from "./netfilter/mode.ts";
+import { Preparation } from "./preparation.ts";
+import { Presence } from "./presence.ts";
+import { proxiedSockets } from "./proxied.ts";
+import { removeRouting, routingPresent } from "./routes.ts";
+import { familyObstacle, unneededFamilies, wrongState } from "./routing-state.ts";
+import { restoreSysctls } from "./sysctls.ts";
+import { type UpstreamSettings, upstreamForm } from "./upstream/form.ts";
+import { HandOver } from "./upstream/hand-over.ts";
+import { Takeover } from "./upstream/takeover.ts";
+import { upstreamPresent } from "./upstream/traces.ts";
+import { UpstreamRules } from "./upstream/upstream.ts";
 import { watchNetns } from "./watch.ts";
 
 export interface DataplaneOptions {
   readonly binding: NativeBinding;
   readonly logger: Logger;
   readonly metrics: Metrics;
-  readonly config: Pick<Config, "engine">;
+  readonly config: Pick<Config, "engine"> & UpstreamSettings;
   /** Every engine that this version has; see engines.ts. */
   readonly engines: readonly Engine[];
+  /** The node's own netns; by default this process's. */
+  readonly host?: NetnsHandle;
   readonly clock?: Clock;
-}
-
-interface Prepared {
-  /** Letters of what was changed. */
-  readonly sysctls: string;
-  /** Nothing of ours was in the netns before. */
-  readonly untouched: boolean;
 }
 
 const ABSENT: Observation = { mode: "absent", engine: undefined, differences: [] };
@@ -52,11 +54,20 @@ export class NodeDataplane implements Dataplane {
   readonly #engines: readonly Engine[];
   #tests: readonly EngineTest[] = [];
   #assignment: Assignment | undefined;
-  /** What `prepare` did, until `capture` has written it beside the steering. */
-  readonly #prepared = new WeakMap<NetnsHandle, Prepared>();
+  readonly #presence: Presence;
+  readonly #preparation: Preparation;
+  readonly #upstream: UpstreamRules;
+  readonly #takeover: Takeover;
+  readonly #handOver: HandOver;
 
   constructor(private readonly options: DataplaneOptions) {
-    this.#engines = options.engines;
+    const { binding, engines } = options;
+    this.#engines = engines;
+    this.#presence = new Presence(binding, engines);
+    this.#preparation = new Preparation(binding, (netns) => this.#presence.sysctls(netns));
+    this.#upstream = new UpstreamRules(binding);
+    this.#takeover = new Takeover(binding, this.#upstream);
+    this.#handOver = new HandOver(binding, this.#upstream);
   }
 
   get engine(): EngineName {
@@ -79,29 +90,34 @@ export class NodeDataplane implements Dataplane {
   }
 
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
-    const steering = this.#steering(netns, spec);
-    if (steering === undefined) return ABSENT;
+    const steering = this.#presence.steering(netns, spec);
+    if (steering === undefined) return this.#takeover.foreign(netns);
     const { engine, observation } = steering;
     if (observation.mode === "draining" || observation.mode === "absent") return observation;
     const differences = [
       ...observation.differences,
       ...wrongState(this.options.binding, netns, spec, engine.needsSysctls),
+      ...this.#takeover.differences(netns, engine),
     ];
     const fallbacks: Fallback[] = [];
     const { value: best } = this.#assigned.candidates(netns, spec, fallbacks).next();
     if (best === undefined) differences.push(notCapturable(spec, fallbacks).message);
     else if (engine !== best) differences.push(`the engine is ${engine.name}, not ${best.name}`);
-    for (const retired of this.#idle(netns, engine)) differences.push(`engine ${retired.name} is not needed any more`);
+    for (const retired of this.#presence.idleBeside(netns, engine))
+      differences.push(`engine ${retired.name} is not needed any more`);
     return differences.length === 0 ? observation : { mode: "differs", engine: engine.name, differences };
   }
 
   present(netns: NetnsHandle): boolean {
-    return this.#present(netns).length > 0 || this.#routingIsOurs(netns);
+    const { binding } = this.options;
+    return (
+      this.#presence.of(netns).length > 0 || routingPresent(binding, netns.fd) || upstreamPresent(binding, netns.fd)
+    );
   }
 
   examine(netns: NetnsHandle, spec: CaptureSpec | undefined): Examination {
     const observation = spec === undefined ? undefined : this.observe(netns, spec);
-    const present = this.#present(netns);
+    const present = this.#presence.of(netns);
     return {
       facts: [
         ...kernelFacts(this.options.binding, netns, spec, observation),
@@ -114,31 +130,14 @@ export class NodeDataplane implements Dataplane {
   }
 
   async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    const { binding } = this.options;
     const engine = this.#assigned.best(netns, spec);
     // Refuses a bad value before anything is touched.
     engine.plan(spec);
-    // Before any sysctl: after a kill, the rule is all that tells whose they are. Where no rule was there,
-    // nothing else of ours was either: it is written first and removed last.
-    const wanted = familiesOf(binding, netns, spec);
-    const added = addRouting(binding, netns.fd, wanted);
-    const untouched = added.length === wanted.length && !this.#prepared.has(netns);
-    const letters = untouched ? "" : this.#letters(netns);
-    const { changed, failures } = setSysctls(binding, netns.fd);
-    const refused = failures.filter(({ required }) => required);
-    if (refused.length > 0 && engine.needsSysctls) {
-      restoreSysctls(binding, netns.fd, changed);
-      removeRouting(binding, netns.fd, added);
-      throw new AgentError(
-        "SYSCTL_DENIED",
-        `sysctls of ${spec.pod} can't be set, though the self-test could: ${refused.map(({ key, reason }) => `${key}: ${reason}`).join(", ")}`,
-      );
-    }
-    this.#prepared.set(netns, { sysctls: merged(letters, changed), untouched });
+    this.#preparation.prepare(netns, spec, engine.needsSysctls);
   }
 
   async capture(netns: NetnsHandle, spec: CaptureSpec, keep = false): Promise<EngineName> {
-    const untouched = !keep && this.#prepared.get(netns)?.untouched === true;
+    const untouched = !keep && this.#preparation.of(netns)?.untouched === true;
     const before = untouched ? ABSENT : this.observe(netns, spec);
     if (before.mode === "captured") return before.engine ?? this.engine;
     const obstacle = familyObstacle(this.options.binding, netns, spec);
@@ -166,7 +165,22 @@ export class NodeDataplane implements Dataplane {
   }
 
   async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    for (const engine of this.#present(netns)) await engine.drain(netns, spec);
+    for (const engine of this.#presence.of(netns)) await engine.drain(netns, spec);
+    await this.#upstream.end(netns.fd);
+  }
+
+  async handOver(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const { binding, config, host } = this.options;
+    const engines = this.#presence.of(netns);
+    const letters = this.#preparation.letters(netns);
+    if (engines.some((engine) => engine.observe(netns, spec).mode !== "draining")) {
+      await this.#handOver.write(netns, spec, upstreamForm(binding, host?.fd ?? null, config), engines);
+    }
+    let gone = engines.length > 0;
+    for (const engine of engines) gone = (await this.#handOver.leave(netns, spec, engine)) && gone;
+    // What goes on needs them.
+    if (gone) restoreSysctls(binding, netns.fd, letters);
+    this.#preparation.forget(netns);
   }
 
   meet(ztunnel: ZtunnelPeer): void {
@@ -181,21 +195,15 @@ export class NodeDataplane implements Dataplane {
     return proxiedSockets(this.options.binding, netns.fd).length;
   }
 
-  /** By the nftables engine's rules, which upstream's work beside. */
-  async handOver(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    const netfilter = this.#engines.find(({ name }) => name === "nftables");
-    if (netfilter === undefined) throw new AgentError("NO_ENGINE", "there is no nftables engine to hand over with");
-    await this.#captureWith(netfilter, netns, spec, false, true);
-  }
-
   async release(netns: NetnsHandle): Promise<void> {
     const { binding } = this.options;
-    const letters = this.#letters(netns);
+    const letters = this.#preparation.letters(netns);
     for (const engine of this.#engines) await engine.remove(netns);
-    this.#prepared.delete(netns);
+    await this.#upstream.remove(netns.fd);
+    this.#preparation.forget(netns);
     restoreSysctls(binding, netns.fd, letters);
     // Last: after a kill, the rule tells that the sysctls are still to be restored.
-    if (!upstreamPresent(binding, netns.fd)) removeRouting(binding, netns.fd);
+    removeRouting(binding, netns.fd);
   }
 
   watch(netns: NetnsHandle, changed: () => void): Stop {
@@ -245,11 +253,12 @@ export class NodeDataplane implements Dataplane {
     keep: boolean,
   ): Promise<void> {
     // What the caller prepared is the caller's to undo; what went missing since shows below.
-    const prepared = fresh ? this.#prepared.get(netns)?.sysctls : undefined;
-    const undo = this.#prepared.has(netns) ? () => engine.remove(netns) : () => this.release(netns);
-    const present = fresh ? [] : this.#present(netns);
+    const prepared = fresh ? this.#preparation.of(netns)?.sysctls : undefined;
+    const undo = this.#preparation.of(netns) !== undefined ? () => engine.remove(netns) : () => this.release(netns);
+    const present = fresh ? [] : this.#presence.of(netns);
     const had = present.includes(engine);
     const others = present.filter((other) => other !== engine);
+    const upstream = prepared === undefined ? this.#upstream.traces(netns.fd) : undefined;
     let unprepared: unknown;
     if (prepared === undefined) {
       try {
@@ -261,15 +270,20 @@ export class NodeDataplane implements Dataplane {
       }
     }
     try {
-      const sysctls = prepared ?? this.#letters(netns);
-      const steers = had && engine.observe(netns, spec).mode === "captured" && engine.state(netns)?.sysctls === sysctls;
-      if (!steers) await engine.apply(netns, spec, { sysctls, beside: others.length > 0 });
+      const sysctls = prepared ?? this.#preparation.letters(netns);
+      const beside = others.length > 0 || upstream !== undefined;
+      const legs = prepared === undefined ? this.#takeover.legs(netns, engine, upstream) : "own";
+      const steers =
+        had && engine.observe(netns, spec).mode === "captured" && isKept(engine.state(netns), sysctls, legs);
+      if (!steers) {
+        await this.#takeover.begin(netns, engine, upstream);
+        await engine.apply(netns, spec, { sysctls, beside, legs });
+      }
       if (unprepared !== undefined) throw unprepared;
       await engine.verify(netns, spec);
       // What was just prepared and applied was acknowledged by the kernel step by step, and proved by verify.
       if (prepared === undefined) {
-        await this.#retire(others, netns, spec);
-        if (this.#present(netns).every((one) => one === engine)) engine.alone?.(netns, spec);
+        await this.#presence.retire(others, netns, spec);
         removeRouting(this.options.binding, netns.fd, unneededFamilies(this.options.binding, netns, spec));
         const after = engine.observe(netns, spec);
         const differences = [
@@ -283,56 +297,14 @@ export class NodeDataplane implements Dataplane {
     } catch (error) {
       // A pod that was captured before stays so, whatever its state looks like: it fails closed.
       if (fresh) await this.#undone(undo, spec);
-      else if (!had && present.length > 0) await this.#undone(() => engine.remove(netns), spec);
+      else if (!had && (present.length > 0 || upstream?.steers)) await this.#undone(() => engine.remove(netns), spec);
       throw error;
     }
-    this.#prepared.delete(netns);
-  }
-
-  /** One engine steers a pod; what another one steered before goes on until it has ended. */
-  async #retire(others: readonly Engine[], netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    for (const other of others) {
-      if (this.#isIdle(netns, other)) await other.remove(netns);
-      else if (other.observe(netns, spec).mode !== "draining") await other.retire(netns, spec);
-    }
-  }
-
-  #idle(netns: NetnsHandle, engine: Engine): Engine[] {
-    return this.#present(netns).filter((other) => other !== engine && this.#isIdle(netns, other));
-  }
-
-  #isIdle(netns: NetnsHandle, engine: Engine): boolean {
-    return engine.keepsAlive(steeredSockets(this.options.binding, netns.fd)) === 0;
-  }
-
-  #present(netns: NetnsHandle): Engine[] {
-    return this.#engines.filter((engine) => engine.present(netns));
-  }
-
-  /** The engine that steers new connections, else one whose connections go on. */
-  #steering(
-    netns: NetnsHandle,
-    spec: CaptureSpec,
-  ): { readonly engine: Engine; readonly observation: Observation } | undefined {
-    const all = this.#present(netns).map((engine) => ({ engine, observation: engine.observe(netns, spec) }));
-    const active = all.filter(({ observation }) => observation.mode !== "draining");
-    return active.find(({ observation }) => observation.mode === "captured") ?? active[0] ?? all[0];
-  }
-
-  /**
-   * Letters of the sysctls that we have changed in this netns. Routing of ours without anything else
-   * was left by an agent that died between prepare and capture: then all of them are taken for ours.
-   */
-  #letters(netns: NetnsHandle): string {
-    const kept = this.#present(netns)
-      .map((engine) => engine.state(netns)?.sysctls)
-      .find((letters) => letters !== undefined);
-    return kept ?? this.#prepared.get(netns)?.sysctls ?? (this.#routingIsOurs(netns) ? ALL_LETTERS : "");
-  }
-
-  #routingIsOurs(netns: NetnsHandle): boolean {
-    const { binding } = this.options;
-    return routingPresent(binding, netns.fd) && !upstreamPresent(binding, netns.fd);
+    this.#preparation.forget(netns);
+    if (prepared !== undefined) return;
+    // From here on nothing is undone: without upstream's rules ours are all that captures the pod.
+    const gone = await this.#takeover.proceed(netns, engine, upstream);
+    if (gone && this.#presence.of(netns).every((one) => one === engine)) engine.alone?.(netns, spec);
   }
 
   async #undone(undo: () => Promise<void>, spec: CaptureSpec): Promise<void> {
@@ -344,6 +316,6 @@ export class NodeDataplane implements Dataplane {
   }
 }
 
-function merged(a: string, b: string): string {
-  return [...new Set(a + b)].sort().join("");
+function isKept(state: EngineState | undefined, sysctls: string, legs: Legs): boolean {
+  return state?.sysctls === sysctls && (state.legs ?? legs) === legs;
 }

@@ -9,6 +9,7 @@ import type {
   ZtunnelPeer,
 } from "../core/ports.ts";
 import type { SocketInfo } from "../native/binding.ts";
+import type { Legs } from "./netfilter/mode.ts";
 
 /**
  * One way to steer a pod's traffic into ztunnel. Policy route, rule and sysctls are common to all
@@ -18,6 +19,11 @@ export interface Engine {
   readonly name: EngineName;
   /** True when it counts on the pod's sysctls; known after the self-test. */
   readonly needsSysctls: boolean;
+  /**
+   * Made of netfilter rules: connections that others have redirected go on by its NAT hooks, and replies to legs
+   * that conntrack remembers come back.
+   */
+  readonly translates: boolean;
   /** Proves the engine by real connections in scratch namespaces. Never rejects. */
   selfTest(): Promise<EngineTest>;
   /** What `apply` would write, as text. Pure. @throws AgentError for a value it refuses. */
@@ -78,4 +84,6 @@ export interface EngineState {
   readonly sysctls: string;
   /** Connections of another engine's go on in the netns, until `alone`. */
   readonly beside?: boolean;
+  /** For engines made of netfilter rules: which legs of ztunnel's to the application are open. */
+  readonly legs?: Legs;
 }

@@ -14,7 +14,7 @@ import { isBehindEbpf } from "./proxied.ts";
 const OPEN_STATES: readonly number[] = [1, 4, 5];
 const LISTEN = 10;
 /** Of ztunnel's ends every state counts that has a mark to tell them by: SYN_RECV, and all but TIME_WAIT and CLOSE. */
-const LISTED_STATES = [1, 2, 3, 4, 5, 8, 9, LISTEN, 11] as const;
+export const LISTED_STATES = [1, 2, 3, 4, 5, 8, 9, LISTEN, 11] as const;
 /** Where ztunnel's end of a connection that netfilter turned is bound. */
 const TURNED_PORTS: readonly number[] = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.dns];
 

@@ -6,7 +6,7 @@ import type { AddressFamily, NativeBinding } from "../native/binding.ts";
 import { glance } from "./glance.ts";
 import { missingRouting, needlessRouting } from "./routes.ts";
 import { wrongSysctls } from "./sysctls.ts";
-import { upstreamPresent } from "./upstream.ts";
+import { upstreamPresent } from "./upstream/traces.ts";
 
 /** Families that are captured in this pod. */
 export function familiesOf(

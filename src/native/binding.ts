@@ -156,6 +156,13 @@ export interface NftChain {
   readonly policy: string;
 }
 
+export interface NftChainName {
+  /** "inet", "ip", "ip6", ... */
+  readonly family: string;
+  readonly table: string;
+  readonly name: string;
+}
+
 export interface NftRule {
   readonly chain: string;
   readonly handle: bigint;
@@ -344,6 +351,8 @@ export interface NativeBinding {
   // -- nf_tables, read only (NETLINK_NETFILTER dumps; no fork)
   /** Names of all tables as "family name", e.g. "inet ambient-cni". */
   nftTables(netns: NetnsArg): string[];
+  /** Every chain of every table: one dump, however many rules there are. */
+  nftChains(netns: NetnsArg): NftChainName[];
   /** undefined when the table does not exist. `family`: "inet" | "ip" | "ip6". */
   nftTable(netns: NetnsArg, family: string, name: string): NftTable | undefined;
   nftSet(netns: NetnsArg, family: string, table: string, set: string): NftElement[];
@@ -353,6 +362,8 @@ export interface NativeBinding {
   // -- legacy iptables, read only (getsockopt; no fork)
   /** Tables that exist in the netns: reading makes none, as asking iptables would. */
   xtables(netns: NetnsArg, family: AddressFamily): XtTable[];
+  /** False when there is no such set. Throws EBUSY while a rule uses it. */
+  ipsetDestroy(netns: NetnsArg, name: string): boolean;
 
   // -- programs
   /**

@@ -14,6 +14,7 @@ import type {
   CaptureSpec,
   Cluster,
   Dataplane,
+  EngineName,
   Examination,
   ExemptPod,
   ExistingConnections,
@@ -297,10 +298,12 @@ export class FakeZtunnel implements Ztunnel {
 }
 
 export class FakeDataplane implements Dataplane {
-  readonly engine = "nftables";
+  engine: EngineName = "nftables";
   readonly tests = [];
   /** What is in each netns. */
   readonly kernel = new Map<string, { mode: CaptureMode; prepared: boolean; spec: string | undefined }>();
+  /** Netns that upstream's rules capture. */
+  readonly upstreams = new Set<string>();
   startError: Error | undefined;
   captureError: Error | undefined;
   handOverError: Error | undefined;
@@ -325,6 +328,7 @@ export class FakeDataplane implements Dataplane {
   }
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation {
     if (this.observeError !== undefined) throw this.observeError;
+    if (this.upstreams.has(netns.id)) return { mode: "differs", engine: undefined, differences: ["istio-cni's rules"] };
     const { mode = "absent", spec: applied } = this.kernel.get(netns.id) ?? {};
     const differs = mode === "captured" && applied !== JSON.stringify(spec);
     return { mode: differs ? "differs" : mode, engine: "nftables", differences: differs ? ["rules differ"] : [] };
@@ -338,7 +342,7 @@ export class FakeDataplane implements Dataplane {
     return { facts: [{ name: "capture", ok, text: mode }], counters: {} };
   }
   present(netns: NetnsHandle): boolean {
-    return this.kernel.has(netns.id);
+    return this.kernel.has(netns.id) || this.upstreams.has(netns.id);
   }
   async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
     this.journal.push(`prepare ${spec.pod}`);
@@ -347,6 +351,7 @@ export class FakeDataplane implements Dataplane {
   async capture(netns: NetnsHandle, spec: CaptureSpec) {
     if (this.captureError !== undefined) throw this.captureError;
     this.journal.push(`capture ${spec.pod}`);
+    this.upstreams.delete(netns.id);
     this.kernel.set(netns.id, { mode: "captured", prepared: true, spec: JSON.stringify(spec) });
     return "nftables" as const;
   }
@@ -376,6 +381,7 @@ export class FakeDataplane implements Dataplane {
   }
   async release(netns: NetnsHandle): Promise<void> {
     this.journal.push(`release ${netns.id}`);
+    this.upstreams.delete(netns.id);
     this.kernel.delete(netns.id);
   }
   watch(netns: NetnsHandle, changed: () => void) {
@@ -391,6 +397,8 @@ export class FakeDataplane implements Dataplane {
 
 export class FakeProbes implements ProbeExemption {
   readonly entries = new Map<string, string>();
+  /** By uid, as last reconciled. */
+  readonly engines = new Map<string, EngineName>();
   error: Error | undefined;
   heirs: readonly ProbeHeir[] | undefined;
   /** Runs while `reconcile` is under way. */
@@ -411,7 +419,10 @@ export class FakeProbes implements ProbeExemption {
   async reconcile(owners: ReadonlyMap<string, ExemptPod>): Promise<void> {
     this.meanwhile();
     this.entries.clear();
-    for (const [uid, { ips }] of owners) for (const ip of ips) this.entries.set(ip, uid);
+    for (const [uid, { ips, engine }] of owners) {
+      this.engines.set(uid, engine);
+      for (const ip of ips) this.entries.set(ip, uid);
+    }
   }
   async stop(): Promise<void> {}
   async bequeath(heirs: readonly ProbeHeir[]): Promise<void> {

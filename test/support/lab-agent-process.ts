@@ -7,7 +7,7 @@ import type { CaptureSpec, EngineName } from "../../src/core/ports.ts";
 import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
 import { EbpfEngine } from "../../src/dataplane/ebpf/engine.ts";
 import type { EbpfVersion } from "../../src/dataplane/ebpf/node.ts";
-import { NftablesEngine } from "../../src/dataplane/nftables/engine.ts";
+import { netfilterEngines } from "../../src/dataplane/engines.ts";
 import { native } from "../../src/native/load.ts";
 import { openNetns } from "../../src/native/netns.ts";
 import { forkCount } from "../../src/sys/exec.ts";
@@ -43,7 +43,7 @@ const dataplane = new NodeDataplane({
   logger: quiet,
   metrics: noMetrics,
   config: { engine: options.engine },
-  engines: [ebpf, new NftablesEngine(native(), quiet)],
+  engines: [ebpf, ...netfilterEngines(native(), quiet, undefined)],
 });
 const pods = options.pods.map((path) => openNetns(path));
 

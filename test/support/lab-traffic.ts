@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Load on a captured pod: whatever happens meanwhile, no connection may fail and none may pass ztunnel by.
 import { setTimeout as sleep } from "node:timers/promises";
+import { ZTUNNEL_PORT } from "../../src/core/constants.ts";
 import { codeOf, messageOf } from "../../src/core/errors.ts";
 import { native } from "../../src/native/load.ts";
-import { Call, EchoServer } from "./lab-peer.ts";
+import { Call, canonical, EchoServer } from "./lab-peer.ts";
 import { LabZtunnel } from "./lab-ztunnel.ts";
 import { inNetns, ipOf, NetnsLab } from "./netns-lab.ts";
 
 const APP = 8080;
 const SERVICE = 80;
+const ZTUNNEL = { hboneTo: APP };
 
 /** One direction and family. */
 export interface Way {
@@ -25,6 +27,7 @@ export const WAYS: readonly Way[] = ([4, 6] as const).flatMap((family) => [
 export class TrafficLab {
   readonly #servers: EchoServer[] = [];
   readonly #loads: Load[] = [];
+  readonly #former: LabZtunnel[] = [];
 
   private constructor(
     readonly lab: NetnsLab,
@@ -39,7 +42,7 @@ export class TrafficLab {
       native().sysctlSet(netns.fd, `net/ipv6/conf/${device}/addr_gen_mode`, "1");
       await inNetns(netns, "ip", "-6", "address", "flush", "dev", device, "scope", "link");
     }
-    const traffic = new TrafficLab(lab, await LabZtunnel.start(lab.pod.netns));
+    const traffic = new TrafficLab(lab, await LabZtunnel.start(lab.pod.netns, ZTUNNEL));
     for (const [host, name, port] of [
       [lab.pod, "app", APP],
       [lab.client, "remote", SERVICE],
@@ -49,21 +52,49 @@ export class TrafficLab {
     return traffic;
   }
 
-  async open({ family, direction }: Way): Promise<Call> {
+  /** `port`: where an inbound one calls; 15008 leads to the application too, as HBONE does. */
+  async open({ family, direction }: Way, port = APP): Promise<Call> {
     const { pod, client } = this.lab;
     const call =
       direction === "in"
-        ? await Call.open(client.netns, family, ipOf(pod, family), APP)
+        ? await Call.open(client.netns, family, ipOf(pod, family), port)
         : await Call.open(pod.netns, family, ipOf(client, family), SERVICE);
-    const { name } = await call.greeting();
+    const { name, local, remote } = await call.greeting();
     if (name !== (direction === "in" ? "app" : "remote")) throw new Error(`${name} answered`);
+    // Whoever answers is told the address that was called and the caller's own, through ztunnel or not.
+    const [called, caller] = direction === "in" ? [pod, client] : [client, pod];
+    const seen = [local.address, remote.address, canonical(call.peer).address, canonical(call.own).address];
+    const wanted = [called, caller, called, caller].map((host) => ipOf(host, family));
+    if (seen.join() !== wanted.join()) throw new Error(`addresses seen: ${seen.join()}, not ${wanted.join()}`);
     return call;
+  }
+
+  /** How many connections ztunnels have accepted. */
+  get accepted(): number {
+    return [this.ztunnel, ...this.#former].reduce((sum, { accepted }) => sum + accepted.length, 0);
+  }
+
+  /** Another ztunnel takes the place of the one that runs; what that has open goes on until the lab ends. */
+  async succeedZtunnel(): Promise<void> {
+    const former = this.ztunnel;
+    this.#former.push(former);
+    this.ztunnel = await LabZtunnel.start(this.lab.pod.netns, ZTUNNEL);
+    await former.closeListeners();
   }
 
   /** `each` open connections of every way. */
   async openAll(each = 1): Promise<Call[]> {
     const calls: Call[] = [];
     for (let i = 0; i < each; i++) for (const way of WAYS) calls.push(await this.open(way));
+    return calls;
+  }
+
+  /** One inbound HBONE connection of each family. */
+  async openHbone(): Promise<Call[]> {
+    const calls: Call[] = [];
+    for (const family of [4, 6] as const) {
+      calls.push(await this.open({ family, direction: "in" }, ZTUNNEL_PORT.inboundHbone));
+    }
     return calls;
   }
 
@@ -77,7 +108,7 @@ export class TrafficLab {
   async close(): Promise<void> {
     for (const load of this.#loads) await load.end();
     for (const server of this.#servers) await server.close();
-    await this.ztunnel.close();
+    for (const ztunnel of [this.ztunnel, ...this.#former]) await ztunnel.close();
     this.lab.close();
   }
 }
@@ -104,7 +135,7 @@ export class Load {
   readonly #before: number;
 
   constructor(private readonly traffic: TrafficLab) {
-    this.#before = traffic.ztunnel.accepted.length;
+    this.#before = traffic.accepted;
     this.#workers = [...WAYS, ...WAYS].map((way) => this.#work(way));
   }
 
@@ -130,7 +161,7 @@ export class Load {
   async end(): Promise<{ readonly opened: number; readonly failures: readonly string[]; readonly uncaptured: number }> {
     this.#ended = true;
     await Promise.all(this.#workers);
-    const seen = this.traffic.ztunnel.accepted.length - this.#before;
+    const seen = this.traffic.accepted - this.#before;
     return { opened: this.opened, failures: this.failures, uncaptured: this.opened - seen };
   }
 }

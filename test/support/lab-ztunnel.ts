@@ -21,6 +21,8 @@ export interface Accepted {
 export interface LabZtunnelOptions {
   /** Port of the spoofed leg; 0 (default) lets the kernel choose, as ztunnel does. */
   readonly legPort?: (client: Endpoint) => number;
+  /** Port of the application that a connection to 15008 is handed on to; by default ztunnel itself greets. */
+  readonly hboneTo?: number;
 }
 
 const ILLEGAL_PORTS: readonly number[] = [
@@ -52,7 +54,7 @@ export class LabZtunnel {
     ] as const) {
       await ztunnel.#dns(family, address);
     }
-    await ztunnel.#listen(ZTUNNEL_PORT.inboundHbone, (socket) => ztunnel.#greet(socket, "hbone"));
+    await ztunnel.#listen(ZTUNNEL_PORT.inboundHbone, (socket, from) => ztunnel.#hbone(socket, from));
     await ztunnel.#listen(ZTUNNEL_PORT.inboundPlaintext, (socket, from) => ztunnel.#inbound(socket, from));
     await ztunnel.#listen(ZTUNNEL_PORT.outbound, (socket, from) => ztunnel.#outbound(socket, from));
     return ztunnel;
@@ -111,6 +113,12 @@ export class LabZtunnel {
     this.#sockets.add(socket);
     socket.on("close", () => this.#sockets.delete(socket));
     socket.on("error", () => undefined);
+  }
+
+  #hbone(socket: Socket, { original, peer }: Accepted): void {
+    const { hboneTo } = this.options;
+    if (hboneTo === undefined) this.#greet(socket, "hbone");
+    else void this.#relay(socket, { address: original.address, port: hboneTo }, peer);
   }
 
   #greet(socket: Socket, name: string): void {

@@ -42,6 +42,7 @@ export interface EbpfOptions {
 /** Capture at connect() and at the pod's interface: no netfilter, no conntrack. */
 export class EbpfEngine implements Engine {
   readonly name = "ebpf";
+  readonly translates = false;
   /** Without them the application's answers would not come back to `lo`. */
   readonly needsSysctls = true;
   #node: EbpfNode | undefined;
@@ -135,6 +136,8 @@ export class EbpfEngine implements Engine {
     // One write turns both directions: by half of it, what another engine redirects would be refused.
     if (fresh) node.bpf.podWrite(cookie, { ...planned, retiring: true });
     node.attachments.attachInterface(netns.fd, link);
+    // Somebody else captures the pod: proved before anything is turned, since until then nothing is lost.
+    if (fresh && state.beside === true) await this.verify(netns, spec);
     if (fresh) node.bpf.podFlags(cookie, planned);
     else node.bpf.podWrite(cookie, planned);
     node.remember(cookie);

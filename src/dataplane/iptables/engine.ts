@@ -3,7 +3,7 @@ import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
 import type { AddressFamily, NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
-import { observedMode, type PlanMode } from "../netfilter/mode.ts";
+import { type Legs, observedMode, type PlanMode } from "../netfilter/mode.ts";
 import { addressObstacle } from "../netfilter/own-address.ts";
 import { References } from "../netfilter/references.ts";
 import { textHash } from "../netfilter/text-hash.ts";
@@ -11,7 +11,7 @@ import { verifyCapture } from "../netfilter/verify.ts";
 import { isBehindNetfilter } from "../proxied.ts";
 import { families } from "../routes.ts";
 import { ALL_LETTERS } from "../sysctls.ts";
-import { anyOwned, hasOwned, type KernelTable, readTables } from "./kernel.ts";
+import { anyOwned, hasOwned, isUpstreams, type KernelTable, readTables } from "./kernel.ts";
 import { namedDifferences, rulesDigest, stateComment } from "./observe.ts";
 import { type Features, planCapture } from "./plan.ts";
 import { type Reference, readReference } from "./reference.ts";
@@ -36,6 +36,7 @@ interface Planned {
 /** Chains of our own in the tables of iptables; the kernel's dump is compared with a reference. */
 export class IptablesEngine implements Engine {
   readonly name = "iptables";
+  readonly translates = true;
   readonly #variants: Variants;
   readonly #references = new References<Reference>();
   readonly #plans = new WeakMap<CaptureSpec, Map<string, Planned>>();
@@ -138,16 +139,19 @@ export class IptablesEngine implements Engine {
     if (this.present(netns)) await this.#replace(netns, spec, mode, this.state(netns) ?? { sysctls: ALL_LETTERS });
   }
 
-  async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, { sysctls }: EngineState): Promise<void> {
+  async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, kept: EngineState): Promise<void> {
+    const { sysctls, legs = "own" } = kept;
     const variant = this.#variants.of(netns.fd);
-    const { ruleset, hash, key } = this.#planned(netns, spec, mode, variant);
+    const { ruleset, hash, key } = this.#planned(netns, spec, mode, legs, variant);
     const reference = await this.#references.of(key, ({ fd }) =>
       readReference(CAPTURE, this.binding, fd, variant, ruleset),
     );
     const before = readTables(this.binding, netns.fd, variant);
     const earlier = parseState(stateComment(CAPTURE, before) ?? "")?.made ?? [];
-    const made = madeTables(before, ruleset, variant, earlier);
-    const state = formatState({ mode, plan: hash, rules: reference.rules, sysctls, made });
+    // Those that upstream's rules alone are in go with them.
+    const foreign = before.filter((table) => !isUpstreams(table));
+    const made = madeTables(foreign, ruleset, variant, earlier);
+    const state = formatState({ mode, plan: hash, rules: reference.rules, sysctls, made, legs });
     await writeRules(CAPTURE, this.binding, netns.fd, variant, ruleset, state, reference.tables);
     for (const other of VARIANTS) if (other !== variant) await this.#remove(netns, other);
     const after = this.observe(netns, spec);
@@ -174,7 +178,7 @@ export class IptablesEngine implements Engine {
     tables: readonly KernelTable[],
     state: RulesState,
   ): string[] {
-    const { ruleset, hash, key } = this.#planned(netns, spec, state.mode, variant);
+    const { ruleset, hash, key } = this.#planned(netns, spec, state.mode, state.legs ?? "own", variant);
     const reference = this.#references.known(key);
     if (state.plan !== hash) return ["the rules were made for other settings of the pod, or by another version"];
     const differences = namedDifferences(CAPTURE, ruleset, tables, reference?.tables);
@@ -184,15 +188,15 @@ export class IptablesEngine implements Engine {
     return differences;
   }
 
-  #planned(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, variant: Variant): Planned {
+  #planned(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, legs: Legs, variant: Variant): Planned {
     const inNetns: readonly AddressFamily[] = families(this.binding, netns.fd, true);
     const features: Features = this.#variants.features(variant);
     const plans = this.#plans.get(spec) ?? new Map<string, Planned>();
     this.#plans.set(spec, plans);
-    const name = `${variant} ${mode} ${inNetns.join()} ${features.sysctls} ${features.ipv6}`;
+    const name = `${variant} ${mode} ${legs} ${inNetns.join()} ${features.sysctls} ${features.ipv6}`;
     const known = plans.get(name);
     if (known !== undefined) return known;
-    const ruleset = planCapture(spec, features, mode, inNetns);
+    const ruleset = planCapture(spec, features, mode, inNetns, legs);
     const body = bodyText(CAPTURE, ruleset);
     const planned = { ruleset, hash: textHash(body), key: `${variant}\n${body}` };
     plans.set(name, planned);

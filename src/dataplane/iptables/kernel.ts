@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The iptables tables of a netns as the kernel has them, whichever variant made them. No fork.
 import type { AddressFamily, NativeBinding, NetnsArg } from "../../native/binding.ts";
-import { tableNames } from "../netfilter/tables.ts";
+import { chainNames, tableNames } from "../netfilter/tables.ts";
 import { type Owner, TABLE_NAMES, type TableName, UPSTREAM_PREFIX, type Variant } from "./ruleset.ts";
 
 const FAMILIES: readonly AddressFamily[] = [4, 6];
@@ -40,8 +40,14 @@ export function readTables(
 
 /** True when any chain of this owner's is in the netns, in either variant. Mostly one look is enough. */
 export function anyOwned(owner: Owner, binding: NativeBinding, netns: NetnsArg): boolean {
-  for (const table of eachNftTable(binding, netns, FAMILIES)) if (hasOwned(owner, [table])) return true;
-  return hasOwned(owner, legacyTables(binding, netns, FAMILIES));
+  return chainsOfNft(binding, netns).some(owner.owns) || hasOwned(owner, legacyTables(binding, netns, FAMILIES));
+}
+
+/** Names of the chains that iptables-nft would show: one dump, whatever is in them. */
+function chainsOfNft(binding: NativeBinding, netns: NetnsArg): string[] {
+  return chainNames(binding, netns)
+    .filter(({ family, table }) => isNftFamily(family) && isTableName(table))
+    .map(({ name }) => name);
 }
 
 export function hasOwned(owner: Owner, tables: readonly KernelTable[]): boolean {
@@ -51,6 +57,12 @@ export function hasOwned(owner: Owner, tables: readonly KernelTable[]): boolean 
 /** True for chains of upstream's istio-cni, of its ambient mode or of a sidecar's. */
 export function hasUpstream(tables: readonly KernelTable[]): boolean {
   return tables.some(({ chains }) => chains.some((name) => name.startsWith(UPSTREAM_PREFIX)));
+}
+
+/** True for a table in which nothing is but chains of upstream's and the rules that lead to them. */
+export function isUpstreams({ chains, rules }: KernelTable): boolean {
+  const isIts = (chain: string) => chain.startsWith(UPSTREAM_PREFIX);
+  return chains.length > 0 && chains.every(isIts) && rules.every(({ chain, jump }) => isIts(chain) || isIts(jump));
 }
 
 function legacyTables(binding: NativeBinding, netns: NetnsArg, families: readonly AddressFamily[]): KernelTable[] {
@@ -65,16 +77,8 @@ function legacyTables(binding: NativeBinding, netns: NetnsArg, families: readonl
 }
 
 function nftTables(binding: NativeBinding, netns: NetnsArg, families: readonly AddressFamily[]): KernelTable[] {
-  return [...eachNftTable(binding, netns, families)];
-}
-
-/** One by one: each costs several dumps, and who has seen enough need not ask for the next. */
-function* eachNftTable(
-  binding: NativeBinding,
-  netns: NetnsArg,
-  families: readonly AddressFamily[],
-): Generator<KernelTable> {
   const present = tableNames(binding, netns);
+  const tables: KernelTable[] = [];
   for (const family of families) {
     for (const name of TABLE_NAMES) {
       if (!present.includes(`${NFT_FAMILY[family]} ${name}`)) continue;
@@ -83,9 +87,14 @@ function* eachNftTable(
       const own = table.chains.filter(({ hook }) => hook === -1).map((chain) => chain.name);
       const accepting = table.chains.every(({ policy }) => policy !== "drop");
       const empty = own.length === 0 && table.rules.length === 0 && table.sets.length === 0 && accepting;
-      yield { family, name, dormant: table.dormant, chains: own, rules: table.rules, empty };
+      tables.push({ family, name, dormant: table.dormant, chains: own, rules: table.rules, empty });
     }
   }
+  return tables;
+}
+
+function isNftFamily(family: string): boolean {
+  return family === NFT_FAMILY[4] || family === NFT_FAMILY[6];
 }
 
 function isTableName(name: string): name is TableName {

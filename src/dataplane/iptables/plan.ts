@@ -5,7 +5,7 @@ import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "
 import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { AddressFamily } from "../../native/binding.ts";
-import type { PlanMode } from "../netfilter/mode.ts";
+import type { Legs, PlanMode } from "../netfilter/mode.ts";
 import { CONNTRACK_ZONE, EBPF_RANGES, hex } from "../netfilter/numbers.ts";
 import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
 import { CHAIN_PREFIX, type Chain, type Rule, type Ruleset, type Table } from "./ruleset.ts";
@@ -46,18 +46,25 @@ export function planCapture(
   features: Features,
   mode: PlanMode,
   families: readonly AddressFamily[],
+  legs: Legs = "own",
 ): Ruleset {
-  const tables = [...familyTables(spec, features, mode, 4)];
+  const tables = [...familyTables(spec, features, mode, 4, legs)];
   if (!families.includes(6)) return tables;
-  if (spec.ipv6) return [...tables, ...familyTables(spec, features, mode, 6)];
+  if (spec.ipv6) return [...tables, ...familyTables(spec, features, mode, 6, legs)];
   // IPv6 is not captured, but a call to ztunnel's own ports is refused in it all the same.
   return features.ipv6 ? [...tables, { family: 6, name: "filter", chains: refusal(mode, 6) }] : tables;
 }
 
-function familyTables(spec: CaptureSpec, features: Features, mode: PlanMode, family: AddressFamily): Table[] {
+function familyTables(
+  spec: CaptureSpec,
+  features: Features,
+  mode: PlanMode,
+  family: AddressFamily,
+  legs: Legs,
+): Table[] {
   const steered = mode === "captured";
   return [
-    { family, name: "raw", chains: features.sysctls ? untrackedLeg() : trackedLeg() },
+    { family, name: "raw", chains: legChains(features, legs) },
     { family, name: "mangle", chains: [{ name: CHAIN.output, from: "OUTPUT", rules: markOutput() }] },
     { family, name: "filter", chains: refusal(mode, family) },
     {
@@ -70,6 +77,11 @@ function familyTables(spec: CaptureSpec, features: Features, mode: PlanMode, fam
       ],
     },
   ];
+}
+
+function legChains(features: Features, legs: Legs): Chain[] {
+  if (legs === "upstream") return upstreamLeg(features);
+  return features.sysctls ? untrackedLeg() : trackedLeg();
 }
 
 /**
@@ -115,6 +127,19 @@ function trackedLeg(): Chain[] {
       from: "OUTPUT",
       rules: [{ name: "spoofed", text: `-o lo ${SPOOFED_LEG} ${ZONE}` }, dnsUpstream()],
     },
+  ];
+}
+
+/** While legs are open that upstream's rules have seen begin: see nftables/plan.ts. */
+function upstreamLeg(features: Features): Chain[] {
+  const mark: Rule = {
+    name: "spoofed",
+    text: `-i lo -m conntrack --ctdir ORIGINAL ${SPOOFED_LEG} -j MARK --set-xmark ${hex(LOCAL_MARK)}/0xffffffff`,
+  };
+  const chain = (name: string, from: "PREROUTING" | "OUTPUT", rules: readonly Rule[]): Chain => ({ name, from, rules });
+  return [
+    ...(features.sysctls ? [chain(CHAIN.prerouting, "PREROUTING", [mark])] : []),
+    chain(CHAIN.output, "OUTPUT", [dnsUpstream()]),
   ];
 }
 

@@ -59,7 +59,8 @@ export interface Owner {
 /** Upstream's chains are called ISTIO_*; ours must never meet them. */
 export const CHAIN_PREFIX = "AMBIENT_CNI_";
 export const UPSTREAM_PREFIX = "ISTIO_";
-const CAPTURE_CHAIN = /^AMBIENT_CNI_[A-Z]{1,16}$/;
+/** The shield (upstream/shield.ts) is no part of a capture. */
+const CAPTURE_CHAIN = /^AMBIENT_CNI_(?!SHIELD$)[A-Z]{1,16}$/;
 
 /** Chains of captured pods. */
 export const CAPTURE: Owner = {

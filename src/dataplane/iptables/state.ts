@@ -18,20 +18,21 @@ export interface RulesState extends EngineState {
 }
 
 const COMMENT =
-  /^ambient-cni v(\d{1,4}) (captured|draining|retiring) plan=([0-9a-f]{16}) rules=([0-9a-f]{16}) sysctls=([a-z]*) made=((?:[rmfn][46])*)$/;
+  /^ambient-cni v(\d{1,4}) (captured|draining|retiring) plan=([0-9a-f]{16}) rules=([0-9a-f]{16}) sysctls=([a-z]*) made=((?:[rmfn][46])*)( legs=upstream)?$/;
 
-/** At most 255 bytes fit (XT_MAX_COMMENT_LEN); this is about 110. */
-export function formatState(state: RulesState): string {
-  const made = tableLetters(state.made);
-  return `ambient-cni v${SCHEMA} ${state.mode} plan=${state.plan} rules=${state.rules} sysctls=${state.sysctls} made=${made}`;
+/** At most 255 bytes fit (XT_MAX_COMMENT_LEN); this is about 125. */
+export function formatState({ mode, plan, rules, sysctls, made, legs }: RulesState): string {
+  const tables = tableLetters(made);
+  const told = legs === "upstream" ? " legs=upstream" : "";
+  return `ambient-cni v${SCHEMA} ${mode} plan=${plan} rules=${rules} sysctls=${sysctls} made=${tables}${told}`;
 }
 
 /** undefined for a comment that this version did not write. */
 export function parseState(comment: string): RulesState | undefined {
-  const [, schema, mode, plan, rules, sysctls, made] = COMMENT.exec(comment) ?? [];
+  const [, schema, mode, plan, rules, sysctls, made, legs] = COMMENT.exec(comment) ?? [];
   if (Number(schema) !== SCHEMA || !isPlanMode(mode)) return undefined;
   if (plan === undefined || rules === undefined || sysctls === undefined || made === undefined) return undefined;
-  return { mode, plan, rules, sysctls, made: parseTables(made) };
+  return { mode, plan, rules, sysctls, made: parseTables(made), legs: legs === undefined ? "own" : "upstream" };
 }
 
 /** Tables as two letters each, for a comment. */

@@ -132,17 +132,25 @@ function withdrawals(owner: Owner, found: KernelTable, isPlain: IsPlain): string
   ];
 }
 
-/** Rules outside the owner's chains that jump into one of them, with their number in their chain, from 1. */
-export function foreignJumps(
-  owner: Owner,
-  found: KernelTable,
-): { readonly rule: KernelRule; readonly number: number }[] {
+export interface NumberedRule {
+  readonly rule: KernelRule;
+  /** In its chain, from 1. */
+  readonly number: number;
+}
+
+/** Rules outside the owner's chains that jump into one of them. */
+export function foreignJumps(owner: Owner, found: KernelTable): NumberedRule[] {
+  return jumpsInto(found, owner.owns);
+}
+
+/** Rules outside some chains that jump into one of them. */
+export function jumpsInto(found: KernelTable, isOneOf: (chain: string) => boolean): NumberedRule[] {
   const numbers = new Map<string, number>();
-  const jumps: { rule: KernelRule; number: number }[] = [];
+  const jumps: NumberedRule[] = [];
   for (const rule of found.rules) {
     const number = (numbers.get(rule.chain) ?? 0) + 1;
     numbers.set(rule.chain, number);
-    if (!owner.owns(rule.chain) && owner.owns(rule.jump)) jumps.push({ rule, number });
+    if (!isOneOf(rule.chain) && isOneOf(rule.jump)) jumps.push({ rule, number });
   }
   return jumps;
 }
@@ -162,11 +170,11 @@ function comment(text: string): string {
 }
 
 /** The kernel takes any bytes for a chain's name, iptables-restore would take some of them for options. */
-function writable(chain: string): string {
+export function writable(chain: string): string {
   if (/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,27}$/.test(chain)) return chain;
   throw new AgentError(
     "IPTABLES_FAILED",
-    `a chain of the pod leads into ours and can't be named: ${JSON.stringify(chain)}`,
+    `a chain of the pod leads to where it can't stay, and can't be named: ${JSON.stringify(chain)}`,
   );
 }
 

@@ -8,6 +8,12 @@ export function isPlanMode(mode: string | undefined): mode is PlanMode {
   return mode === "captured" || mode === "draining" || mode === "retiring";
 }
 
+/**
+ * How ztunnel's legs to the application are told: in our own way, or in upstream's while some are open that
+ * its rules have seen begin.
+ */
+export type Legs = "own" | "upstream";
+
 /** What whoever asks is told of rules that are as planned. */
 export function observedMode(mode: PlanMode): Extract<CaptureMode, "captured" | "draining"> {
   return mode === "captured" ? "captured" : "draining";

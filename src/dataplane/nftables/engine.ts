@@ -4,7 +4,7 @@ import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
 import type { NativeBinding, NftTable, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
-import { observedMode, type PlanMode } from "../netfilter/mode.ts";
+import { type Legs, observedMode, type PlanMode } from "../netfilter/mode.ts";
 import { addressObstacle } from "../netfilter/own-address.ts";
 import { References } from "../netfilter/references.ts";
 import { tableNames } from "../netfilter/tables.ts";
@@ -30,10 +30,11 @@ interface Planned {
 /** One `inet` table per pod, replaced as a whole; the kernel's dump is compared with a reference. */
 export class NftablesEngine implements Engine {
   readonly name = "nftables";
+  readonly translates = true;
   /** Until the self-test has said otherwise. */
   #features: Features = { sysctls: true, socketMark: true };
   readonly #references = new References<Reference>();
-  readonly #plans = new WeakMap<CaptureSpec, Partial<Record<PlanMode, Planned>>>();
+  readonly #plans = new WeakMap<CaptureSpec, Partial<Record<`${PlanMode} ${Legs}`, Planned>>>();
 
   constructor(
     private readonly binding: NativeBinding,
@@ -83,7 +84,7 @@ export class NftablesEngine implements Engine {
     if (state === undefined) {
       return this.#differs([`the table's comment is not of this version: ${JSON.stringify(table.comment)}`]);
     }
-    const planned = this.#planned(spec, state.mode);
+    const planned = this.#planned(spec, state.mode, state.legs);
     const reference = this.#references.known(planned.body);
     const differences =
       state.plan === planned.hash
@@ -126,10 +127,11 @@ export class NftablesEngine implements Engine {
     this.#references.close();
   }
 
-  async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, { sysctls }: EngineState): Promise<void> {
-    const { ruleset, body, hash } = this.#planned(spec, mode);
+  async #replace(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, state: EngineState): Promise<void> {
+    const { sysctls, legs = "own" } = state;
+    const { ruleset, body, hash } = this.#planned(spec, mode, legs);
     const { rules } = await this.#references.of(body, ({ fd }) => readReference(this.binding, fd, POD_TABLE, body));
-    const comment = formatState({ mode, plan: hash, rules, sysctls });
+    const comment = formatState({ mode, plan: hash, rules, sysctls, legs });
     const before = this.#table(netns);
     const write = before === undefined ? createText : replaceText;
     await nft(netns.fd, write(POD_TABLE, comment, bodyText(ruleset, this.#learnt(netns, before))));
@@ -153,13 +155,14 @@ export class NftablesEngine implements Engine {
     return new Map([[MARKED_LISTENERS, ports.map(String)]]);
   }
 
-  #planned(spec: CaptureSpec, mode: PlanMode): Planned {
-    const known = this.#plans.get(spec)?.[mode];
+  #planned(spec: CaptureSpec, mode: PlanMode, legs: Legs = "own"): Planned {
+    const name = `${mode} ${legs}` as const;
+    const known = this.#plans.get(spec)?.[name];
     if (known !== undefined) return known;
-    const ruleset = planCapture(spec, this.#features, mode);
+    const ruleset = planCapture(spec, this.#features, mode, legs);
     const body = bodyText(ruleset);
     const planned = { ruleset, body, hash: textHash(body) };
-    this.#plans.set(spec, { ...this.#plans.get(spec), [mode]: planned });
+    this.#plans.set(spec, { ...this.#plans.get(spec), [name]: planned });
     return planned;
   }
 

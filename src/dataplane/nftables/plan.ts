@@ -2,7 +2,7 @@
 // From what must be true of a pod's traffic to the table that makes it so. Pure.
 import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import type { CaptureSpec } from "../../core/ports.ts";
-import type { PlanMode } from "../netfilter/mode.ts";
+import type { Legs, PlanMode } from "../netfilter/mode.ts";
 import { CONNTRACK_ZONE, EBPF_RANGES, hex } from "../netfilter/numbers.ts";
 import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
 import type { Chain, Rule, Ruleset } from "./ruleset.ts";
@@ -45,10 +45,15 @@ const SPOOFED_LEG = `meta l4proto tcp ${FROM_ZTUNNEL} fib saddr type != local`;
  * in it, because whatever is local to the netns is the pod's.
  * @throws AgentError BAD_INTERFACE_NAME | BAD_ADDRESS that names the value.
  */
-export function planCapture(spec: CaptureSpec, features: Features, mode: PlanMode = "captured"): Ruleset {
-  const learns = features.sysctls && features.socketMark;
+export function planCapture(
+  spec: CaptureSpec,
+  features: Features,
+  mode: PlanMode = "captured",
+  legs: Legs = "own",
+): Ruleset {
+  const learns = legs === "own" && features.sysctls && features.socketMark;
   const chains: Chain[] = [
-    ...(features.sysctls ? untrackedLeg(learns) : trackedLeg()),
+    ...legChains(features, legs, learns),
     {
       name: "mark-output",
       hook: { type: "route", hook: "output", priority: PRIORITY.mangle },
@@ -86,6 +91,11 @@ export function planCapture(spec: CaptureSpec, features: Features, mode: PlanMod
     ? [{ name: MARKED_LISTENERS, text: `type inet_service; size ${MARKED_LISTENERS_SIZE}; flags dynamic` }]
     : [];
   return { sets, chains };
+}
+
+function legChains(features: Features, legs: Legs, learns: boolean): Chain[] {
+  if (legs === "upstream") return upstreamLeg(features);
+  return features.sysctls ? untrackedLeg(learns) : trackedLeg();
 }
 
 /**
@@ -168,6 +178,25 @@ function trackedLeg(): Chain[] {
       ],
     },
   ];
+}
+
+/**
+ * While legs are open that upstream's rules have seen begin: conntrack knows them, in zone 0, and nothing else
+ * brings their replies back, for the application's sockets have no mark. So new ones are tracked there too; a
+ * packet of theirs is told from ztunnel's answers, whose source is not local either, by its direction. They
+ * get the mark, so that they go on when this form goes.
+ */
+function upstreamLeg(features: Features): Chain[] {
+  const mark: Rule = {
+    name: "spoofed",
+    text: `iif "lo" ct direction original ${SPOOFED_LEG} meta mark set ${hex(LOCAL_MARK)}`,
+  };
+  const hook = (name: "prerouting" | "output", rules: readonly Rule[]): Chain => ({
+    name: `raw-${name}`,
+    hook: { type: "filter", hook: name, priority: PRIORITY.raw },
+    rules,
+  });
+  return [...(features.sysctls ? [hook("prerouting", [mark])] : []), hook("output", [dnsUpstream()])];
 }
 
 /**

@@ -15,17 +15,18 @@ export interface TableState extends EngineState {
 }
 
 const COMMENT =
-  /^ambient-cni v(\d{1,4}) (captured|draining|retiring) plan=([0-9a-f]{16}) rules=([0-9a-f]{16}) sysctls=([a-z]*)$/;
+  /^ambient-cni v(\d{1,4}) (captured|draining|retiring) plan=([0-9a-f]{16}) rules=([0-9a-f]{16}) sysctls=([a-z]*)( legs=upstream)?$/;
 
-/** At most 128 bytes fit (NFTNL_UDATA_COMMENT_MAXLEN); this is about 80. */
-export function formatState(state: TableState): string {
-  return `ambient-cni v${SCHEMA} ${state.mode} plan=${state.plan} rules=${state.rules} sysctls=${state.sysctls}`;
+/** At most 128 bytes fit (NFTNL_UDATA_COMMENT_MAXLEN); this is about 95. */
+export function formatState({ mode, plan, rules, sysctls, legs }: TableState): string {
+  const told = legs === "upstream" ? " legs=upstream" : "";
+  return `ambient-cni v${SCHEMA} ${mode} plan=${plan} rules=${rules} sysctls=${sysctls}${told}`;
 }
 
 /** undefined for a comment that this version did not write. */
 export function parseState(comment: string): TableState | undefined {
-  const [, schema, mode, plan, rules, sysctls] = COMMENT.exec(comment) ?? [];
+  const [, schema, mode, plan, rules, sysctls, legs] = COMMENT.exec(comment) ?? [];
   if (Number(schema) !== SCHEMA || !isPlanMode(mode)) return undefined;
   if (plan === undefined || rules === undefined || sysctls === undefined) return undefined;
-  return { mode, plan, rules, sysctls };
+  return { mode, plan, rules, sysctls, legs: legs === undefined ? "own" : "upstream" };
 }

@@ -21,6 +21,8 @@ export interface NodeExemptionOptions {
   };
   /** undefined: the eBPF engine does not work here. Asked after the self-test. */
   readonly announced: () => Announcements | undefined;
+  /** What an agent of upstream's has left on the node for the same purpose. */
+  readonly upstream?: { readonly present: boolean; remove(): Promise<void> };
   /** Kubelet alone is let through: when it is restarted, that must be noticed before its next probe fails. */
   readonly kubeletOnly: boolean;
   readonly logger: Logger;
@@ -77,6 +79,7 @@ export class NodeProbeExemption implements ProbeExemption {
 
   async reconcile(owners: ReadonlyMap<string, ExemptPod & { readonly netns: NetnsHandle }>): Promise<void> {
     const pods = [...owners.values()];
+    await this.#succeedUpstream(pods);
     const sample = pods.find(({ engine }) => engine === "ebpf");
     if (sample !== undefined && this.#announcing === undefined) await this.#prove(sample.uid, sample.ips, sample.netns);
     const wearing = pods.filter(({ engine }) => engine !== "ebpf" || this.#announcing !== true);
@@ -96,6 +99,21 @@ export class NodeProbeExemption implements ProbeExemption {
     this.#stopped = true;
     this.#looking?.();
     await this.#options.worn.bequeath(heirs);
+  }
+
+  /**
+   * Upstream's rules go once ours give probes to all pods the same source. Before anything is proved: as long as
+   * they are there, no probe arrives as it left.
+   */
+  async #succeedUpstream(pods: readonly ExemptPod[]): Promise<void> {
+    const { upstream, worn, logger } = this.#options;
+    if (!upstream?.present) return;
+    await worn.reconcile(new Map(pods.map(({ uid, ips }) => [uid, ips])));
+    try {
+      await upstream.remove();
+    } catch (error) {
+      logger.error("istio-cni's rules of the node can't be removed", { reason: messageOf(error) });
+    }
   }
 
   async #wear(uid: string, ips: readonly string[]): Promise<void> {

@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is compared: ways in which a caller's connection comes to the proxy.
-import { readFileSync } from "node:fs";
-import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
 import { messageOf } from "../../../src/core/errors.ts";
 import type { EngineName } from "../../../src/core/ports.ts";
 import { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { netfilterEngines } from "../../../src/dataplane/engines.ts";
-import { addRouting } from "../../../src/dataplane/routes.ts";
 import { native } from "../../../src/native/load.ts";
-import { run } from "../../../src/sys/exec.ts";
 import { labEbpf } from "../../support/lab-bpf.ts";
 import { noMetrics, quiet, specOf } from "../../support/lab-dataplane.ts";
+import { enrolByUpstream } from "../../support/lab-upstream.ts";
 import type { Ground } from "./ground.ts";
 
 export const VARIANT_NAMES = ["none", "ebpf", "nftables", "iptables", "upstream"] as const;
@@ -77,30 +74,22 @@ class WithoutRedirection implements Variant {
   close(): void {}
 }
 
-/** The rule set of upstream.rules and upstream's routes, by the binaries that upstream would choose. */
+/** Upstream's rules and routes, by the binaries that it would choose. */
 class UpstreamRules implements Variant {
   readonly name = "upstream";
   readonly redirects = true;
-  readonly #rules = readFileSync(new URL("../upstream.rules", import.meta.url), "utf8");
 
   constructor(private readonly iptables: IptablesVariant) {}
 
   async meet(): Promise<void> {}
 
   async capture({ pod }: Ground): Promise<void> {
-    await this.#restore(pod.fd, `iptables-${this.iptables}-restore`, "127.0.0.1/32", PROBE_SNAT_IPV4);
-    await this.#restore(pod.fd, `ip6tables-${this.iptables}-restore`, "::1/128", PROBE_SNAT_IPV6);
-    addRouting(native(), pod.fd, [4, 6]);
+    await enrolByUpstream(pod, `iptables-${this.iptables}`);
   }
 
   async release(): Promise<void> {}
 
   close(): void {}
-
-  async #restore(netns: number, program: string, loopback: string, probe: string): Promise<void> {
-    const stdin = this.#rules.replaceAll("@LOOPBACK@", loopback).replaceAll("@PROBE@", probe);
-    await run([program, "--noflush"], { netns, stdin, timeoutMs: 20_000 });
-  }
 }
 
 /** An engine of ours, through the node's dataplane as the agent uses it. */

@@ -115,14 +115,6 @@ describe.each(ENGINES)("$name", (engine) => {
     expect(await stateOf(lab.pod.netns)).toBe(before);
   });
 
-  test("routing that upstream's istio-cni still needs stays", async () => {
-    await inNetns(lab.pod.netns, "nft", "add", "table", "inet", "istio-ambient-nat");
-    await dataplane.capture(lab.pod.netns, specOf(lab));
-    await dataplane.release(lab.pod.netns);
-    expect(native().nftTables(lab.pod.netns.fd)).toEqual(["inet istio-ambient-nat"]);
-    expect(await inNetns(lab.pod.netns, "ip", "rule")).toContain("fwmark 0x111/0xfff lookup 100");
-  });
-
   describe("what is changed behind our back is named and repaired without a gap for open connections", () => {
     test.each([
       ["ip rule del pref 32764", "IPv4 policy rule 32764 (fwmark 0x111/0xfff lookup 100) is missing"],

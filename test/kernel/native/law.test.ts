@@ -228,10 +228,12 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
     fails: (a) => a.socketDestroy(0, GONE),
   },
   nftTables: { works: (a) => a.nftTables(netns.fd), fails: (a) => a.nftTables(0) },
+  nftChains: { works: (a) => a.nftChains(netns.fd), fails: (a) => a.nftChains(0) },
   nftTable: { works: (a) => a.nftTable(netns.fd, "inet", "none"), fails: (a) => a.nftTable(netns.fd, "no", "none") },
   nftSet: { works: (a) => a.nftTables(netns.fd), fails: (a) => a.nftSet(netns.fd, "inet", "none", "none") },
   nftWatch: { works: (a) => a.nftWatch(netns.fd, () => {})(), fails: (a) => a.nftWatch(0, () => {}) },
   xtables: { works: (a) => a.xtables(netns.fd, 4), fails: (a) => a.xtables(0, 4) },
+  ipsetDestroy: { works: (a) => a.ipsetDestroy(netns.fd, "none"), fails: (a) => a.ipsetDestroy(netns.fd, "") },
   spawn: {
     works: (a) => a.spawn(netns.fd, { ...PROGRAM, argv: ["true"] }),
     fails: (a) => a.spawn(netns.fd, { ...PROGRAM, argv: ["/none"] }),

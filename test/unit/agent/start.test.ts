@@ -61,6 +61,31 @@ describe("start", () => {
     expect(parts.journal).not.toContain("release ns-web");
   });
 
+  test("a pod that istio-cni has captured is taken over before a ztunnel comes, and its probes wear their address", async () => {
+    const parts = new FakeParts();
+    parts.ztunnel.connected = false;
+    const pod = parts.run("web", { annotations: { "ambient.istio.io/redirection": "enabled" } });
+    parts.dataplane.upstreams.add("ns-web");
+    parts.dataplane.engine = "ebpf";
+    await startAgent(parts);
+    expect([...parts.probes.engines]).toEqual([[pod.uid, "nftables"]]);
+    expect(parts.ztunnel.snapshot?.()).toMatchObject([{ workload: { name: "web" }, netns: { id: "ns-web" } }]);
+    await eventually("taken over", () => parts.journal.includes("capture shop/web"));
+    expect(parts.journal).not.toContain("release ns-web");
+  });
+
+  test("a pod of istio-cni's whose label went with it is released", async () => {
+    const parts = new FakeParts();
+    parts.run("web", {
+      annotations: { "ambient.istio.io/redirection": "enabled" },
+      labels: { "istio.io/dataplane-mode": "none" },
+    });
+    parts.dataplane.upstreams.add("ns-web");
+    await startAgent(parts);
+    await eventually("released", () => parts.journal.includes("release ns-web"));
+    expect(parts.journal).not.toContain("capture shop/web");
+  });
+
   test("what slipped in while no agent was there is captured with an Event", async () => {
     const parts = new FakeParts();
     parts.lastAliveAt = 1000;

@@ -17,6 +17,7 @@ function engine(name: EngineName, works: boolean): Engine {
   };
   return {
     name,
+    translates: true,
     needsSysctls: true,
     selfTest: async () => result,
     plan: never,

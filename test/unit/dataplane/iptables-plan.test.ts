@@ -114,11 +114,13 @@ describe("state", () => {
       { family: 4, name: "raw" },
       { family: 6, name: "nat" },
     ],
+    legs: "own",
   } as const;
 
   test("is read back, and short enough for the kernel", () => {
     expect(parseState(formatState(state))).toEqual(state);
-    expect(formatState({ ...state, mode: "retiring", sysctls: "amrs" }).length).toBeLessThan(200);
+    expect(parseState(formatState({ ...state, legs: "upstream" }))).toEqual({ ...state, legs: "upstream" });
+    expect(formatState({ ...state, mode: "retiring", sysctls: "almrs", legs: "upstream" }).length).toBeLessThan(200);
   });
   test.each(["", "ambient-cni v2 captured", `${formatState(state)} `, formatState(state).replace("r4", "x4")])(
     "%j is none of ours",

@@ -142,9 +142,12 @@ describe("the digest", () => {
 });
 
 describe("the table's comment", () => {
-  const state = { mode: "captured", plan: textHash("a"), rules: textHash("b"), sysctls: "arsm" } as const;
+  const state = { mode: "captured", plan: textHash("a"), rules: textHash("b"), sysctls: "arsm", legs: "own" } as const;
   test("is read back, and fits", () => {
     expect(parseState(formatState(state))).toEqual(state);
+    const migrating = { ...state, mode: "retiring", sysctls: "almrs", legs: "upstream" } as const;
+    expect(parseState(formatState(migrating))).toEqual(migrating);
+    expect(formatState(migrating).length).toBeLessThan(128);
     expect(parseState(formatState({ ...state, mode: "draining", sysctls: "" }))).toEqual({
       ...state,
       mode: "draining",

@@ -5,7 +5,7 @@ import { canonicalIp } from "../../../core/ip.ts";
 import type { PodReport, PodsReport } from "../../../core/report/pods.ts";
 import { type Pinned, readPinned } from "../../../dataplane/ebpf/pinned.ts";
 import { type Trace, tracesOf } from "../../../dataplane/traces.ts";
-import { upstreamPresent } from "../../../dataplane/upstream.ts";
+import { upstreamTraces } from "../../../dataplane/upstream/traces.ts";
 import type { NativeBinding } from "../../../native/binding.ts";
 import { findResidents, type Resident } from "../../../netns/residents.ts";
 import { type PodName, podNames } from "../../../sys/pod-logs.ts";
@@ -72,7 +72,7 @@ function meshOf(
   const traces = tracesOf(binding, netns, pinned);
   const active = traces.find(({ mode }) => mode !== "draining" && mode !== "retiring") ?? traces[0];
   if (active === undefined) {
-    return upstreamPresent(binding, netns)
+    return upstreamTraces(binding, netns)?.steers === true
       ? { mesh: "none", engine: null, reason: "upstream", detail: "captured by istio-cni's rules, not by ours" }
       : { mesh: "none", engine: null, reason: "nothing", detail: "nothing of ours is in its netns" };
   }

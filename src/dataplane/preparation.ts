@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// What all engines count on in a pod: policy routing and sysctls. And which of it is ours to take away.
+import { AgentError } from "../core/errors.ts";
+import type { CaptureSpec, NetnsHandle } from "../core/ports.ts";
+import type { NativeBinding } from "../native/binding.ts";
+import { addRouting, removeRouting, routingPresent } from "./routes.ts";
+import { familiesOf } from "./routing-state.ts";
+import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
+import { upstreamPresent } from "./upstream/traces.ts";
+
+export interface Prepared {
+  /** Letters of what was changed. */
+  readonly sysctls: string;
+  /** Nothing of ours was in the netns before. */
+  readonly untouched: boolean;
+}
+
+export class Preparation {
+  /** What `prepare` did, until capture has written it beside the steering. */
+  readonly #prepared = new WeakMap<NetnsHandle, Prepared>();
+
+  constructor(
+    private readonly binding: NativeBinding,
+    /** Letters that were written beside the steering, undefined without steering. */
+    private readonly written: (netns: NetnsHandle) => string | undefined,
+  ) {}
+
+  /** What was done since the last capture. */
+  of(netns: NetnsHandle): Prepared | undefined {
+    return this.#prepared.get(netns);
+  }
+
+  /** Idempotent; undone when it fails. @throws AgentError SYSCTL_DENIED. */
+  prepare(netns: NetnsHandle, spec: CaptureSpec, needsSysctls: boolean): void {
+    const { binding } = this;
+    // Before any sysctl: after a kill, the rule is all that tells whose they are. Where no rule was there,
+    // nothing else of ours was either: it is written first and removed last.
+    const wanted = familiesOf(binding, netns, spec);
+    const added = addRouting(binding, netns.fd, wanted);
+    const untouched = added.length === wanted.length && !this.#prepared.has(netns);
+    const letters = untouched ? "" : this.letters(netns);
+    const { changed, failures } = setSysctls(binding, netns.fd);
+    const refused = failures.filter(({ required }) => required);
+    if (refused.length > 0 && needsSysctls) {
+      restoreSysctls(binding, netns.fd, changed);
+      removeRouting(binding, netns.fd, added);
+      throw new AgentError(
+        "SYSCTL_DENIED",
+        `sysctls of ${spec.pod} can't be set, though the self-test could: ${refused.map(({ key, reason }) => `${key}: ${reason}`).join(", ")}`,
+      );
+    }
+    this.#prepared.set(netns, { sysctls: merged(letters, changed), untouched });
+  }
+
+  /**
+   * Letters of the sysctls that we have changed in this netns. Routing without anything else was left by an
+   * agent that died between prepare and capture: then all of them are taken for ours. So they are where
+   * upstream's routing was there before: it sets none, and hardly anybody else sets them all.
+   */
+  letters(netns: NetnsHandle): string {
+    const known = this.written(netns) ?? this.#prepared.get(netns)?.sysctls;
+    if (known !== undefined) return known;
+    if (!routingPresent(this.binding, netns.fd)) return "";
+    const upstreams = upstreamPresent(this.binding, netns.fd);
+    return upstreams && wrongSysctls(this.binding, netns.fd).length > 0 ? "" : ALL_LETTERS;
+  }
+
+  /** It is written beside the steering now, or gone. */
+  forget(netns: NetnsHandle): void {
+    this.#prepared.delete(netns);
+  }
+}
+
+function merged(a: string, b: string): string {
+  return [...new Set(a + b)].sort().join("");
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which engines a pod has. One steers; those before it stay until the last connection that lives by them ends.
+import type { CaptureSpec, NetnsHandle, Observation } from "../core/ports.ts";
+import type { NativeBinding } from "../native/binding.ts";
+import type { Engine } from "./engine.ts";
+import { steeredSockets } from "./proxied.ts";
+
+export class Presence {
+  constructor(
+    private readonly binding: NativeBinding,
+    private readonly engines: readonly Engine[],
+  ) {}
+
+  of(netns: NetnsHandle): Engine[] {
+    return this.engines.filter((engine) => engine.present(netns));
+  }
+
+  /** The engine that steers new connections, else one whose connections go on. */
+  steering(
+    netns: NetnsHandle,
+    spec: CaptureSpec,
+  ): { readonly engine: Engine; readonly observation: Observation } | undefined {
+    const all = this.of(netns).map((engine) => ({ engine, observation: engine.observe(netns, spec) }));
+    const active = all.filter(({ observation }) => observation.mode !== "draining");
+    return active.find(({ observation }) => observation.mode === "captured") ?? active[0] ?? all[0];
+  }
+
+  /** Those beside `engine` by which no connection lives any more. */
+  idleBeside(netns: NetnsHandle, engine: Engine): Engine[] {
+    return this.of(netns).filter((other) => other !== engine && this.#isIdle(netns, other));
+  }
+
+  /** One engine steers a pod; what another one steered before goes on until it has ended. */
+  async retire(others: readonly Engine[], netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    for (const other of others) {
+      if (this.#isIdle(netns, other)) await other.remove(netns);
+      else if (other.observe(netns, spec).mode !== "draining") await other.retire(netns, spec);
+    }
+  }
+
+  /** Letters of the sysctls that were changed, as kept beside the steering. */
+  sysctls(netns: NetnsHandle): string | undefined {
+    return this.of(netns)
+      .map((engine) => engine.state(netns)?.sysctls)
+      .find((letters) => letters !== undefined);
+  }
+
+  #isIdle(netns: NetnsHandle, engine: Engine): boolean {
+    return engine.keepsAlive(steeredSockets(this.binding, netns.fd)) === 0;
+  }
+}

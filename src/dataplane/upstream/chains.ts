@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Takes away what upstream's agent has written with iptables, each table as a whole.
+import type { NativeBinding } from "../../native/binding.ts";
+import { type KernelRule, type KernelTable, readTables } from "../iptables/kernel.ts";
+import { removeTables, restore } from "../iptables/restore.ts";
+import { CAPTURE, type TableName } from "../iptables/ruleset.ts";
+import { jumpsInto, writable } from "../iptables/text.ts";
+import { isUpstreamChain, SHIELD_CHAIN } from "./names.ts";
+import { type ChainTraces, redirects, tracesIn } from "./traces.ts";
+
+/** Steering goes first. Connections that it has redirected live by what mangle holds: that goes last. */
+const ORDER: readonly TableName[] = ["nat", "raw", "mangle"];
+
+/**
+ * Takes the redirecting rules away. What keeps the connections alive that they have redirected stays: the
+ * hooks of table nat, and in table mangle the rules that remember ztunnel's legs, by which conntrack stays in
+ * use. @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING.
+ */
+export async function endChains(netns: number, { variant, family, tables }: ChainTraces): Promise<void> {
+  const lines = tables
+    .filter(redirects)
+    .flatMap(({ chains }) => chains.filter(isUpstreamChain).map((name) => `-F ${name}`));
+  if (lines.length > 0) await restore(variant, family, netns, ["*nat", ...lines, "COMMIT", ""].join("\n"));
+}
+
+/**
+ * Takes all chains away, with the rules that lead to them, then the tables of iptables-nft that are empty now.
+ * What others have put into its chains goes with them, as when upstream un-enrols a pod.
+ * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING.
+ */
+export async function removeChains(
+  binding: NativeBinding,
+  netns: number,
+  { variant, family, tables }: ChainTraces,
+): Promise<void> {
+  const text = removalText(tables, true);
+  try {
+    await restore(variant, family, netns, text);
+  } catch {
+    // A jump that says more than its target is found by its number only.
+    const left = tracesIn(readTables(binding, netns, variant, [family]));
+    await restore(variant, family, netns, removalText(left, false));
+  }
+  if (variant === "legacy") return;
+  const left = readTables(binding, netns, variant, [family]);
+  const emptied = tables.filter(({ name }) => left.some((table) => table.name === name && table.empty));
+  if (emptied.length > 0) {
+    await removeTables(
+      family,
+      netns,
+      emptied.map(({ name }) => name),
+    );
+  }
+}
+
+/** `plain`: jumps are deleted by what they say, so that no rule that comes in meanwhile is hit instead. */
+function removalText(tables: readonly KernelTable[], plain: boolean): string {
+  return ORDER.map((name) => tables.find((table) => table.name === name))
+    .filter((table) => table !== undefined)
+    .map((table) => tableText(table, plain))
+    .join("");
+}
+
+function tableText(table: KernelTable, plain: boolean): string {
+  const going = table.chains.filter(isGoing);
+  const jumps = jumpsInto(table, isGoing);
+  const withdrawals = plain
+    ? jumps.map(({ rule }) => `-D ${writable(rule.chain)} ${jumpText(rule)}`)
+    : jumps.reverse().map(({ rule, number }) => `-D ${writable(rule.chain)} ${number}`);
+  return [
+    `*${table.name}`,
+    ...withdrawals,
+    ...going.map((name) => `-F ${name}`),
+    ...going.map((name) => `-X ${name}`),
+    "COMMIT",
+    "",
+  ].join("\n");
+}
+
+function jumpText({ jump }: KernelRule): string {
+  return jump === SHIELD_CHAIN ? `-m comment --comment "${CAPTURE.jumpComment}" -j ${jump}` : `-j ${jump}`;
+}
+
+function isGoing(name: string): boolean {
+  return isUpstreamChain(name) || name === SHIELD_CHAIN;
+}

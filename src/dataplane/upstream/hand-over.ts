@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// A pod of ours becomes upstream's without losing a connection: its own rules are put beside our engine, then
+// ours steers no more. What open connections still need of it stays, and is in nobody's way.
+import { AgentError } from "../../core/errors.ts";
+import { canonicalIp } from "../../core/ip.ts";
+import type { CaptureSpec, NetnsHandle } from "../../core/ports.ts";
+import type { NativeBinding } from "../../native/binding.ts";
+import type { Engine } from "../engine.ts";
+import { existingAmong, LISTED_STATES } from "../existing.ts";
+import { unmarkedLegs } from "../legs.ts";
+import { steeredSockets } from "../proxied.ts";
+import type { UpstreamForm } from "./form.ts";
+import type { UpstreamRules } from "./upstream.ts";
+
+export class HandOver {
+  constructor(
+    private readonly binding: NativeBinding,
+    private readonly upstream: UpstreamRules,
+  ) {}
+
+  /**
+   * Upstream's rules steer from here on. Undone when it fails. The shield stays where connections are open that
+   * would be taken for new ones. @throws AgentError.
+   */
+  async write(netns: NetnsHandle, spec: CaptureSpec, form: UpstreamForm, engines: readonly Engine[]): Promise<void> {
+    const before = this.upstream.traces(netns.fd);
+    try {
+      if (this.#needsShield(netns, spec, engines)) await this.upstream.writeShield(netns.fd, spec, form);
+      await this.upstream.write(netns.fd, spec, form);
+      if (this.upstream.traces(netns.fd)?.steers) return;
+      throw new AgentError("HAND_OVER_FAILED", `istio-cni's rules were written into ${spec.pod} and are not there`);
+    } catch (error) {
+      if (before === undefined) await this.upstream.remove(netns.fd);
+      throw error;
+    }
+  }
+
+  /**
+   * Our engine steers no more. Returns whether it is gone: else it goes on for open connections.
+   * @throws AgentError.
+   */
+  async leave(netns: NetnsHandle, spec: CaptureSpec, engine: Engine): Promise<boolean> {
+    if (engine.translates) {
+      if (this.#livesByOurLegs(netns, engine)) {
+        if (engine.observe(netns, spec).mode !== "draining") await engine.retire(netns, spec);
+        return false;
+      }
+    } else {
+      await engine.retire(netns, spec);
+      // A connection that was turned a moment ago has its socket by the next turn of the event loop.
+      await new Promise((resolve) => setImmediate(resolve));
+      if (engine.keepsAlive(steeredSockets(this.binding, netns.fd)) > 0) return false;
+    }
+    await engine.remove(netns);
+    return true;
+  }
+
+  /** Of an engine made of netfilter rules: translated connections go on by upstream's hooks, not all legs do. */
+  #livesByOurLegs(netns: NetnsHandle, engine: Engine): boolean {
+    if (engine.state(netns)?.legs === "upstream") return false;
+    const { older, marked } = unmarkedLegs(this.binding, netns.fd);
+    return older + marked > 0;
+  }
+
+  /** By the eBPF engine no packet has been tracked yet; by the others those of connections that were idle. */
+  #needsShield(netns: NetnsHandle, spec: CaptureSpec, engines: readonly Engine[]): boolean {
+    if (engines.some(({ translates }) => !translates)) return true;
+    const own = new Set(this.binding.addresses(netns.fd).map(({ address }) => canonicalIp(address)));
+    const sockets = this.binding.sockets(netns.fd, { protocol: "tcp", states: LISTED_STATES });
+    // Whatever is direct is meant here, also by the pod's own wish.
+    const direct = { ...spec, ipv6: true, bypassInbound: false, excludeOutboundCidrs: [] };
+    return existingAmong(sockets, { spec: direct, own, node: new Set() }).length > 0;
+  }
+}
