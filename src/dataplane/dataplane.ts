@@ -178,9 +178,11 @@ export class NodeDataplane implements Dataplane {
     }
     let gone = engines.length > 0;
     for (const engine of engines) gone = (await this.#handOver.leave(netns, spec, engine)) && gone;
-    // What goes on needs them.
-    if (gone) restoreSysctls(binding, netns.fd, letters);
     this.#preparation.forget(netns);
+    // What goes on needs the sysctls.
+    if (!gone) return;
+    restoreSysctls(binding, netns.fd, letters);
+    await this.#handOver.finish(netns, spec);
   }
 
   meet(ztunnel: ZtunnelPeer): void {

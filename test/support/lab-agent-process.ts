@@ -23,7 +23,17 @@ export interface LabAgentOptions {
 }
 
 export interface LabAgentRequest {
-  readonly call: "start" | "capture" | "observe" | "drain" | "release" | "meet" | "collect" | "programs" | "forks";
+  readonly call:
+    | "handOver"
+    | "start"
+    | "capture"
+    | "observe"
+    | "drain"
+    | "release"
+    | "meet"
+    | "collect"
+    | "programs"
+    | "forks";
   readonly pod: number;
   readonly spec: CaptureSpec | undefined;
 }

@@ -3,7 +3,7 @@
 // what it does to take them away again.
 import { readFileSync } from "node:fs";
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../src/core/constants.ts";
-import type { HeldNetns } from "../../src/native/netns.ts";
+import { createNetns, type HeldNetns } from "../../src/native/netns.ts";
 import { run } from "../../src/sys/exec.ts";
 import { inNetns } from "./netns-lab.ts";
 
@@ -74,16 +74,44 @@ export async function unenrolByUpstream(netns: HeldNetns, form: UpstreamForm): P
   await inNetns(netns, "sh", "-c", `{ ${commands.join("; ")}; } 2>/dev/null; true`);
 }
 
-function textOf(fixture: "iptables" | "nftables", pod: UpstreamPod): string {
-  const text = readFileSync(new URL(`../fixtures/upstream/${fixture}.rules`, import.meta.url), "utf8");
-  const lines = text.split("\n").filter((line) => !line.startsWith("#"));
-  return lines.flatMap((line) => linesFor(line, pod)).join("\n");
+/** What upstream's agent would compare or rewrite in a pod, table by table. */
+export async function upstreamRulesIn(netns: HeldNetns): Promise<string> {
+  const programs = ["iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft"];
+  const tables = ["nat", "mangle", "raw"];
+  const commands = [
+    ...programs.flatMap((name) => tables.map((table) => `${name}-save -t ${table} | grep -E '^-A|^:.* - '`)),
+    ...tables.map((table) => `nft -s list table inet istio-ambient-${table}`),
+    "nft list tables inet | sort",
+    ...["ip", "ip -6"].map((ip) => `${ip} rule; ${ip} route show table 100`),
+  ];
+  const text = await inNetns(netns, "sh", "-c", `{ ${commands.join("; ")}; } 2>/dev/null; true`);
+  // Who made a route says nothing about it.
+  return text.replaceAll("proto static ", "");
 }
 
-function linesFor(line: string, pod: UpstreamPod): string[] {
-  const [, marks = "", rule = ""] = /^((?:\[[DIV6]\])*) ?(.*)$/.exec(line) ?? [];
-  if (marks.includes("[D]") && !pod.dns) return [];
-  if (marks.includes("[I]") && pod.bypassInbound) return [];
-  if (marks.includes("[6]") && !pod.ipv6) return [];
-  return marks.includes("[V]") ? pod.interfaces.map((name) => rule.replaceAll("@INTERFACE@", name)) : [rule];
+/** Of a pod that upstream itself has enrolled. */
+export async function rulesOfUpstream(form: UpstreamForm, changes: Partial<UpstreamPod> = {}): Promise<string> {
+  const netns = createNetns();
+  try {
+    await enrolByUpstream(netns, form, changes);
+    return await upstreamRulesIn(netns);
+  } finally {
+    netns.close();
+  }
+}
+
+function textOf(fixture: "iptables" | "nftables", pod: UpstreamPod): string {
+  const text = readFileSync(new URL(`../fixtures/upstream/${fixture}.rules`, import.meta.url), "utf8");
+  // Lines for rerouted interfaces stand together and come once per interface.
+  const forEach = text.replace(/(^\[V\].*\n)+/m, (lines) =>
+    pod.interfaces.map((name) => lines.replaceAll("[V] ", "").replaceAll("@INTERFACE@", name)).join(""),
+  );
+  return forEach
+    .split("\n")
+    .filter((line) => !line.startsWith("#"))
+    .filter((line) => pod.dns || !line.includes("[D]"))
+    .filter((line) => !pod.bypassInbound || !line.includes("[I]"))
+    .filter((line) => pod.ipv6 || !line.includes("[6]"))
+    .map((line) => line.replace(/^(\[[DI6]\])+ /, ""))
+    .join("\n");
 }

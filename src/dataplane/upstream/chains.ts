@@ -24,22 +24,24 @@ export async function endChains(netns: number, { variant, family, tables }: Chai
 }
 
 /**
- * Takes all chains away, with the rules that lead to them, then the tables of iptables-nft that are empty now.
- * What others have put into its chains goes with them, as when upstream un-enrols a pod.
+ * Takes chains away, all by default, with the rules that lead to them, then the tables of iptables-nft that are
+ * empty now. What others have put into upstream's chains goes with them, as when it un-enrols a pod.
  * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING.
  */
 export async function removeChains(
   binding: NativeBinding,
   netns: number,
   { variant, family, tables }: ChainTraces,
+  isGoing: (chain: string) => boolean = isTrace,
 ): Promise<void> {
-  const text = removalText(tables, true);
+  const text = removalText(tables, isGoing, true);
+  if (text === "") return;
   try {
     await restore(variant, family, netns, text);
   } catch {
     // A jump that says more than its target is found by its number only.
     const left = tracesIn(readTables(binding, netns, variant, [family]));
-    await restore(variant, family, netns, removalText(left, false));
+    await restore(variant, family, netns, removalText(left, isGoing, false));
   }
   if (variant === "legacy") return;
   const left = readTables(binding, netns, variant, [family]);
@@ -54,14 +56,15 @@ export async function removeChains(
 }
 
 /** `plain`: jumps are deleted by what they say, so that no rule that comes in meanwhile is hit instead. */
-function removalText(tables: readonly KernelTable[], plain: boolean): string {
+function removalText(tables: readonly KernelTable[], isGoing: (chain: string) => boolean, plain: boolean): string {
   return ORDER.map((name) => tables.find((table) => table.name === name))
     .filter((table) => table !== undefined)
-    .map((table) => tableText(table, plain))
+    .filter(({ chains }) => chains.some(isGoing))
+    .map((table) => tableText(table, isGoing, plain))
     .join("");
 }
 
-function tableText(table: KernelTable, plain: boolean): string {
+function tableText(table: KernelTable, isGoing: (chain: string) => boolean, plain: boolean): string {
   const going = table.chains.filter(isGoing);
   const jumps = jumpsInto(table, isGoing);
   const withdrawals = plain
@@ -81,6 +84,11 @@ function jumpText({ jump }: KernelRule): string {
   return jump === SHIELD_CHAIN ? `-m comment --comment "${CAPTURE.jumpComment}" -j ${jump}` : `-j ${jump}`;
 }
 
-function isGoing(name: string): boolean {
-  return isUpstreamChain(name) || name === SHIELD_CHAIN;
+function isTrace(name: string): boolean {
+  return isUpstreamChain(name) || isShield(name);
+}
+
+/** For `removeChains`: ours alone. */
+export function isShield(name: string): boolean {
+  return name === SHIELD_CHAIN;
 }

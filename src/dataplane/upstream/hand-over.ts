@@ -41,7 +41,7 @@ export class HandOver {
    */
   async leave(netns: NetnsHandle, spec: CaptureSpec, engine: Engine): Promise<boolean> {
     if (engine.translates) {
-      if (this.#livesByOurLegs(netns, engine)) {
+      if (this.#hasLegsOf(netns, engine)) {
         if (engine.observe(netns, spec).mode !== "draining") await engine.retire(netns, spec);
         return false;
       }
@@ -49,14 +49,23 @@ export class HandOver {
       await engine.retire(netns, spec);
       // A connection that was turned a moment ago has its socket by the next turn of the event loop.
       await new Promise((resolve) => setImmediate(resolve));
-      if (engine.keepsAlive(steeredSockets(this.binding, netns.fd)) > 0) return false;
+      const alive = engine.keepsAlive(steeredSockets(this.binding, netns.fd));
+      if (alive > 0 || this.#hasLegsOf(netns, engine)) return false;
     }
     await engine.remove(netns);
     return true;
   }
 
-  /** Of an engine made of netfilter rules: translated connections go on by upstream's hooks, not all legs do. */
-  #livesByOurLegs(netns: NetnsHandle, engine: Engine): boolean {
+  /** None of our engines is left in the netns. @throws AgentError. */
+  async finish(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    if (!this.#needsShield(netns, spec, [])) await this.upstream.unshield(netns.fd);
+  }
+
+  /**
+   * Legs whose replies only the engine brings back. Those to sockets with our mark come back by the policy rule
+   * alone, those in upstream's way by its rules.
+   */
+  #hasLegsOf(netns: NetnsHandle, engine: Engine): boolean {
     if (engine.state(netns)?.legs === "upstream") return false;
     const { older, marked } = unmarkedLegs(this.binding, netns.fd);
     return older + marked > 0;

@@ -154,11 +154,12 @@ function inetTables(spec: CaptureSpec): InetTable[] {
 /** Its agent finds its own tables whatever is in them: it writes them anew as a whole. */
 function inetText({ name, type, priority, prerouting, output }: InetTable): string {
   const hooked = (hook: "prerouting" | "output") =>
-    `\tchain ${hook} {\n\t\ttype ${type[hook]} hook ${hook} priority ${priority};\n\t\tjump istio-${hook}\n\t}\n`;
+    `\tchain ${hook} {\n\t\ttype ${type[hook]} hook ${hook} priority ${priority};\n\t}\n`;
   const regular = (hook: string, rules: readonly string[]) =>
     `\tchain istio-${hook} {\n${rules.map((rule) => `\t\t${rule}\n`).join("")}\t}\n`;
-  const body = [regular("prerouting", prerouting), regular("output", output), hooked("prerouting"), hooked("output")];
-  return `add table inet ${name}\nflush table inet ${name}\ntable inet ${name} {\n${body.join("")}}\n`;
+  const body = [hooked("prerouting"), hooked("output"), regular("prerouting", prerouting), regular("output", output)];
+  const jumps = ["prerouting", "output"].map((hook) => `add rule inet ${name} ${hook} jump istio-${hook}\n`);
+  return `add table inet ${name}\nflush table inet ${name}\ntable inet ${name} {\n${body.join("")}}\n${jumps.join("")}`;
 }
 
 /** Which chain of upstream's a built-in chain leads to. */

@@ -2,7 +2,7 @@
 import type { CaptureSpec } from "../../core/ports.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { readTables } from "../iptables/kernel.ts";
-import { endChains, removeChains } from "./chains.ts";
+import { endChains, isShield, removeChains } from "./chains.ts";
 import type { UpstreamForm } from "./form.ts";
 import { RAW_TABLE, SHIELD_TABLE } from "./names.ts";
 import { shieldChains, shieldTables } from "./shield.ts";
@@ -51,6 +51,16 @@ export class UpstreamRules {
       const variant = form[family];
       await shieldChains(netns, { variant, family, tables: readTables(this.binding, netns, variant, [family]) });
     }
+  }
+
+  /** Nothing is there any more that it kept its rules off. Idempotent. @throws AgentError. */
+  async unshield(netns: number): Promise<void> {
+    const { chains = [], tables = [] } = this.traces(netns) ?? {};
+    for (const one of chains) await removeChains(this.binding, netns, one, isShield);
+    await removeInetTables(
+      netns,
+      tables.filter((name) => name === SHIELD_TABLE),
+    );
   }
 
   /**

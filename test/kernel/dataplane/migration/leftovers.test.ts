@@ -211,7 +211,7 @@ describe.each(["ebpf", "nftables"] as const)("agents that are killed while they 
   test("the next one finishes, and no connection notices", async () => {
     await enrolByUpstream(pod(), "iptables-nft");
     const old = await traffic.openAll();
-    for (const delay of [4, 10, 20]) {
+    for (const delay of [6, 15]) {
       const agent = await start();
       const load = traffic.load();
       await load.more(10);
