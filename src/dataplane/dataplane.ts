@@ -61,13 +61,16 @@ export class NodeDataplane implements Dataplane {
   readonly #handOver: HandOver;
 
   constructor(private readonly options: DataplaneOptions) {
-    const { binding, engines } = options;
+    const { binding, engines, host, config } = options;
     this.#engines = engines;
     this.#presence = new Presence(binding, engines);
     this.#preparation = new Preparation(binding, (netns) => this.#presence.sysctls(netns));
     this.#upstream = new UpstreamRules(binding);
     this.#takeover = new Takeover(binding, this.#upstream);
-    this.#handOver = new HandOver(binding, this.#upstream);
+    this.#handOver = new HandOver({
+      ...{ binding, presence: this.#presence, preparation: this.#preparation, upstream: this.#upstream },
+      form: () => upstreamForm(binding, host?.fd ?? null, config),
+    });
   }
 
   get engine(): EngineName {
@@ -170,19 +173,7 @@ export class NodeDataplane implements Dataplane {
   }
 
   async handOver(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    const { binding, config, host } = this.options;
-    const engines = this.#presence.of(netns);
-    const letters = this.#preparation.letters(netns);
-    if (engines.some((engine) => engine.observe(netns, spec).mode !== "draining")) {
-      await this.#handOver.write(netns, spec, upstreamForm(binding, host?.fd ?? null, config), engines);
-    }
-    let gone = engines.length > 0;
-    for (const engine of engines) gone = (await this.#handOver.leave(netns, spec, engine)) && gone;
-    this.#preparation.forget(netns);
-    // What goes on needs the sysctls.
-    if (!gone) return;
-    restoreSysctls(binding, netns.fd, letters);
-    await this.#handOver.finish(netns, spec);
+    await this.#handOver.perform(netns, spec);
   }
 
   meet(ztunnel: ZtunnelPeer): void {

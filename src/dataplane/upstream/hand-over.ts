@@ -8,38 +8,63 @@ import type { NativeBinding } from "../../native/binding.ts";
 import type { Engine } from "../engine.ts";
 import { existingAmong, LISTED_STATES } from "../existing.ts";
 import { unmarkedLegs } from "../legs.ts";
+import type { Preparation } from "../preparation.ts";
+import type { Presence } from "../presence.ts";
 import { steeredSockets } from "../proxied.ts";
+import { restoreSysctls } from "../sysctls.ts";
 import type { UpstreamForm } from "./form.ts";
 import type { UpstreamRules } from "./upstream.ts";
 
+export interface HandOverParts {
+  readonly binding: NativeBinding;
+  readonly presence: Presence;
+  readonly preparation: Preparation;
+  readonly upstream: UpstreamRules;
+  /** What upstream's agent would choose now. */
+  readonly form: () => UpstreamForm;
+}
+
 export class HandOver {
-  constructor(
-    private readonly binding: NativeBinding,
-    private readonly upstream: UpstreamRules,
-  ) {}
+  constructor(private readonly parts: HandOverParts) {}
+
+  /** See Dataplane. @throws AgentError. */
+  async perform(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const { binding, presence, preparation } = this.parts;
+    const engines = presence.of(netns);
+    const letters = preparation.letters(netns);
+    if (engines.some((engine) => engine.observe(netns, spec).mode !== "draining")) {
+      await this.#write(netns, spec, engines);
+    }
+    let gone = engines.length > 0;
+    for (const engine of engines) gone = (await this.#leave(netns, spec, engine)) && gone;
+    preparation.forget(netns);
+    // What goes on needs the sysctls.
+    if (!gone) return;
+    restoreSysctls(binding, netns.fd, letters);
+    if (!this.#needsShield(netns, spec, [])) await this.parts.upstream.unshield(netns.fd);
+  }
 
   /**
    * Upstream's rules steer from here on. Undone when it fails. The shield stays where connections are open that
-   * would be taken for new ones. @throws AgentError.
+   * would be taken for new ones.
    */
-  async write(netns: NetnsHandle, spec: CaptureSpec, form: UpstreamForm, engines: readonly Engine[]): Promise<void> {
-    const before = this.upstream.traces(netns.fd);
+  async #write(netns: NetnsHandle, spec: CaptureSpec, engines: readonly Engine[]): Promise<void> {
+    const { upstream } = this.parts;
+    const form = this.parts.form();
+    const before = upstream.traces(netns.fd);
     try {
-      if (this.#needsShield(netns, spec, engines)) await this.upstream.writeShield(netns.fd, spec, form);
-      await this.upstream.write(netns.fd, spec, form);
-      if (this.upstream.traces(netns.fd)?.steers) return;
+      if (this.#needsShield(netns, spec, engines)) await upstream.writeShield(netns.fd, spec, form);
+      await upstream.write(netns.fd, spec, form);
+      if (upstream.traces(netns.fd)?.steers) return;
       throw new AgentError("HAND_OVER_FAILED", `istio-cni's rules were written into ${spec.pod} and are not there`);
     } catch (error) {
-      if (before === undefined) await this.upstream.remove(netns.fd);
+      if (before === undefined) await upstream.remove(netns.fd);
       throw error;
     }
   }
 
-  /**
-   * Our engine steers no more. Returns whether it is gone: else it goes on for open connections.
-   * @throws AgentError.
-   */
-  async leave(netns: NetnsHandle, spec: CaptureSpec, engine: Engine): Promise<boolean> {
+  /** Our engine steers no more. Returns whether it is gone: else it goes on for open connections. */
+  async #leave(netns: NetnsHandle, spec: CaptureSpec, engine: Engine): Promise<boolean> {
     if (engine.translates) {
       if (this.#hasLegsOf(netns, engine)) {
         if (engine.observe(netns, spec).mode !== "draining") await engine.retire(netns, spec);
@@ -49,16 +74,11 @@ export class HandOver {
       await engine.retire(netns, spec);
       // A connection that was turned a moment ago has its socket by the next turn of the event loop.
       await new Promise((resolve) => setImmediate(resolve));
-      const alive = engine.keepsAlive(steeredSockets(this.binding, netns.fd));
+      const alive = engine.keepsAlive(steeredSockets(this.parts.binding, netns.fd));
       if (alive > 0 || this.#hasLegsOf(netns, engine)) return false;
     }
     await engine.remove(netns);
     return true;
-  }
-
-  /** None of our engines is left in the netns. @throws AgentError. */
-  async finish(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    if (!this.#needsShield(netns, spec, [])) await this.upstream.unshield(netns.fd);
   }
 
   /**
@@ -67,15 +87,15 @@ export class HandOver {
    */
   #hasLegsOf(netns: NetnsHandle, engine: Engine): boolean {
     if (engine.state(netns)?.legs === "upstream") return false;
-    const { older, marked } = unmarkedLegs(this.binding, netns.fd);
+    const { older, marked } = unmarkedLegs(this.parts.binding, netns.fd);
     return older + marked > 0;
   }
 
   /** By the eBPF engine no packet has been tracked yet; by the others those of connections that were idle. */
   #needsShield(netns: NetnsHandle, spec: CaptureSpec, engines: readonly Engine[]): boolean {
     if (engines.some(({ translates }) => !translates)) return true;
-    const own = new Set(this.binding.addresses(netns.fd).map(({ address }) => canonicalIp(address)));
-    const sockets = this.binding.sockets(netns.fd, { protocol: "tcp", states: LISTED_STATES });
+    const own = new Set(this.parts.binding.addresses(netns.fd).map(({ address }) => canonicalIp(address)));
+    const sockets = this.parts.binding.sockets(netns.fd, { protocol: "tcp", states: LISTED_STATES });
     // Whatever is direct is meant here, also by the pod's own wish.
     const direct = { ...spec, ipv6: true, bypassInbound: false, excludeOutboundCidrs: [] };
     return existingAmong(sockets, { spec: direct, own, node: new Set() }).length > 0;
