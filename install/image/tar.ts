@@ -24,24 +24,28 @@ export function writeTar(path: string, entries: readonly Entry[], mtime = 0): Wr
   const hash = createHash("sha256");
   let size = 0;
   const fd = openSync(path, "w", 0o644);
-  const write = (bytes: Uint8Array) => {
-    hash.update(bytes);
-    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
-    size += bytes.length;
-  };
   try {
-    for (const entry of entries) {
-      const content = entry.type === "file" ? bytesOf(entry.content) : new Uint8Array();
-      if (content.length > MAX_SIZE) throw new Error(`${entry.path}: ${content.length} bytes are too many for tar`);
-      for (const block of headers(entry, content.length, mtime)) write(block);
-      write(content);
-      write(padding(content.length));
+    for (const bytes of tarBlocks(entries, mtime)) {
+      hash.update(bytes);
+      for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+      size += bytes.length;
     }
-    write(Buffer.alloc(2 * BLOCK));
   } finally {
     closeSync(fd);
   }
   return { sha256: hash.digest("hex"), size };
+}
+
+/** The bytes that writeTar writes, piece by piece. @throws Error as writeTar */
+export function* tarBlocks(entries: readonly Entry[], mtime = 0): Generator<Uint8Array> {
+  for (const entry of entries) {
+    const content = entry.type === "file" ? bytesOf(entry.content) : new Uint8Array();
+    if (content.length > MAX_SIZE) throw new Error(`${entry.path}: ${content.length} bytes are too many for tar`);
+    yield* headers(entry, content.length, mtime);
+    yield content;
+    yield padding(content.length);
+  }
+  yield Buffer.alloc(2 * BLOCK);
 }
 
 function padding(length: number): Buffer {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a file in commands/ is made of. Nouns read and never change anything; verbs write.
-import type { Command } from "commander";
+import type { Command, Option } from "commander";
 import { AgentError } from "../core/errors.ts";
 import type { CliEnv } from "./env.ts";
 import { addGlobals, type Globals, globalsOf } from "./globals.ts";
 import { describeExamples } from "./help.ts";
 import { coloured, type Paint, plain } from "./render/paint.ts";
 import type { AgentSource } from "./source/agent-source.ts";
-import type { NodeSource } from "./source/node-source.ts";
+import type { SessionSource } from "./source/source.ts";
 
 /** The command line under construction: commands are added to it, and tell it how they ended. */
 export interface Program {
@@ -22,6 +22,8 @@ export interface CommandSpec {
   readonly summary: string;
   /** Three. */
   readonly examples: readonly [string, string, string];
+  /** What -o means here, where it is not the form alone. */
+  readonly output?: Option;
 }
 
 /** One run of a command. */
@@ -29,10 +31,10 @@ export interface Session {
   readonly env: CliEnv;
   readonly globals: Globals;
   readonly paint: Paint;
-  /** The agent alone, within --timeout or the time that is given here (ms). */
+  /** The agent alone, within --timeout or the time that is given here (ms). @throws AgentError USAGE with --from */
   agent(timeoutMs?: number): Promise<AgentSource>;
-  /** A source that asks the agent first. Each has its own memory of whether there is one. */
-  source(): Promise<NodeSource>;
+  /** The report of --from; else a source that asks the agent first, and remembers whether there is one. */
+  source(): Promise<SessionSource>;
   /** Writes a document in the form that was asked for; `text` makes the one for people. */
   print(document: unknown, text: (wide: boolean) => string): Promise<void>;
 }
@@ -50,7 +52,7 @@ export function addCommand<Options extends object>(
   define: (command: Command) => Command,
   run: (session: Session, options: Options, args: readonly string[]) => Promise<number>,
 ): void {
-  const command = define(addGlobals(program.root.command(spec.usage).summary(spec.summary)));
+  const command = define(addGlobals(program.root.command(spec.usage).summary(spec.summary), spec.output));
   command.description(`${spec.summary[0]?.toUpperCase()}${spec.summary.slice(1)}.`);
   describeExamples(command, spec.examples);
   command.action(async () => {
@@ -60,7 +62,9 @@ export function addCommand<Options extends object>(
 }
 
 export function openSession(env: CliEnv, globals: Globals): Session {
+  const { from } = globals;
   const agent = async (timeoutMs = globals.timeoutMs ?? AGENT_TIMEOUT_MS) => {
+    if (from !== undefined) usageError("--from reads a report, and this needs the agent itself");
     const [{ AgentClient }, { AgentSource }] = await Promise.all([
       import("./source/agent-client.ts"),
       import("./source/agent-source.ts"),
@@ -73,6 +77,7 @@ export function openSession(env: CliEnv, globals: Globals): Session {
     paint: globals.color ? coloured : plain,
     agent,
     source: async () => {
+      if (from !== undefined) return (await import("./source/report-source.ts")).openReport(from);
       const { NodeSource } = await import("./source/node-source.ts");
       return new NodeSource(await agent(), async (note) => {
         const { openKernelSource } = await import("./source/kernel/kernel-source.ts");

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { AgentError, messageOf } from "../core/errors.ts";
 import type { Program } from "./command.ts";
+import { addBugreport } from "./commands/bugreport.ts";
 import { addCheck } from "./commands/check.ts";
 import { addCompletion } from "./commands/completion.ts";
 import { addConfig } from "./commands/config.ts";
@@ -50,6 +51,7 @@ export function buildProgram(env: CliEnv, done: (status: number) => void): Comma
   addVerify(program);
   addResetExisting(program);
   addLog(program);
+  addBugreport(program);
   addCompletion(program);
   root
     .command("install-cni")

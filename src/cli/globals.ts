@@ -13,10 +13,13 @@ export interface Globals {
   readonly socket: string;
   /** ms; undefined: the command's own. */
   readonly timeoutMs: number | undefined;
+  /** A bug report that is read in place of a node. */
+  readonly from: string | undefined;
 }
 
 /** One line for every help; the options themselves would take a third of it. */
-export const GLOBALS_LINE = "Everywhere: -o table|wide|json|yaml, --no-color, --socket PATH, --timeout TIME, -h";
+export const GLOBALS_LINE =
+  "Everywhere: -o table|wide|json|yaml, --no-color, --socket PATH, --timeout TIME, --from TGZ, -h";
 
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 const TIMEOUT_MAX_MS = 24 * 3_600_000;
@@ -34,29 +37,36 @@ function parsePath(text: string): string {
   return text;
 }
 
-/** Adds them, without lines of their own in the help. */
-export function addGlobals(command: Command): Command {
+const formatOption = (): Option =>
+  new Option("-o, --output <format>", "form of the output").choices(FORMATS).default("table").hideHelp();
+
+/** Adds them, without lines of their own in the help; `output` takes the place of -o where that means more. */
+export function addGlobals(command: Command, output = formatOption()): Command {
   return command
-    .addOption(new Option("-o, --output <format>", "form of the output").choices(FORMATS).default("table").hideHelp())
+    .addOption(output)
     .addOption(new Option("--no-color", "no colours (also: NO_COLOR)").hideHelp())
     .addOption(new Option("--socket <path>", "the agent's debug socket").argParser(parsePath).hideHelp())
-    .addOption(new Option("--timeout <time>", "how long to wait for the agent").argParser(parseTime).hideHelp());
+    .addOption(new Option("--timeout <time>", "how long to wait for the agent").argParser(parseTime).hideHelp())
+    .addOption(new Option("--from <tgz>", "read this bug report, not the node").argParser(parsePath).hideHelp());
 }
 
 /** Their values, whether they were written before or after the command's name. */
 export function globalsOf(command: Command, env: CliEnv): Globals {
-  const value = <T>(name: string): T | undefined => {
+  const values = function* <T>(name: string): Generator<T> {
     for (let at: Command | null = command; at !== null; at = at.parent) {
-      if (at.getOptionValueSource(name) === "cli") return at.getOptionValue(name) as T;
+      if (at.getOptionValueSource(name) === "cli") yield at.getOptionValue(name) as T;
     }
-    return undefined;
   };
+  const value = <T>(name: string): T | undefined => [...values<T>(name)][0];
+  // Beside a file that a command's own -o may name.
+  const outputs = [...values<string>("output")];
   const wanted = value<boolean>("color") !== false && (env.getenv("NO_COLOR") ?? "") === "";
   return {
-    format: value<Format>("output") ?? "table",
+    format: outputs.flatMap((output) => FORMATS.filter((format) => format === output))[0] ?? "table",
     color: wanted && env.stdout.isTTY,
     socket: value<string>("socket") ?? socketOf(env),
     timeoutMs: value<number>("timeout"),
+    from: value<string>("from"),
   };
 }
 

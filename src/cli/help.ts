@@ -20,7 +20,9 @@ export function formatHelp(command: Command, helper: Help): string {
   }
   for (const sub of subcommandsOf(command)) rows.push([sub.name(), sub.summary() || sub.description()]);
   for (const option of helper.visibleOptions(command)) {
-    if (option.long !== "--help") rows.push([helper.optionTerm(option), helper.optionDescription(option)]);
+    // The command `version` says as much as --version, and a line is dear.
+    if (option.long !== "--help" && option.long !== "--version")
+      rows.push([helper.optionTerm(option), helper.optionDescription(option)]);
   }
   const width = Math.max(0, ...rows.map(([term]) => term.length));
   const lines = [`Usage: ${helper.commandUsage(command)}`, "", helper.commandDescription(command), ""];

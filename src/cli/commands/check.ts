@@ -2,7 +2,7 @@
 import { Option } from "commander";
 import { head } from "../../core/report/document.ts";
 import { CATEGORIES, type Category, type CheckReport, type CheckVerdict } from "../check/check.ts";
-import { addCommand, type Program } from "../command.ts";
+import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import type { Paint, Style } from "../render/paint.ts";
 import { visible } from "../render/text.ts";
@@ -29,6 +29,7 @@ export function addCheck(program: Program): void {
         .option("--pre", "only what makes sense before the agent is installed")
         .addOption(new Option("--category <names>", `some of ${CATEGORIES.join(",")}`).argParser(parseCategories)),
     async (session, { pre = false, category = CATEGORIES }) => {
+      if (session.globals.from !== undefined) usageError("check tries a node: a report can't be tried");
       const [{ CHECKS }, { runCheck }, { openContext }] = await Promise.all([
         import("../check/checks.ts"),
         import("../check/check.ts"),

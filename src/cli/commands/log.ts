@@ -3,6 +3,7 @@ import { LOG_LEVELS, type LogLevel } from "../../core/config/config.ts";
 import type { LevelsChange, LevelsReport } from "../../core/report/levels.ts";
 import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
+import { sourceLine } from "../render/headline.ts";
 import { type Column, table } from "../render/table.ts";
 
 interface LogOptions {
@@ -24,11 +25,12 @@ export function addLog(program: Program): void {
     (command) => command.option("--reset", "first, every scope back to its configured level"),
     async (session, { reset = false }, words) => {
       const levels = words.flatMap((word) => word.split(",")).map(parseLevel);
-      const agent = await session.agent();
+      const change: LevelsChange | undefined = levels.length === 0 && !reset ? undefined : { reset, levels };
       const report =
-        levels.length === 0 && !reset
-          ? await agent.read("log")
-          : await agent.change("log", { reset, levels } satisfies LevelsChange);
+        change !== undefined
+          ? await (await session.agent()).change("log", change)
+          : // Only the agent or a report of it knows.
+            await (session.globals.from === undefined ? await session.agent() : await session.source()).read("log");
       await session.print(report, () => levelsText(report));
       return EXIT.ok;
     },
@@ -46,11 +48,11 @@ function parseLevel(word: string): { readonly scope: string; readonly level: Log
 
 type Scope = LevelsReport["scopes"][number];
 
-export function levelsText({ scopes }: LevelsReport): string {
+export function levelsText(report: LevelsReport): string {
   const columns: readonly Column<Scope>[] = [
     { title: "SCOPE", of: ({ scope }) => scope },
     { title: "LEVEL", of: ({ level }) => level },
     { title: "CONFIGURED", of: ({ level, configured }) => (configured === level ? "" : configured) },
   ];
-  return table(columns, scopes, false);
+  return sourceLine(report) + table(columns, report.scopes, false);
 }

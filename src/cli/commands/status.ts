@@ -39,6 +39,9 @@ export function addStatus(program: Program): void {
         .option("--watch", "again every two seconds"),
     async (session, options) => {
       if (options.wait && options.watch) usageError("--wait and --watch exclude each other");
+      if (session.globals.from !== undefined && (options.wait || options.watch)) {
+        usageError("--wait and --watch look at a node: a report stays as it is");
+      }
       if (options.watch) return watch(session, options);
       return options.wait ? wait(session, options) : show(session, options);
     },
@@ -89,7 +92,7 @@ export function briefly(status: StatusReport): string {
   const { components, pods, source } = status;
   const enrolled = (pods.enrolled ?? 0) + (pods.captured ?? 0);
   const wrong = components.filter(({ verdict }) => verdict === "warn" || verdict === "error").map(cause(status));
-  if (source.from === "kernel") wrong.unshift(source.note);
+  if (status.version === null) wrong.unshift(source.note);
   if (wrong.length === 0) return `ok: ${counted(enrolled, "pod")} enrolled`;
   return visible(`${overall(status) === "error" ? "error" : "degraded"}: ${wrong.join("; ")}`);
 }

@@ -32,6 +32,8 @@ export function addVerify(program: Program): void {
       command.option("--all", "every captured pod").option("--quick", "one line for each pod where all is proved"),
     async (session, { all = false, quick = false }, references) => {
       if (all === references.length > 0) usageError("name the pods, or --all");
+      if (session.globals.from !== undefined)
+        usageError("verify makes connections on a node: a report can't be verified");
       const source = await session.source();
       const { pods, ...head } = await source.read("pods");
       const chosen = all ? pods.filter(isCaptured) : references.map((reference) => findPod(pods, reference));

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { DocumentName, Documents } from "../../core/report/documents.ts";
-import type { Query, Source } from "./source.ts";
+import type { Query, SessionSource, Source } from "./source.ts";
 import { AgentUnreachable } from "./unreachable.ts";
 
 /** The agent, or when it can't be asked, the kernel: for all documents of one command the same. */
-export class NodeSource implements Source {
+export class NodeSource implements SessionSource {
   #kernel: Source | undefined;
   /** Why the agent was not asked. */
   unreachable: AgentUnreachable | undefined;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
-import { redact } from "../../../src/core/report/redact.ts";
+import { redact, redactValue } from "../../../src/core/report/redact.ts";
 
 const JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl-_x";
 const KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIB\n-----END EC PRIVATE KEY-----";
@@ -13,6 +13,8 @@ test.each([
   ["https://admin:hunter2@10.0.0.1/x", "https://[redacted]@10.0.0.1/x"],
   ["password=hunter2 user=me", "password=[redacted] user=me"],
   ['{"client-secret": "hunter2", "a": 1}', '{"client-secret": "[redacted]", "a": 1}'],
+  ['"client-key-data": "LS0tLS1CRUdJTiBFQw=="', '"client-key-data": "[redacted]"'],
+  ["key: LS0tLS1CRUdJTiBFQyBQUklWQVRF", "key: [redacted]"],
   ["MY_TOKEN=abc,B=2", "MY_TOKEN=[redacted],B=2"],
 ])("%s", (text, redacted) => {
   expect(redact(text)).toBe(redacted);
@@ -47,4 +49,26 @@ test("a quarter of a megabyte of what almost looks like a secret takes no time t
     redact(piece.repeat(Math.ceil((1 << 18) / piece.length)));
   }
   expect(performance.now() - began).toBeLessThan(5000);
+});
+
+test("a document stays JSON, and names that say what they hold count", () => {
+  const document = {
+    counts: { tokens: 5, secret: true },
+    annotations: { "vault/token": "hunter2", note: `password="a\\"b ${JWT}`, plain: "text" },
+    settings: [
+      { value: "given", origin: "env A" },
+      { value: "usual", origin: "default" },
+    ],
+    none: null,
+  };
+  expect(redactValue(document)).toEqual({
+    ...document,
+    annotations: { "vault/token": "[redacted]", note: 'password="[redacted]"b [redacted]', plain: "text" },
+  });
+  const [given, usual] = document.settings;
+  expect(redactValue(document, true)).toEqual({
+    ...document,
+    annotations: { "vault/token": "[redacted]", note: "[redacted]", plain: "[redacted]" },
+    settings: [{ ...given, value: "[redacted]" }, usual],
+  });
 });

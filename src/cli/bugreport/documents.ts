@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { DocumentName, Documents } from "../../core/report/documents.ts";
+import { findPod } from "../../core/report/find-pod.ts";
+import type { PodReport } from "../../core/report/pods.ts";
+import { redactValue } from "../../core/report/redact.ts";
+import { podsText } from "../commands/pods.ts";
+import { statusText } from "../commands/status.ts";
+import { EXIT, exitOf } from "../exit.ts";
+import { plain } from "../render/paint.ts";
+import type { Source } from "../source/source.ts";
+import type { Collection } from "./collection.ts";
+import { documentPath, isPlainName } from "./layout.ts";
+
+/** About the node as a whole, beside its status and its pods. Without an agent, engines are tried now: last. */
+const OTHERS = ["config", "version", "log", "decisions", "engines"] as const;
+
+export interface Collected {
+  /** Name of the node, where it is known. */
+  readonly node: string | null;
+  /** Those that the report is about, the ones in trouble first. */
+  readonly pods: readonly PodReport[];
+}
+
+/**
+ * What the agent or the kernel says about the node and its pods, as documents and the most important as text.
+ * @throws AgentError NOT_PERMITTED, as nothing would come of it; POD_NOT_FOUND | POD_AMBIGUOUS for `reference`
+ */
+export async function collectDocuments(
+  collection: Collection,
+  source: Source,
+  reference: string | undefined,
+): Promise<Collected> {
+  const collect = async <Name extends DocumentName>(name: Name): Promise<Documents[Name] | undefined> => {
+    let denied: unknown;
+    const document = await collection.document(documentPath(name), () =>
+      source.read(name).catch((error: unknown) => {
+        if (exitOf(error) === EXIT.denied) denied = error;
+        throw error;
+      }),
+    );
+    if (denied !== undefined) throw denied;
+    return document;
+  };
+  const status = await collect("status");
+  const pods = await collect("pods");
+  if (status !== undefined) await collection.text("text/status.txt", () => statusText(safe(status), plain));
+  if (pods !== undefined) await collection.text("text/pods.txt", () => podsText(safe(pods), true));
+  const chosen = pods === undefined ? [] : choose(pods.pods, reference);
+  for (const name of OTHERS) await collect(name);
+  for (const { uid } of chosen) {
+    const path = documentPath("inspect", uid);
+    if (isPlainName(uid)) await collection.document(path, () => source.read("inspect", { pod: uid }));
+    else collection.fail(path, "its uid can't be the name of a file");
+  }
+  return { node: status?.node ?? null, pods: chosen };
+}
+
+/** A table whose cells were redacted one by one keeps its columns. */
+function safe<T extends Documents[DocumentName]>(document: T): T {
+  // Only texts in it change, and none that its schema fixes.
+  return redactValue(document) as T;
+}
+
+const FIRST: readonly PodReport["mesh"][] = ["failing", "pending", "unknown", "draining"];
+
+function choose(pods: readonly PodReport[], reference: string | undefined): readonly PodReport[] {
+  if (reference !== undefined) return [findPod(pods, reference)];
+  const rank = ({ mesh }: PodReport) => (FIRST.includes(mesh) ? FIRST.indexOf(mesh) : FIRST.length);
+  return pods.filter(({ hostNetwork }) => !hostNetwork).sort((a, b) => rank(a) - rank(b));
+}

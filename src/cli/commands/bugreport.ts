@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+import { Option } from "commander";
+import { counted } from "../../core/report/words.ts";
+import { addCommand, type Program, type Session, usageError } from "../command.ts";
+import { EXIT } from "../exit.ts";
+import { FORMATS } from "../globals.ts";
+import { visible } from "../render/text.ts";
+
+interface BugreportOptions {
+  /** A file, or a form of the output. */
+  readonly output?: string;
+  readonly pod?: string;
+  readonly redact?: boolean;
+}
+
+/** Nothing is begun after that, so that all is done within 10 s. */
+const BUDGET_MS = 7000;
+
+export function addBugreport(program: Program): void {
+  addCommand<BugreportOptions>(
+    program,
+    {
+      usage: "bugreport",
+      summary: "everything about the node in one archive of plain files, without credentials",
+      examples: [
+        "ambient-cni bugreport -o worker-3.tgz",
+        "ambient-cni bugreport --pod shop/web-7f4c --redact",
+        "ambient-cni status --from worker-3.tgz # any command reads one, anywhere",
+      ],
+      output: new Option("-o, --output <file>", "where to (default: ambient-cni-NODE-TIME.tgz here)"),
+    },
+    (command) =>
+      command
+        .option("--pod <pod>", "of all pods only this one in detail")
+        .option("--redact", "leave out also annotations and settings that somebody gave"),
+    run,
+  );
+}
+
+async function run(session: Session, { output, pod, redact = false }: BugreportOptions): Promise<number> {
+  const { env, globals } = session;
+  if (globals.from !== undefined) usageError("--from names a report, and bugreport makes one");
+  if (output === "") usageError("-o names no file");
+  const [{ Collection }, { collectDocuments }, { collectKernel }, { collectNode }, { packReport }] = await Promise.all([
+    import("../bugreport/collection.ts"),
+    import("../bugreport/documents.ts"),
+    import("../bugreport/kernel.ts"),
+    import("../bugreport/node.ts"),
+    import("../bugreport/pack.ts"),
+  ]);
+  const { viewNode } = await import("../source/kernel/node-view.ts");
+  const { atomicWrite } = await import("../../sys/files.ts");
+  const began = env.now();
+  const { config } = viewNode(env, "");
+  const collection = new Collection({ strict: redact, budgetMs: BUDGET_MS });
+  const { node, pods } = await collectDocuments(collection, await session.source(), pod);
+  await collectNode(collection, config);
+  await collectKernel(
+    collection,
+    config.procDir,
+    pods.map(({ uid }) => uid),
+  );
+  const file = isFile(output) ? output : fileName(node ?? config.nodeName, began);
+  await atomicWrite(file, await packReport(collection.files(), began), 0o600);
+  const seconds = (env.now().getTime() - began.getTime()) / 1000;
+  const { paths, errors } = collection;
+  await session.print({ file, items: paths, failed: errors, seconds }, () => {
+    const first = `collected ${counted(paths.length, "item")} in ${seconds.toFixed(1)} s (${groups(paths)}); `;
+    return `${first}${errors.length} failed; tokens and env values redacted\n${visible(file)}\n`;
+  });
+  return EXIT.ok;
+}
+
+function isFile(output: string | undefined): output is string {
+  return output !== undefined && !FORMATS.some((format) => format === output);
+}
+
+function fileName(node: string, at: Date): string {
+  const name = node.replace(/[^A-Za-z0-9_.-]/g, "_").slice(0, 64) || "node";
+  return `ambient-cni-${name}-${at.toISOString().replace(/[-:]|\.\d+/g, "")}.tgz`;
+}
+
+/** `documents x8, inspect x3, kernel x12`. */
+function groups(paths: readonly string[]): string {
+  const counts = new Map<string, number>();
+  for (const path of paths) {
+    const [folder = "", next = "", more] = path.split("/");
+    const group = folder === "documents" && more !== undefined ? next : folder.replace(/\.txt$/, "");
+    counts.set(group, (counts.get(group) ?? 0) + 1);
+  }
+  return [...counts].map(([group, count]) => (count === 1 ? group : `${group} x${count}`)).join(", ");
+}

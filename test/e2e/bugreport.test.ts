@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// A report of a node is whole, holds no credential of it, and is read like the node.
+import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { gunzipSync } from "node:zlib";
+import { expect, test } from "vitest";
+import { unpackReport } from "../../src/cli/bugreport/unpack.ts";
+import type { PodsReport } from "../../src/core/report/pods.ts";
+import { inPod, onNode } from "../support/cli.ts";
+import { LABEL, withSandbox, workload } from "../support/sandbox.ts";
+
+interface Made {
+  readonly items: readonly string[];
+  readonly failed: readonly string[];
+  readonly seconds: number;
+}
+
+test("a report is made on the node, in the pod and without an agent", async () => {
+  await withSandbox({}, async (sandbox) => {
+    sandbox.describeMesh([workload("shop", "web", 0)], []);
+    sandbox.api.put({ kind: "Namespace", metadata: { name: "shop" } });
+    sandbox.label("shop", LABEL, "ambient");
+    await sandbox.startAgent();
+    sandbox.startZtunnel();
+    await sandbox.ztunnelsConnected(1);
+    const token = readFileSync(sandbox.node.path("secrets/token"), "utf8");
+    const { users } = JSON.parse(readFileSync(sandbox.kubeconfigPath, "utf8")) as {
+      readonly users: readonly [{ readonly user: { readonly token: string } }];
+    };
+    // Where people and other programs leave them.
+    const labels = { "deploy-token": users[0].user.token };
+    const { uid } = await sandbox.kubelet.run({ namespace: "shop", name: "web", labels, program: "sleep" });
+    const other = {
+      cniVersion: "1.0.0",
+      name: "other",
+      type: "bridge",
+      k8s_auth_token: token,
+      note: `Bearer ${token}`,
+    };
+    writeFileSync(sandbox.node.path("etc/cni/net.d/20-other.conf"), JSON.stringify(other));
+
+    const file = sandbox.node.path("report.tgz");
+    const told = await onNode(sandbox, "bugreport", "-o", file);
+    expect(told, told.stderr).toMatchObject({ status: 0, stderr: "" });
+    expect(told.stdout).toMatch(
+      /^collected \d+ items in \d\.\d s \(.*\); \d+ failed; tokens and env values redacted\n/,
+    );
+    expect(told.milliseconds).toBeLessThan(10_000);
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    const bytes = gunzipSync(readFileSync(file)).toString("latin1");
+    for (const name of ["deploy-token", "k8s_auth_token"]) expect(bytes).toContain(name);
+    for (const secret of [token, users[0].user.token]) expect(bytes).not.toContain(secret);
+    const files = unpackReport(readFileSync(file));
+    const text = (path: string) => files.get(path)?.toString("utf8") ?? "";
+    expect(text(`kernel/${uid}/nft.txt`)).toMatch(/^\$ nft list ruleset\n/);
+    expect(text(`kernel/${uid}/rules.txt`)).toMatch(/^0:\tfrom all lookup local/m);
+    expect(text(`kernel/${uid}/routes.txt`)).toMatch(/^local 127\.0\.0\.1/m);
+    expect(text(`kernel/${uid}/tc.txt`)).toMatch(/^qdisc clsact/m);
+    expect(text("node/cni/10-sandbox.conflist")).toContain('"istio-cni"');
+    expect(text("text/status.txt")).toContain("source: agent\n");
+
+    // Where the agent is away, or on another machine.
+    for (const argv of [
+      ["status", "--brief"],
+      ["inspect", "web", "-o", "yaml"],
+      ["pods", "web", "-o", "json"],
+      ["engines"],
+      ["log"],
+      ["config", "--changed"],
+      ["version"],
+    ]) {
+      const read = await onNode(sandbox, ...argv, "--from", file, "--socket", "/nonexistent");
+      expect(read, argv.join(" ")).toMatchObject({ status: 0, stderr: "" });
+    }
+
+    const within = await inPod(sandbox, "bugreport", "-o", "/var/run/istio-cni/report.tgz", "--pod", "web");
+    expect(within, within.stderr).toMatchObject({ status: 0, stderr: "" });
+    const inner = unpackReport(readFileSync(sandbox.node.path("run/istio-cni/report.tgz")));
+    expect(inner.get("metrics.txt")?.toString()).toMatch(/^istio_cni_/m);
+    expect([...inner.keys()].filter((path) => path.startsWith("documents/inspect/"))).toHaveLength(1);
+
+    await sandbox.endAgent("SIGKILL");
+    const alone = await onNode(sandbox, "-o", "json", "bugreport", "-o", file);
+    expect(alone, alone.stderr).toMatchObject({ status: 0, stderr: "" });
+    const { items, failed, seconds } = JSON.parse(alone.stdout) as Made;
+    expect(seconds).toBeLessThan(10);
+    expect(items).toContain(`kernel/${uid}/nft.txt`);
+    expect(failed.filter((line) => line.startsWith("documents/"))).toEqual([
+      expect.stringMatching(/^documents\/log\.json: only the agent knows this/),
+      expect.stringMatching(/^documents\/decisions\.json: only the agent knows this/),
+    ]);
+    const pods = await onNode(sandbox, "pods", "web", "-o", "json", "--from", file);
+    const { source, pods: listed } = JSON.parse(pods.stdout) as PodsReport;
+    expect(source).toEqual({
+      from: "report",
+      note: expect.stringMatching(/^report\.tgz: kernel, agent unreachable: /),
+    });
+    expect(listed).toMatchObject([{ uid, namespace: "shop", name: "web", mesh: "captured" }]);
+    expect(await onNode(sandbox, "status", "--from", file)).toMatchObject({ status: 3, stderr: "" });
+  });
+});
