@@ -95,13 +95,6 @@ export class AgentPod {
     return status?.state === ContainerState.CONTAINER_RUNNING;
   }
 
-  /** How the container ended. */
-  async exit(): Promise<{ readonly code: number; readonly reason: string } | undefined> {
-    const { status } = await this.parts.containerd.cri.call("containerStatus", { containerId: this.containerId });
-    if (status?.state !== ContainerState.CONTAINER_EXITED) return undefined;
-    return { code: status.exitCode, reason: status.reason };
-  }
-
   /** A file of the agent's first process below /proc. */
   async proc(file: string): Promise<string> {
     const { containerd, sandbox } = this.parts;
