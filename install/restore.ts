@@ -7,7 +7,7 @@ import type { Logger } from "../src/core/ports.ts";
 import { readBounded, removeLeftovers } from "../src/sys/files.ts";
 import { CONF_MAX_BYTES, type ConfDir, isConfName, readConfDir, readSetAside } from "./conf-dir.ts";
 import { originalName, originalsIn } from "./primary.ts";
-import { removal } from "./removal.ts";
+import { type Removal, removal } from "./removal.ts";
 import { take } from "./step.ts";
 
 export type RestoreConfig = Pick<Config, "cniBinDir" | "cniNetDir" | "istioOwnedConfigName">;
@@ -31,14 +31,19 @@ export async function restore(config: RestoreConfig, logger: Logger): Promise<vo
   }
 }
 
-async function tryOnce(config: RestoreConfig, logger: Logger, warned: Set<string>): Promise<unknown[]> {
+/** What `restore` would do, from one look. @throws AgentError when the directory can't be read */
+export async function planRestore(config: RestoreConfig): Promise<Removal> {
   const dir = await readConfDir(config.cniNetDir).catch((error: unknown) => {
     // Without configurations there is nothing of ours in them.
     if (codeOf(error) !== "CNI_CONF_NOT_FOUND") throw error;
     return undefined;
   });
-  if (dir === undefined) return [];
-  const { changes, warnings } = removal(dir, await readSetAside(dir.path), await readOriginals(dir), config);
+  if (dir === undefined) return { changes: [], warnings: [] };
+  return removal(dir, await readSetAside(dir.path), await readOriginals(dir), config);
+}
+
+async function tryOnce(config: RestoreConfig, logger: Logger, warned: Set<string>): Promise<unknown[]> {
+  const { changes, warnings } = await planRestore(config);
   const errors: unknown[] = [];
   for (const change of changes) {
     try {
@@ -54,7 +59,7 @@ async function tryOnce(config: RestoreConfig, logger: Logger, warned: Set<string
     if (!warned.has(warning)) logger.warn(warning);
     warned.add(warning);
   }
-  await removeLeftovers(dir.path, isConfName);
+  await removeLeftovers(config.cniNetDir, isConfName).catch(ignoreAbsence);
   return errors;
 }
 

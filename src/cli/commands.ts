@@ -10,6 +10,7 @@ import { addEngines } from "./commands/engines.ts";
 import { addInspect } from "./commands/inspect.ts";
 import { addLog } from "./commands/log.ts";
 import { addPods } from "./commands/pods.ts";
+import { addRemove } from "./commands/remove.ts";
 import { addResetExisting } from "./commands/reset-existing.ts";
 import { addSandbox } from "./commands/sandbox.ts";
 import { addStatus } from "./commands/status.ts";
@@ -50,6 +51,7 @@ export function buildProgram(env: CliEnv, done: (status: number) => void): Comma
   addCheck(program);
   addVerify(program);
   addResetExisting(program);
+  addRemove(program);
   addLog(program);
   addBugreport(program);
   addCompletion(program);

@@ -18,14 +18,17 @@ export function formatHelp(command: Command, helper: Help): string {
   for (const argument of helper.visibleArguments(command)) {
     rows.push([helper.argumentTerm(argument), helper.argumentDescription(argument)]);
   }
-  for (const sub of subcommandsOf(command)) rows.push([sub.name(), sub.summary() || sub.description()]);
+  const subcommands = subcommandsOf(command);
+  for (const sub of subcommands) rows.push([sub.name(), sub.summary() || sub.description()]);
   for (const option of helper.visibleOptions(command)) {
     // The command `version` says as much as --version, and a line is dear.
     if (option.long !== "--help" && option.long !== "--version")
       rows.push([helper.optionTerm(option), helper.optionDescription(option)]);
   }
   const width = Math.max(0, ...rows.map(([term]) => term.length));
-  const lines = [`Usage: ${helper.commandUsage(command)}`, "", helper.commandDescription(command), ""];
+  // Many commands and a screen of 25 lines: the one that lists them goes without the first gap.
+  const gap = subcommands.length > 0 ? [] : [""];
+  const lines = [`Usage: ${helper.commandUsage(command)}`, ...gap, helper.commandDescription(command), ""];
   for (const [term, text] of rows) lines.push(`  ${term.padEnd(width)}  ${text}`.trimEnd());
   if (rows.length > 0) lines.push("");
   if (command.options.some(({ long }) => long === "--socket")) lines.push(GLOBALS_LINE, "");

@@ -17,6 +17,12 @@ export function onNode(sandbox: Sandbox, ...args: readonly string[]): Promise<Cl
   return executeOnNode(sandbox, [process.execPath, PROGRAM, ...args]);
 }
 
+/** The same from a container that shares nothing with the node but its processes: its /run is another one. */
+export function inDebugContainer(sandbox: Sandbox, ...args: readonly string[]): Promise<CliResult> {
+  const container = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh"];
+  return executeOnNode(sandbox, [...container, process.execPath, PROGRAM, ...args]);
+}
+
 /** The same as a user without rights. */
 export function asNobody(sandbox: Sandbox, ...args: readonly string[]): Promise<CliResult> {
   const nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];

@@ -80,6 +80,17 @@ export class EbpfEngine implements Engine {
     }
   }
 
+  /**
+   * For who only takes pods out: what an agent has pinned is opened, and nothing is attached or tested.
+   * @throws AgentError NO_ENGINE with the reason why it can't be reached; NativeError
+   */
+  reopen(): void {
+    const { binding, logger, bpffs, cgroups, clock, version } = this.options;
+    if ("reason" in bpffs) throw new AgentError("NO_ENGINE", bpffs.reason);
+    if ("reason" in cgroups) throw new AgentError("NO_ENGINE", cgroups.reason);
+    this.#node ??= EbpfNode.open({ binding, logger, bpffs: bpffs.path, cgroups, clock, version });
+  }
+
   plan(spec: CaptureSpec): string {
     return planText(spec);
   }
