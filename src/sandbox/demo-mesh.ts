@@ -5,6 +5,8 @@ import { addressesOf } from "./network.ts";
 
 export const NAMESPACE = "demo";
 export const OUTSIDE = "legacy";
+/** Namespace whose pods have sidecars. */
+export const SIDECARS = "sidecars";
 export const VIP4 = "10.96.0.20";
 export const VIP6 = "fd96::20";
 
@@ -23,6 +25,7 @@ export function demoMesh(): { workloads: MeshWorkload[]; services: MeshService[]
       workload(NAMESPACE, "server", 1, "HBONE"),
       workload(OUTSIDE, "outsider", 2, "TCP"),
       workload(NAMESPACE, "latecomer", 3, "HBONE"),
+      workload(SIDECARS, "injected", 4, "TCP"),
     ],
     services: [{ namespace: NAMESPACE, name: "server", vips: [VIP4, VIP6], ports: { 80: 8080 }, pods: ["server"] }],
   };

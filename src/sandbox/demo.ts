@@ -4,6 +4,8 @@ import type { Exchange } from "./app/protocol.ts";
 import { AppError } from "./app/remote.ts";
 import { type Checks, expectEqual, expectThat } from "./checks.ts";
 import { demoMesh, NAMESPACE, OUTSIDE, VIP4, VIP6 } from "./demo-mesh.ts";
+import { besideSidecars } from "./demo-sidecar.ts";
+import { addressOf, endpoint, told, url } from "./demo-words.ts";
 import type { RunningPod } from "./kubelet.ts";
 import { addressesOf, BRIDGE } from "./network.ts";
 import { ipOf } from "./pod-records.ts";
@@ -18,12 +20,6 @@ const PROBE6 = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff";
 /** The node on the bridge. */
 const NODE_IP4 = "10.66.0.1";
 const NODE_IP6 = "fd66::1";
-
-const url = (ip: string, port = 8080): string => `http://${ip.includes(":") ? `[${ip}]` : ip}:${port}/`;
-const endpoint = (ip: string, port: number): string => `${ip}:${port}`;
-const addressOf = (seen: string): string => seen.slice(0, seen.lastIndexOf(":"));
-const told = (exchange: Exchange): string =>
-  `${exchange.server} answered; it saw ${exchange.clientSeen} at ${exchange.serverSeen}; the client's peer is ${exchange.clientPeer}`;
 
 /** The story of the playground: a request before the label, under it, and after it. */
 export class Demo {
@@ -45,6 +41,7 @@ export class Demo {
     await this.insideTheMesh();
     await this.atTheBorder();
     await this.newPod();
+    await this.besideSidecars();
     await this.failures();
     await this.unlabel();
     if (!keep) await this.removePods();
@@ -252,6 +249,13 @@ export class Demo {
       await until("it is annotated", () => this.redirection("latecomer") === "enabled");
       return told(result);
     });
+  }
+
+  private async besideSidecars(): Promise<void> {
+    this.chapter("Mixed clusters: a pod with a sidecar, in the same sandbox");
+    const { sandbox, checks } = this;
+    const injected = await besideSidecars({ sandbox, checks, client: this.pod("client"), server: this.pod("server") });
+    if (injected !== undefined) this.pods.set(injected.name, injected);
   }
 
   private async failures(): Promise<void> {

@@ -25,7 +25,7 @@ set -e
 root=$1; dir=$2; app=$3; bin=$4; cgroup2=$5; shift 5
 mount -t tmpfs -o mode=755 tmpfs "$root"
 cd "$root"
-mkdir -p proc sys dev tmp run/istio-cni run/ztunnel var host/proc host/opt/cni/bin host/etc/cni/net.d host/var/run/netns
+mkdir -p proc sys dev tmp run/istio-cni run/ztunnel var host/proc host/opt/cni/bin host/etc/cni/net.d
 mkdir -p opt/cni/bin run/secrets/kubernetes.io/serviceaccount
 ln -s /run var/run
 for name in usr lib lib64 lib32 bin sbin etc; do
@@ -47,9 +47,13 @@ mount --bind /proc host/proc
 mount -o remount,bind,ro host/proc
 mount --bind "$dir/opt/cni/bin" host/opt/cni/bin
 mount --bind "$dir/etc/cni/net.d" host/etc/cni/net.d
-mount --rbind /run/netns host/var/run/netns
 mount --bind /run/istio-cni run/istio-cni
-mount --bind /run/ztunnel run/ztunnel
+# The chart mounts these two with ambient only.
+if [ "$AMBIENT_ENABLED" != false ]; then
+  mkdir -p host/var/run/netns
+  mount --rbind /run/netns host/var/run/netns
+  mount --bind /run/ztunnel run/ztunnel
+fi
 mount --bind "$dir/secrets" run/secrets/kubernetes.io/serviceaccount
 mount -o remount,bind,ro run/secrets/kubernetes.io/serviceaccount
 [ -z "$AMBIENT_CNI_SANDBOX_PLUGIN" ] || { : > opt/cni/bin/istio-cni; mount --bind "$AMBIENT_CNI_SANDBOX_PLUGIN" opt/cni/bin/istio-cni; }

@@ -7,6 +7,8 @@ import { AppRemote } from "./app/remote.ts";
 import { type Attachment, CniChain } from "./cni-chain.ts";
 import type { SandboxNode } from "./node.ts";
 import { type PodOnNode, PodRecords, type PodRequest } from "./pod-records.ts";
+import { startSidecar } from "./sidecar/pod.ts";
+import type { SidecarRemote } from "./sidecar/remote.ts";
 
 export interface PodTemplate extends PodRequest {
   /** `app` (default) serves and obeys; `sleep` only lives. */
@@ -18,6 +20,9 @@ export interface RunningPod extends PodOnNode {
   readonly attachment: Attachment;
   readonly child: Child;
   readonly app: AppRemote | undefined;
+  readonly sidecar: SidecarRemote | undefined;
+  /** Programs beside `child`: of a pod with a sidecar, that and what keeps the pod's netns. */
+  readonly helpers: readonly Child[];
 }
 
 /**
@@ -72,14 +77,14 @@ export class Kubelet {
 
   /** Replaces the pod's sandbox under its uid, as kubelet does when the pause container dies. */
   async replaceSandbox(pod: RunningPod, template: PodTemplate): Promise<RunningPod> {
-    await pod.child.end(500);
+    for (const child of [pod.child, ...pod.helpers]) await child.end(500);
     await this.dropSandbox(pod.attachment);
     return this.start(template);
   }
 
   /** Stops the pod and removes it from the API, in kubelet's order. */
   async remove(pod: RunningPod): Promise<void> {
-    await pod.child.end(500);
+    for (const child of [pod.child, ...pod.helpers]) await child.end(500);
     await this.dropSandbox(pod.attachment);
     await this.node.cgroups.removePod(pod.uid);
     rmSync(this.node.logDir(pod.namespace, pod.name, pod.uid), { recursive: true, force: true });
@@ -113,13 +118,33 @@ export class Kubelet {
   ): Promise<RunningPod> {
     const { name, namespace, program = "app" } = template;
     const cgroup = this.node.cgroups.container(uid, attachment.containerId);
-    const command = program === "app" ? [process.execPath, this.program, "sandbox-app", name] : ["sleep", "infinity"];
-    const child = this.node.spawn(["nsenter", `--net=${attachment.netns}`, "--", ...command], {
-      stdio: ["pipe", "pipe", "inherit"],
-      cgroup,
-    });
+    const helpers: Child[] = [];
+    const inPod = (command: readonly string[], stdin: "pipe" | "ignore") =>
+      this.node.spawn(["nsenter", `--net=${attachment.netns}`, "--", ...command], {
+        stdio: [stdin, "pipe", "inherit"],
+        cgroup,
+      });
+    const ours = (args: readonly string[]) => [process.execPath, this.program, ...args];
+    let sidecar: SidecarRemote | undefined;
+    if (template.sidecar === true) {
+      // A pause container: while the check fails again and again, the netns is known by it alone.
+      helpers.push(inPod(["sleep", "infinity"], "ignore"));
+      const pod = { name, namespace, uid, ips };
+      try {
+        sidecar = await startSidecar({
+          spawn: (args) => inPod(ours(args), "ignore"),
+          failed: (exitCode) => this.records.reportFailedCheck(pod, exitCode),
+          cancelled: () => !this.records.exists(pod),
+        });
+      } catch (error) {
+        for (const helper of helpers) await helper.end(500);
+        throw error;
+      }
+      helpers.push(sidecar.child);
+    }
+    const child = inPod(program === "app" ? ours(["sandbox-app", name]) : ["sleep", "infinity"], "pipe");
     const app = program === "app" ? new AppRemote(child) : undefined;
     if (app !== undefined) await app.ready;
-    return { name, namespace, uid, ips, attachment, child, app };
+    return { name, namespace, uid, ips, attachment, child, helpers, app, sidecar };
   }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { recordOf } from "../kube/json.ts";
 import type { ApiServer } from "./apiserver/api-server.ts";
+import { INJECTED } from "./sidecar/pod.ts";
 
 export const NODE_NAME = "node1";
 
@@ -11,6 +12,8 @@ export interface PodRequest {
   readonly labels?: Readonly<Record<string, string>>;
   readonly annotations?: Readonly<Record<string, string>>;
   readonly serviceAccount?: string;
+  /** As the injector leaves it where the CNI plugin writes the redirection. */
+  readonly sidecar?: boolean;
 }
 
 /** A pod as far as its status tells. */
@@ -33,14 +36,17 @@ export class PodRecords {
   constructor(private readonly api: ApiServer) {}
 
   /** Puts the pod into the API, scheduled to this node. */
-  create({ name, namespace, labels = {}, annotations = {}, serviceAccount = "default" }: PodRequest): void {
+  create(request: PodRequest): void {
+    const { name, namespace, labels = {}, annotations = {}, serviceAccount = "default" } = request;
+    const injected = request.sidecar === true ? INJECTED : undefined;
     this.api.put({
       kind: "Pod",
-      metadata: { name, namespace, labels, annotations },
+      metadata: { name, namespace, labels, annotations: { ...injected?.annotations, ...annotations } },
       spec: {
         nodeName: NODE_NAME,
         serviceAccountName: serviceAccount,
-        containers: [{ name: "app", image: "sandbox/app" }],
+        containers: [{ name: "app", image: "sandbox/app" }, ...(injected?.containers ?? [])],
+        ...(injected === undefined ? {} : { initContainers: injected.initContainers }),
       },
       status: { phase: "Pending" },
     });
@@ -60,6 +66,10 @@ export class PodRecords {
     return uid;
   }
 
+  exists({ namespace, name, uid }: PodOnNode): boolean {
+    return this.api.get("Pod", namespace, name)?.metadata.uid === uid;
+  }
+
   /** Reports a pod's phase and addresses; one that was deleted meanwhile stays deleted. */
   report(pod: PodOnNode, containerId: string, phase: string): void {
     const current = this.api.get("Pod", pod.namespace, pod.name);
@@ -72,6 +82,28 @@ export class PodRecords {
         podIP: pod.ips[0],
         podIPs,
         containerStatuses: [{ name: "app", containerID: `containerd://${containerId}`, ready: true, restartCount: 0 }],
+      },
+    });
+  }
+
+  /** Reports that the pod waits for its check, which has just failed. */
+  reportFailedCheck(pod: PodOnNode, exitCode: number): void {
+    const current = this.api.get("Pod", pod.namespace, pod.name);
+    if (current === undefined) return;
+    const [check] = INJECTED.initContainers;
+    this.api.put({
+      ...current,
+      status: {
+        phase: "Pending",
+        podIP: pod.ips[0],
+        podIPs: pod.ips.map((ip) => ({ ip })),
+        initContainerStatuses: [
+          {
+            name: check.name,
+            state: { waiting: { reason: "CrashLoopBackOff" } },
+            lastState: { terminated: { exitCode, reason: "Error" } },
+          },
+        ],
       },
     });
   }

@@ -1,42 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 // The sandbox's stand-in for a sidecar in a netns of the lab, and the check that a sidecar pod makes itself.
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import * as v from "valibot";
 import { SIDECAR_PORT } from "../../src/core/constants.ts";
 import type { Endpoint } from "../../src/native/binding.ts";
 import { native } from "../../src/native/load.ts";
 import type { HeldNetns } from "../../src/native/netns.ts";
-import { SIDECAR_EVENT, type SidecarEvent, type SidecarOptions } from "../../src/sandbox/sidecar/options.ts";
+import type { SidecarEvent, SidecarOptions } from "../../src/sandbox/sidecar/options.ts";
+import { SidecarRemote } from "../../src/sandbox/sidecar/remote.ts";
 import { Child } from "../../src/sys/child.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
 const DEADLINE_MS = 20_000;
 
-function start(netns: HeldNetns, argv: readonly string[]): Child {
+function start(netns: HeldNetns, argv: readonly string[], stderr: "inherit" | "ignore" = "inherit"): Child {
   const program = [process.execPath, "--import", "tsx", MAIN, ...argv];
   return new Child(["nsenter", "--net=/proc/self/fd/3", "--", ...program], {
-    stdio: ["ignore", "pipe", "inherit", netns.fd],
+    stdio: ["ignore", "pipe", stderr, netns.fd],
   });
 }
 
-export class LabSidecar {
-  readonly events: SidecarEvent[] = [];
-  #waiting: (() => void)[] = [];
-
+export class LabSidecar extends SidecarRemote {
   private constructor(
     private readonly netns: HeldNetns,
-    private readonly child: Child,
+    child: Child,
   ) {
-    const { stdout } = child.process;
-    if (stdout === null) throw new Error("the sidecar has no stdout");
-    createInterface({ input: stdout }).on("line", (line) => {
-      this.events.push(v.parse(SIDECAR_EVENT, JSON.parse(line)));
-      for (const wake of this.#waiting.splice(0)) wake();
-    });
-    void child.exited.finally(() => {
-      for (const wake of this.#waiting.splice(0)) wake();
-    });
+    super(child);
   }
 
   static async start(netns: HeldNetns, options: Partial<SidecarOptions> = {}): Promise<LabSidecar> {
@@ -49,10 +37,6 @@ export class LabSidecar {
   /** One that is root of group 1337, as in TPROXY mode. */
   static startTransparent(netns: HeldNetns, options: Partial<SidecarOptions> = {}): Promise<LabSidecar> {
     return LabSidecar.start(netns, { ...options, uid: 0, transparent: true });
-  }
-
-  forget(): void {
-    this.events.length = 0;
   }
 
   /**
@@ -81,18 +65,6 @@ export class LabSidecar {
     return this.events.flatMap((one) => (one.event === "question" ? [`${one.protocol} ${one.text}`] : []));
   }
 
-  async until(wanted: (event: SidecarEvent) => boolean): Promise<void> {
-    const deadline = performance.now() + DEADLINE_MS;
-    while (!this.events.some(wanted)) {
-      if (!this.child.running) throw new Error("the sidecar has ended");
-      if (performance.now() > deadline) throw new Error("the sidecar is silent");
-      await new Promise<void>((resolve) => {
-        this.#waiting.push(resolve);
-        setTimeout(resolve, 100);
-      });
-    }
-  }
-
   async close(): Promise<void> {
     await this.child.end(200);
   }
@@ -100,7 +72,7 @@ export class LabSidecar {
 
 /** Exit status of the pod's own check: 0 when it is redirected, 126 after 5 s when not. */
 export async function validate(netns: HeldNetns, family: 4 | 6): Promise<number | null> {
-  const child = start(netns, ["sandbox-validation", String(family)]);
+  const child = start(netns, ["sandbox-validation", String(family)], "ignore");
   child.process.stdout?.resume();
   return (await child.exited).code;
 }

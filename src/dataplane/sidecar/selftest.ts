@@ -18,9 +18,9 @@ export type Sample = (
   proxy: { readonly uid: number; readonly gid: number } | undefined,
 ) => Redirection;
 
-/** Ports without meaning. */
+/** Ports without meaning, which need no CAP_NET_BIND_SERVICE: the charts don't grant it. */
 const APP_PORT = 8080;
-const SERVICE_PORT = 80;
+const SERVICE_PORT = 8081;
 const PASSTHROUGH = { 4: "127.0.0.6", 6: "::6" } as const;
 const ANY = { 4: "0.0.0.0", 6: "::" } as const;
 const LOOPBACK = { 4: "127.0.0.1", 6: "::1" } as const;

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Exchange } from "./app/protocol.ts";
+
+/** Of the program in a pod. */
+export const url = (ip: string, port = 8080): string => `http://${ip.includes(":") ? `[${ip}]` : ip}:${port}/`;
+export const endpoint = (ip: string, port: number): string => `${ip}:${port}`;
+export const addressOf = (seen: string): string => seen.slice(0, seen.lastIndexOf(":"));
+/** Evidence. */
+export const told = (exchange: Exchange): string =>
+  `${exchange.server} answered; it saw ${exchange.clientSeen} at ${exchange.serverSeen}; the client's peer is ${exchange.clientPeer}`;
