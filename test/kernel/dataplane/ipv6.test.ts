@@ -88,13 +88,15 @@ describe.each(ENGINES)("$name", (engine) => {
     expect(await routing6()).not.toMatch(ours6);
   });
 
-  test("IPv6 routing of upstream's istio-cni is neither reported nor removed", async () => {
+  test("IPv6 routing of upstream's istio-cni goes with its tables, once the pod is ours", async () => {
     await dataplane.capture(lab.pod.netns, specOf(lab));
-    await inNetns(lab.pod.netns, "nft", "add", "table", "inet", "istio-ambient-nat");
+    const table = "inet istio-ambient-nat";
+    await inNetns(lab.pod.netns, "nft", `add table ${table}; add chain ${table} istio-output`);
     const off = specOf(lab, { ipv6: false });
     await dataplane.capture(lab.pod.netns, off);
     expect(dataplane.observe(lab.pod.netns, off).mode).toBe("captured");
-    expect(await routing6()).toMatch(ours6);
+    expect(await inNetns(lab.pod.netns, "nft", "list", "tables")).not.toContain("istio-ambient");
+    expect(await routing6()).not.toMatch(ours6);
   });
 
   test("an IPv6 route of the pod's own in table 100 is not taken for ours", async () => {
