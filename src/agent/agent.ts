@@ -12,6 +12,7 @@ import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
 import { Inspection } from "./inspection.ts";
 import type { Parts } from "./parts.ts";
 import { Publication } from "./publication.ts";
+import { Readiness } from "./readiness.ts";
 import { Reconciler } from "./reconciler.ts";
 import { Repair } from "./repair.ts";
 import { AgentReport } from "./report.ts";
@@ -21,8 +22,6 @@ import { Sweep } from "./sweep.ts";
 import { ZtunnelWatch } from "./ztunnel-watch.ts";
 
 const SWEEP_MS = 30_000;
-/** Codes of pods that are not captured for reasons outside this agent. */
-const NOT_OURS = new Set(["NO_ZTUNNEL", "ANNOTATION_INVALID", "POD_NOT_CAPTURABLE"]);
 const STOP_DEADLINE_MS = 2_500;
 
 /**
@@ -42,6 +41,8 @@ export class Agent {
   private readonly stops: Stop[] = [];
   private censusDue = false;
   private serving = false;
+  private proved = false;
+  private readonly readiness: Readiness;
   /** What the kernel had at the start is in the roster; never with ambient off and no captured pod. */
   private adopted = false;
 
@@ -57,6 +58,7 @@ export class Agent {
     this.publication = new Publication(parts);
     this.sweep = new Sweep(parts, this.roster, this.reconciler, sweepMs, () => void this.publication.write(true));
     this.gauge = new CensusGauge(parts);
+    this.readiness = new Readiness(parts);
   }
 
   /**
@@ -81,7 +83,11 @@ export class Agent {
   private async startMesh(clusterStarts: Promise<void>): Promise<void> {
     const { dataplane, ztunnel, probes, logger, metrics, config } = this.parts;
     if (config.ambientEnabled) ztunnel.listen();
-    const [tests] = await Promise.all([dataplane.start(), clusterStarts]);
+    const proof = dataplane.start().then((tests) => {
+      this.proved = true;
+      return tests;
+    });
+    const [tests] = await Promise.all([proof, clusterStarts]);
     for (const { engine, works, reason } of tests) {
       const chosen = works && engine === dataplane.engine ? 1 : 0;
       metrics.set("ambient_cni_engine", chosen, { engine, reason: reason ?? "" });
@@ -175,17 +181,24 @@ export class Agent {
     return census(this.parts, this.roster);
   }
 
-  /**
-   * What is missing for readiness; empty = ready. A pod that waits only for ztunnel does not count, nor
-   * one that its own author has made impossible: a tenant must not hold up the node.
-   */
+  /** What is missing for readiness, a sentence each; empty = ready. */
   missing(): string[] {
-    if (!this.serving) return ["agent: still reading the cluster and the kernel"];
-    return this.pods()
-      .filter(({ state }) => state === "failing" || state === "pending")
-      .filter(({ reason }) => !NOT_OURS.has(reason))
-      .filter(({ ips, phase }) => ips.length > 0 && phase === "Running")
-      .map(({ pod, reason }) => `pod ${pod}: ${reason}`);
+    const absent = this.absent();
+    return this.readiness.missing(absent, absent.length > 0 ? [] : this.pods());
+  }
+
+  /** Of the agent itself, in the order in which it comes. */
+  private absent(): string[] {
+    const { cluster, ztunnel, config } = this.parts;
+    const absent: string[] = [];
+    if (!cluster.synced) absent.push("kubernetes: pods and namespaces are not listed yet");
+    if (config.ambientEnabled) {
+      if (!this.proved) absent.push("dataplane: no engine is proved yet");
+      if (!this.adopted) absent.push("kernel: the pods' state is not read yet");
+    }
+    if (!this.serving) absent.push("agent: not serving yet");
+    else if (config.ambientEnabled && !ztunnel.listening) absent.push("ztunnel: its socket is gone from the node");
+    return absent;
   }
 
   /** Rebuilds the roster from the kernel: one pass over /proc, one look into each netns. */

@@ -17,6 +17,8 @@ export interface PodStatus {
   readonly netns: string | undefined;
   readonly engine: string | undefined;
   readonly acked: boolean;
+  /** Its traffic is captured, whatever else may be wrong with it. */
+  readonly captured: boolean;
   readonly annotation: string | null;
   /** Open connections that are older than the capture. */
   readonly existing: number;
@@ -48,6 +50,7 @@ export function census(parts: Parts, roster: Roster): PodStatus[] {
       netns: enrollment?.netns?.id,
       engine: enrollment?.state === "enrolled" ? enrollment.engine : undefined,
       acked: enrollment?.acked ?? false,
+      captured: enrollment?.state === "enrolled" && !enrollment.lost,
       annotation: enrollment?.annotation ?? null,
       existing: enrollment?.state === "enrolled" ? enrollment.existing : 0,
     });

@@ -16,7 +16,7 @@ const TELL_MS = { most: 5000, least: 200 };
 /** What taking out the rules may take, in ms: for each pod, where a program has to be started for it, and at least. */
 const RELEASE_MS = { each: 8, least: 300 };
 /** Kept back for the host's objects and the last words, in ms. */
-const HOST_MS = 1000;
+const HOST_MS = 500;
 /**
  * How long probes reach a pod that was handed over, if nobody takes care of it: until the other agent has its own
  * exemption, image pull included, and not for ever, since the address may be another pod's one day.
@@ -125,17 +125,16 @@ export class Departure {
     const captured = heirs.filter(({ uid }) => !this.#handedOver.has(uid)).length;
     const inUse = await this.#inUse();
     const kept = inUse === undefined ? ["what was not looked at"] : this.parts.dataplane.vacate(inUse);
-    if (captured + kept.length === 0) {
+    if (captured > 0) {
+      logger.warn(
+        "pods stay captured, and what they need on the host stays; `ambient-cni remove --uncapture` releases them",
+        { captured, kept },
+      );
+    } else if (kept.length > 0) {
+      logger.info("what open connections need stays on the node until they end", { kept });
+    } else {
       logger.info("nothing of ours is left on the node but the plugin");
-      return;
     }
-    logger.warn(
-      "pods stay captured, and what they need on the host stays; `ambient-cni remove --uncapture` releases them",
-      {
-        captured,
-        kept,
-      },
-    );
   }
 
   /** Where a connection may begin: where processes are, and where an ADD has just made room for some. */

@@ -261,6 +261,8 @@ export interface Ztunnel {
    */
   del(uid: string): Promise<void>;
   connections(): readonly ZtunnelConnection[];
+  /** False when a ztunnel that comes now would not find the socket: it was removed under us. */
+  readonly listening: boolean;
   stop(): Promise<void>;
 }
 

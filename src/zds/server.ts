@@ -103,6 +103,11 @@ export class ZdsServer implements Ztunnel {
     }
   }
 
+  get listening(): boolean {
+    const [own, found] = [this.#socketFile, identifySocket(this.#options.path)];
+    return own !== undefined && !this.#stopped && found?.dev === own.dev && found.ino === own.ino;
+  }
+
   connections(): readonly ZtunnelConnection[] {
     return this.#registry.all().map((session) => ({
       id: session.id,

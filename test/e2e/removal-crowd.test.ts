@@ -51,5 +51,14 @@ test("200 pods stay captured, are adopted and are released, each within kubelet'
       // A machine that is too busy for all of them leaves some; they are said, and keep what they need.
       await remove();
     }
+    await sandbox.startAgent();
+    await sandbox.ztunnelsConnected(1);
+    await until("all are captured", () => announced() === PODS, 60_000);
+    sandbox.daemonSet.put({ image: "docker.io/istio/install-cni:1.30.0" });
+    const milliseconds = await sandbox.endAgent("SIGTERM");
+    expect(milliseconds).toBeLessThan(IN_TIME_MS);
+    const handedOver = /pods handed over to istio-cni\s+pods=(\d+)/.exec(sandbox.agentLog())?.[1];
+    console.log(`${handedOver} of ${PODS} pods handed over in ${Math.round(milliseconds)} ms`);
+    expect(await exempt()).toBe(PODS);
   });
 });

@@ -247,6 +247,7 @@ export class FakeFinder implements NetnsFinder {
 }
 
 export class FakeZtunnel implements Ztunnel {
+  listening = true;
   connected = true;
   addError: Error | undefined;
   delError: Error | undefined;

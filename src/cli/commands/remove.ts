@@ -69,7 +69,7 @@ async function remove(session: Session, options: RemoveOptions): Promise<number>
       if (isText) env.stderr.write(`${visible(message)}\n`);
     },
   });
-  const captured = outcome.captured.map(({ uid, pod, engines }) => ({ uid, pod, engines }));
+  const captured = outcome.captured.map(({ uid, pod, engines, handedOver }) => ({ uid, pod, engines, handedOver }));
   const document = { ...view.head(), dryRun, steps: outcome.steps, captured, warnings };
   await session.print(document, () => outcomeText(outcome));
   if (!outcome.failed) return EXIT.ok;
@@ -81,9 +81,15 @@ function stepText({ did, what, problem }: TakenStep): string {
 }
 
 export function outcomeText({ steps, captured }: Pick<RemovalOutcome, "steps" | "captured">): string {
-  const lines = captured.map(({ pod, engines }) => `pod ${pod} stays captured (${engines.join(", ") || "unreadable"})`);
-  if (captured.length > 0) lines.push("captured pods keep what they need on the host; --uncapture releases them");
-  else if (steps.length === 0)
+  const lines = captured.map(({ pod, engines, handedOver }) => {
+    const by = engines.join(", ") || "unreadable";
+    return handedOver
+      ? `pod ${pod} is istio-cni's; what is left of ${by} in it goes with it`
+      : `pod ${pod} stays captured (${by})`;
+  });
+  if (captured.some(({ handedOver }) => !handedOver))
+    lines.push("captured pods keep what they need on the host; --uncapture releases them");
+  else if (steps.length + captured.length === 0)
     lines.push("nothing of ours is left on this node but the plugin, by which running pods are torn down");
   return lines.map((line) => `${visible(line)}\n`).join("");
 }

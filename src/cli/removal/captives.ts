@@ -7,6 +7,7 @@ import type { CaptureSpec, EngineName } from "../../core/ports.ts";
 import { podTitle } from "../../core/report/pods.ts";
 import { readPinned } from "../../dataplane/ebpf/pinned.ts";
 import { tracesOf } from "../../dataplane/traces.ts";
+import { upstreamTraces } from "../../dataplane/upstream/traces.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { findResidents, type Resident } from "../../netns/residents.ts";
 import { podNames } from "../../sys/pod-logs.ts";
@@ -20,6 +21,8 @@ export interface Captive {
   readonly engines: readonly EngineName[];
   /** Why the netns can't be read. */
   readonly obstacle: string | undefined;
+  /** istio-cni's rules capture it: a pod of that agent's, whatever of ours is still in it. */
+  readonly handedOver: boolean;
   readonly resident: Resident;
 }
 
@@ -40,9 +43,12 @@ export async function findCaptives(binding: NativeBinding, procDir: string): Pro
         .filter(({ scope }) => scope === "global")
         .map(({ address }) => canonicalIp(address));
       if (engines.length === 0) netns.close();
-      else captives.push({ ...seen, ips, engines, obstacle: undefined });
+      else {
+        const handedOver = upstreamTraces(binding, netns.fd)?.steers === true;
+        captives.push({ ...seen, ips, engines, obstacle: undefined, handedOver });
+      }
     } catch (error) {
-      captives.push({ ...seen, ips: [], engines: [], obstacle: messageOf(error) });
+      captives.push({ ...seen, ips: [], engines: [], obstacle: messageOf(error), handedOver: false });
     }
   }
   return captives;

@@ -57,21 +57,18 @@ export async function removeFromNode(options: RemovalOptions): Promise<RemovalOu
   try {
     await giveBackConfiguration(config, steps, logger);
     let captured = found;
-    if (uncapture && found.length > 0) {
-      await new Releaser({ config, binding, logger, metrics: noMetrics }).release(found, steps);
-      captured = dryRun ? [] : await stillCaptured(binding, config);
+    const ours = found.filter(({ handedOver }) => !handedOver);
+    if (uncapture && ours.length > 0) {
+      await new Releaser({ config, binding, logger, metrics: noMetrics }).release(ours, steps);
+      captured = dryRun ? found.filter(({ handedOver }) => handedOver) : await findCaptives(binding, config.procDir);
     }
     await clearHost(options, captured, steps, logger);
     await removeRunFiles(config, steps);
-    if (captured !== found) closeAll(captured);
+    if (uncapture && !dryRun && captured !== found) closeAll(captured);
     return { steps: steps.taken, captured, failed: steps.failed, denied: steps.denied };
   } finally {
     closeAll(found);
   }
-}
-
-async function stillCaptured(binding: NativeBinding, { procDir }: Config): Promise<readonly Captive[]> {
-  return await findCaptives(binding, procDir);
 }
 
 async function giveBackConfiguration(config: Config, steps: Steps, logger: Logger): Promise<void> {

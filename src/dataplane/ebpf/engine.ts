@@ -208,7 +208,7 @@ export class EbpfEngine implements Engine {
   vacate(inUse: ReadonlySet<NetnsId>): string | undefined {
     const inodes = new Set([...inUse].map(inodeOf));
     const captured = this.#node?.vacate((inode) => inodes.has(inode)) ?? 0;
-    if (captured > 0) return `programs and maps of ebpf: ${captured} pods are captured by them`;
+    if (captured > 0) return `programs and maps of ebpf, for ${captured} pods`;
     this.#node = undefined;
     return undefined;
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ZDS server on real sockets, with real network namespaces and ztunnels in other processes.
-import { chmodSync, readdirSync, readlinkSync, statSync } from "node:fs";
+import { chmodSync, readdirSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import type { NetnsHandle, SnapshotEntry, Workload, ZtunnelPeer } from "../../../src/core/ports.ts";
@@ -121,6 +121,21 @@ function openFiles(): string[] {
 function heldNetns(): number {
   return openFiles().filter((target) => target.startsWith("net:[")).length;
 }
+
+test("it listens until its socket is removed or another's is in its place", async () => {
+  await using agent = new Agent();
+  expect(agent.server.listening).toBe(false);
+  agent.start();
+  expect(agent.server.listening).toBe(true);
+  rmSync(agent.path);
+  expect(agent.server.listening).toBe(false);
+  const successor = new ZdsServer({ path: agent.path, binding: native(), logger: agent.log, metrics: agent.metrics });
+  successor.listen();
+  expect(agent.server.listening).toBe(false);
+  expect(successor.listening).toBe(true);
+  await successor.stop();
+  expect(successor.listening).toBe(false);
+});
 
 describe("with a ztunnel in another process", () => {
   test("the netns of each pod arrives as itself: who answers inside it is that pod's proxy", async () => {

@@ -83,9 +83,9 @@ test("uncapture waits for open connections, but not longer than kubelet does", a
   const { parts, agent } = await meshOfTwo({ uncaptureOnRemoval: true, drainSeconds: 300 });
   parts.dataplane.proxied = 1;
   const began = performance.now();
-  await agent.depart("none", inTime(parts, 3000));
-  expect(performance.now() - began).toBeLessThan(2100);
-  expect(performance.now() - began).toBeGreaterThan(800);
+  await agent.depart("none", inTime(parts, 2000));
+  expect(performance.now() - began).toBeLessThan(1600);
+  expect(performance.now() - began).toBeGreaterThan(700);
   expect(parts.dataplane.kernel.size).toBe(0);
 });
 

@@ -41,7 +41,7 @@ test("pins stay for a pod that is in use, and its connections with them", async 
   const dataplane = await start();
   await dataplane.capture(traffic.lab.pod.netns, spec);
   const calls = await traffic.openAll();
-  expect(dataplane.vacate(new Set([podId()]))).toEqual([expect.stringContaining("1 pods are captured")]);
+  expect(dataplane.vacate(new Set([podId()]))).toEqual([expect.stringContaining("for 1 pods")]);
   dataplane.close();
   const load = traffic.load();
   await load.more(30);
@@ -79,7 +79,7 @@ test("pods of another schema count as well", async () => {
   await other.capture(spec);
   await other.kill();
   const dataplane = await start();
-  expect(dataplane.vacate(new Set([podId()]))).toEqual([expect.stringContaining("1 pods are captured")]);
+  expect(dataplane.vacate(new Set([podId()]))).toEqual([expect.stringContaining("for 1 pods")]);
   expect(dataplane.vacate(new Set())).toEqual([]);
   expect(home()).toEqual([]);
   dataplane.close();
