@@ -72,7 +72,7 @@ export class CriKubelet {
     return this.start(request);
   }
 
-  /** One attempt to start a pod that is in the API. @throws CriError; nothing of it is left then */
+  /** One attempt to start a pod that is in the API. @throws CriError; `startInTime` discards what is left of it */
   async start(request: CriPodRequest): Promise<CriPod> {
     const { namespace, name, serviceAccount = "default", args = ["serve", name] } = request;
     const uid = this.records.uidOf(namespace, name);
@@ -83,7 +83,8 @@ export class CriKubelet {
     const ips = await this.addresses(sandboxId);
     this.networked({ namespace, name, uid, ips }, serviceAccount);
     const containerId = await this.runContainer(sandboxId, config, {
-      metadata: { name: "app" },
+      // As kubelet counts: the name of one that a broken-off attempt has made stays reserved.
+      metadata: { name: "app", attempt: config.metadata?.attempt ?? 0 },
       image: { image: POD_IMAGE },
       args: [...args],
       logPath: "app.log",
@@ -105,12 +106,23 @@ export class CriKubelet {
     const deadline = Date.now() + ms;
     for (;;) {
       try {
+        await this.discard(this.records.uidOf(request.namespace, request.name));
         return await this.start(request);
       } catch (error) {
         if (!(error instanceof CriError) || Date.now() > deadline) throw error;
         refused(error);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
+    }
+  }
+
+  /** Removes sandboxes of attempts whose end nobody has heard. */
+  private async discard(uid: string): Promise<void> {
+    const { cri } = this.containerd;
+    const { items } = await cri.call("listPodSandbox", {});
+    for (const { id: podSandboxId } of items.filter(({ metadata }) => metadata?.uid === uid)) {
+      await cri.call("stopPodSandbox", { podSandboxId });
+      await cri.call("removePodSandbox", { podSandboxId });
     }
   }
 

@@ -92,10 +92,13 @@ describe.each([4, 6] as const)("IPv%i", (family) => {
     await capture();
     expect(engine.node.bpf.pins("ztunnel")).toHaveLength(1);
     for (const pin of engine.node.bpf.pins("ztunnel")) engine.node.bpf.unpin(`ztunnel/${pin}`);
+    // The kernel lets go of an unpinned link some time later.
+    await expect.poll(() => outcome(fromPod())).not.toBe("remote");
+    const [accepted, refused, before] = [ztunnel.accepted.length, counters().loop_refused ?? 0, reached.length];
     for (let i = 0; i < 5; i++) expect(ENDED).toContain(await outcome(fromPod()));
-    expect(ztunnel.accepted, "one each, not one that leads to the next").toHaveLength(5);
-    expect(counters().loop_refused).toBe(5);
-    expect(reached).toEqual([]);
+    expect(ztunnel.accepted, "one each, not one that leads to the next").toHaveLength(accepted + 5);
+    expect(counters().loop_refused).toBe(refused + 5);
+    expect(reached).toHaveLength(before);
     engine.collect();
     expect(dataplane.observe(lab.pod.netns, specOf(lab))).toMatchObject({
       mode: "differs",
