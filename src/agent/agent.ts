@@ -173,7 +173,7 @@ export class Agent {
 
   /** Looks at single pods. */
   inspection(prover: Prover): Inspection {
-    return new Inspection(this.parts, this.roster, this.report, prover);
+    return new Inspection(this.parts, this.roster, this.report, this.sidecars, prover);
   }
 
   /** Every pod of the node with its state and the reason for it. */

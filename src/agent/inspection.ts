@@ -9,12 +9,16 @@ import { captureSpec, eligibilityOf } from "./desire.ts";
 import type { Parts } from "./parts.ts";
 import type { AgentReport } from "./report.ts";
 import type { Roster } from "./roster.ts";
+import type { Sidecars } from "./sidecars.ts";
 
 const SHOWN_DECISIONS = 20;
 
 interface Reached {
   readonly pod: Pod;
   readonly netns: NetnsHandle;
+}
+
+interface Captured extends Reached {
   readonly spec: CaptureSpec;
 }
 
@@ -24,6 +28,7 @@ export class Inspection {
     private readonly parts: Parts,
     private readonly roster: Roster,
     private readonly report: AgentReport,
+    private readonly sidecars: Sidecars,
     private readonly prover: Prover,
   ) {}
 
@@ -35,10 +40,15 @@ export class Inspection {
     if (row === undefined) throw notFound(uid);
     const eligibility = eligibilityOf(config, cluster, pod);
     const spec = eligibility.verdict === "ambient" ? this.specOf(pod) : undefined;
-    const seen = await this.within(pod, (netns) => ({
-      ...this.parts.dataplane.examine(netns, spec),
-      existing: spec === undefined ? null : this.parts.existing.count(netns, spec),
-    }));
+    const sidecar = eligibility.verdict === "sidecar" ? this.sidecars.inspect(pod) : undefined;
+    const seen = await this.within(pod, (netns) => {
+      const { facts, counters } = this.parts.dataplane.examine(netns, spec);
+      return {
+        facts: [...(sidecar?.facts(netns) ?? []), ...facts],
+        counters,
+        existing: spec === undefined ? null : this.parts.existing.count(netns, spec),
+      };
+    });
     return {
       ...this.report.head(),
       pod: row,
@@ -49,7 +59,7 @@ export class Inspection {
         namespaceLabels: cluster.namespace(pod.namespace)?.labels ?? null,
       },
       eligibility,
-      desired: spec === undefined ? {} : desiredOf(spec),
+      desired: spec === undefined ? (sidecar?.desired ?? {}) : desiredOf(spec),
       facts: seen?.facts ?? [{ name: "netns", ok: pod.hostNetwork ? null : false, text: unreachedText(pod) }],
       counters: seen?.counters ?? {},
       existing: seen?.existing ?? null,
@@ -62,7 +72,11 @@ export class Inspection {
 
   /** Real connections in the pod's netns. A pod that can't be proved has a problem instead of proofs. */
   async verify(uid: string): Promise<ProofsReport> {
-    const { pod, value, problem } = await this.captured(uid, ({ netns, spec }) => this.prover.prove(netns, spec));
+    const { pod, value, problem } = await this.reached(
+      uid,
+      ({ netns, spec }) => this.prover.prove(netns, spec),
+      ({ pod: one, netns }) => this.sidecars.prove(one, netns),
+    );
     return { ...this.report.head(), uid, pod, proofs: value ?? [], problem };
   }
 
@@ -71,7 +85,7 @@ export class Inspection {
     const { existing, metrics, logger } = this.parts;
     const pods = [];
     for (const uid of uids) {
-      const { pod, value, problem } = await this.captured(uid, ({ netns, spec }) => existing.reset(netns, spec));
+      const { pod, value, problem } = await this.reached(uid, ({ netns, spec }) => existing.reset(netns, spec));
       const reset = value ?? 0;
       if (reset > 0) {
         metrics.count("ambient_cni_existing_connections_reset_total", {}, reset);
@@ -82,19 +96,24 @@ export class Inspection {
     return { ...this.report.head(), pods };
   }
 
-  /** Runs `act` on a pod that is captured, and says why where it can't. */
-  private async captured<T>(
+  /** Runs `act` on a pod that is captured, or the other one on a sidecar pod, and says why where it can't. */
+  private async reached<T>(
     uid: string,
-    act: (reached: Reached) => T | Promise<T>,
+    act: (reached: Captured) => T | Promise<T>,
+    redirected?: (reached: Reached) => T | Promise<T>,
   ): Promise<{ readonly pod: string; readonly value?: T; readonly problem: string | null }> {
     let name = uid;
     try {
       const pod = this.podOf(uid);
       name = podKey(pod);
       const { verdict, detail } = eligibilityOf(this.parts.config, this.parts.cluster, pod);
-      if (verdict !== "ambient") return { pod: name, problem: `not in the mesh: ${detail}` };
-      const spec = this.specOf(pod);
-      const value = await this.within(pod, (netns) => act({ pod, netns, spec }));
+      const sidecar = verdict === "sidecar" ? redirected : undefined;
+      if (verdict !== "ambient" && sidecar === undefined) {
+        return { pod: name, problem: `not in the mesh: ${detail}` };
+      }
+      const value = await this.within(pod, (netns) =>
+        sidecar === undefined ? act({ pod, netns, spec: this.specOf(pod) }) : sidecar({ pod, netns }),
+      );
       if (value === undefined) return { pod: name, problem: unreachedText(pod) };
       return { pod: name, value, problem: null };
     } catch (error) {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { sidecarOf } from "../core/eligibility.ts";
+import { codeOf, messageOf } from "../core/errors.ts";
 import { limiter } from "../core/limiter.ts";
 import { type Pod, podKey } from "../core/pod.ts";
-import type { NetnsHandle, RedirectionObservation } from "../core/ports.ts";
+import type { KernelFact, NetnsHandle, Proof, RedirectedPod, RedirectionObservation } from "../core/ports.ts";
 import type { Redirection } from "../core/redirection.ts";
 import { planRedirection } from "../sidecar/plan.ts";
 import { sidecarSettings } from "../sidecar/settings.ts";
+import { describeSidecar } from "../sidecar/words.ts";
 import type { Parts } from "./parts.ts";
 
 /** Pods whose rules are written at the same time. */
@@ -33,6 +35,26 @@ export class Sidecars {
    */
   plan(pod: Pod, ips: readonly string[]): Redirection {
     return planRedirection(sidecarSettings(pod), ips, this.parts.config.sidecarOwnerGroups);
+  }
+
+  /** What is wanted of a pod, and what the kernel says of it; an annotation that is not allowed is a fact too. */
+  inspect(pod: Pod): { desired: Record<string, string>; facts: (netns: NetnsHandle) => readonly KernelFact[] } {
+    try {
+      const target = this.target(pod);
+      return {
+        desired: describeSidecar(sidecarSettings(pod), target.redirection),
+        facts: (netns) => this.parts.sidecars.examine(netns, target),
+      };
+    } catch (error) {
+      if (codeOf(error) !== "ANNOTATION_INVALID") throw error;
+      const fact: KernelFact = { name: "redirection", ok: false, text: messageOf(error) };
+      return { desired: {}, facts: () => [fact] };
+    }
+  }
+
+  /** Real connections in the pod's netns. @throws as `plan` */
+  prove(pod: Pod, netns: NetnsHandle): Promise<readonly Proof[]> {
+    return this.parts.sidecars.prove(netns, this.target(pod));
   }
 
   /**
@@ -77,5 +99,9 @@ export class Sidecars {
   isUnredirected(pod: Pod, netns: NetnsHandle): boolean {
     const plain = { ...pod, annotations: {} };
     return this.parts.sidecars.observe(netns, this.plan(plain, pod.ips)).mode === "absent";
+  }
+
+  private target(pod: Pod): RedirectedPod {
+    return { ips: pod.ips, redirection: this.plan(pod, pod.ips), proxyUid: sidecarSettings(pod).uid };
   }
 }

@@ -132,6 +132,7 @@ export class AgentProcess {
       }),
       sidecars: new SidecarRedirector({
         binding,
+        host,
         logger: dataplane,
         engine: config.engine,
         variant: config.forceIptablesBinary,

@@ -410,7 +410,9 @@ export type ProofRow =
   /** Calls to ztunnel's own ports are refused. */
   | "own-ports"
   | "dns-tcp"
-  | "dns-udp";
+  | "dns-udp"
+  /** Of a sidecar pod: from 127.0.0.1 to 127.0.0.6, as the pod's own check connects. */
+  | "redirected";
 
 export interface Proof {
   readonly row: ProofRow;
@@ -425,6 +427,13 @@ export interface Proof {
 export interface Prover {
   /** Every row that applies. Leaves nothing behind. Rejects only when the netns can't be read. */
   prove(netns: NetnsHandle, spec: CaptureSpec): Promise<readonly Proof[]>;
+}
+
+/** A sidecar pod, for who looks at its redirection. */
+export interface RedirectedPod {
+  readonly ips: readonly string[];
+  readonly redirection: Redirection;
+  readonly proxyUid: number;
 }
 
 /** What is found of the redirection into a pod's sidecar. */
@@ -452,8 +461,13 @@ export interface SidecarDataplane {
    * @throws AgentError NO_ENGINE with every engine's reason.
    */
   redirect(netns: NetnsHandle, redirection: Redirection, pod: string): Promise<RedirectionObservation>;
-  /** Real connections inside the netns. @throws AgentError VERIFY_FAILED. */
-  verify(netns: NetnsHandle, redirection: Redirection): Promise<void>;
+  /** Everything of a pod's redirection, for people. Reads the kernel, no fork. */
+  examine(netns: NetnsHandle, pod: RedirectedPod): readonly KernelFact[];
+  /**
+   * Real connections inside its netns show where its traffic lands, whoever has written the rules. Leaves
+   * nothing behind. Rejects only when the netns can't be read.
+   */
+  prove(netns: NetnsHandle, pod: RedirectedPod): Promise<readonly Proof[]>;
   /** Removes everything of ours. Idempotent. */
   remove(netns: NetnsHandle, redirection: Redirection): Promise<void>;
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A pod's kernel state for people: everything that capture stands on, as it is and as it should be.
-import { POD_TABLE, ROUTE_TABLE, RULE_PRIORITY, ZTUNNEL_PORT } from "../core/constants.ts";
+import { POD_TABLE, ROUTE_TABLE, RULE_PRIORITY, SIDECAR_TABLE, ZTUNNEL_PORT } from "../core/constants.ts";
 import { codeOf } from "../core/errors.ts";
 import type { CaptureSpec, KernelFact, NetnsHandle, Observation } from "../core/ports.ts";
 import type { NativeBinding, SocketInfo } from "../native/binding.ts";
 import { endpointText, isZtunnels } from "./proof/sockets.ts";
 import { families, missingRouting } from "./routes.ts";
 import { wrongSysctls } from "./sysctls.ts";
+
+const OURS: readonly string[] = [`inet ${POD_TABLE}`, `inet ${SIDECAR_TABLE}`];
 
 /** TCP_LISTEN */
 const LISTEN = 10;
@@ -89,7 +91,7 @@ function listenerFact(port: number, what: string, sockets: readonly SocketInfo[]
 
 /** Rules of others: they may be what a pod's trouble is about, and are never wrong by themselves. */
 function foreignFacts(binding: NativeBinding, netns: number): KernelFact[] {
-  const tables = unlessMissing(() => binding.nftTables(netns)).filter((name) => name !== `inet ${POD_TABLE}`);
+  const tables = unlessMissing(() => binding.nftTables(netns)).filter((name) => !OURS.includes(name));
   const legacy = ([4, 6] as const).flatMap((family) =>
     unlessMissing(() => binding.xtables(netns, family))
       .filter(({ rules }) => rules.length > 0)

@@ -18,6 +18,7 @@ import type {
   Examination,
   ExemptPod,
   ExistingConnections,
+  KernelFact,
   Logger,
   Metrics,
   NamespaceChange,
@@ -30,6 +31,8 @@ import type {
   PodRef,
   ProbeExemption,
   ProbeHeir,
+  Proof,
+  RedirectedPod,
   RedirectionObservation,
   RedirectionState,
   SidecarDataplane,
@@ -470,7 +473,13 @@ export class FakeSidecars implements SidecarDataplane {
     this.kernel.set(netns.id, JSON.stringify(redirection));
     return this.observe(netns, redirection);
   }
-  async verify(): Promise<void> {}
+  examine(netns: NetnsHandle, { redirection }: RedirectedPod): readonly KernelFact[] {
+    const { mode } = this.observe(netns, redirection);
+    return [{ name: "redirection", ok: mode === "redirected", text: mode }];
+  }
+  async prove(): Promise<readonly Proof[]> {
+    throw new Error("a fake proves nothing");
+  }
   async remove({ id }: NetnsHandle): Promise<void> {
     this.kernel.delete(id);
   }

@@ -139,18 +139,60 @@ export const POD_CHECKS: readonly Check[] = [
       "One captured pod is proved by real connections in its network namespace, as `ambient-cni verify` does. What it finds is seldom about one pod alone: another tool's programs or rules, a ztunnel that does not answer.",
     run: async (context) => {
       const sample = (await all(context)).find(({ mesh, ztunnel }) => isCaptured(mesh) && ztunnel !== null);
-      if (sample === undefined) return skip("no pod is captured");
-      const { proofs, problem } = await context.verify(sample.uid);
-      if (problem !== null) return fail(`${podTitle(sample)}: ${problem}`);
-      const failed = proofs.filter(({ result }) => result === "failed");
-      if (failed.length === 0)
-        return ok(`${podTitle(sample)}: ${proofs.filter(({ result }) => result === "proved").length} proofs`);
-      return fail(failed.map(({ row, family, evidence }) => `${row} IPv${family}: ${evidence}`).join("; "));
+      return sample === undefined ? skip("no pod is captured") : verified(context, sample);
+    },
+  },
+  {
+    code: "AMB-409",
+    category: "pods",
+    title: "every sidecar pod is redirected into its sidecar",
+    pre: false,
+    fix: "ambient-cni inspect POD; the log of the agent says what repair (REPAIR_*) has done about it",
+    about:
+      "A sidecar pod counts on the plugin, or on repair, for the rules that lead its traffic into its sidecar. Without them its own check (istio-validation) holds it back; where that is missing it talks past its sidecar, in the clear.",
+    run: async (context) => {
+      const found: string[] = [];
+      for (const pod of (await all(context)).filter(hasStarted).slice(0, LOOKED_AT)) {
+        const { facts } = await context.inspect(pod.uid);
+        const wrong = facts.filter(({ name, ok: right }) => name === "redirection" && right === false);
+        if (wrong.length > 0) found.push(`${podTitle(pod)}: ${wrong.map(({ text }) => text).join(", ")}`);
+      }
+      return (
+        (await agentPods(context)) ?? (found.length === 0 ? ok("each is") : fail(found.slice(0, SHOWN).join("; ")))
+      );
+    },
+  },
+  {
+    code: "AMB-410",
+    category: "pods",
+    title: "a sidecar pod's traffic lands in its sidecar",
+    pre: false,
+    fix: "ambient-cni verify POD shows each kind of traffic; ambient-cni inspect POD whether the proxy listens",
+    about:
+      "One sidecar pod that runs is proved by real connections in its network namespace, as `ambient-cni verify` does: what arrives and what leaves is taken by the proxy.",
+    run: async (context) => {
+      const sample = (await all(context)).find(hasStarted);
+      // Nor is that anything to tell on each node of a cluster without them.
+      if (sample === undefined) return ok("there is none");
+      return (await agentPods(context)) ?? verified(context, sample);
     },
   },
 ];
 
 const isCaptured = (mesh: PodReport["mesh"]) => mesh === "enrolled" || mesh === "captured";
+
+/** Before, its proxy does not listen yet. */
+const hasStarted = ({ mesh, phase }: PodReport) => mesh === "sidecar" && phase === "Running";
+
+/** Proofs of one pod, as a result. */
+async function verified(context: CheckContext, pod: PodReport): Promise<CheckResult> {
+  const { proofs, problem } = await context.verify(pod.uid);
+  if (problem !== null) return fail(`${podTitle(pod)}: ${problem}`);
+  const failed = proofs.filter(({ result }) => result === "failed");
+  if (failed.length === 0)
+    return ok(`${podTitle(pod)}: ${proofs.filter(({ result }) => result === "proved").length} proofs`);
+  return fail(failed.map(({ row, family, evidence }) => `${row} IPv${family}: ${evidence}`).join("; "));
+}
 
 const all = async ({ read }: CheckContext) => (await read("pods")).pods;
 

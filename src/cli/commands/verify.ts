@@ -24,19 +24,23 @@ export function addVerify(program: Program): void {
       summary: "proves by real connections in a pod where its traffic lands",
       examples: [
         "ambient-cni verify shop/web-7f4c",
-        "ambient-cni verify --all               # every captured pod of the node",
+        "ambient-cni verify --all               # every captured or sidecar pod of the node",
         "ambient-cni verify --all --quick       # only pods where something failed",
       ],
     },
     (command) =>
-      command.option("--all", "every captured pod").option("--quick", "one line for each pod where all is proved"),
+      command
+        .option("--all", "every captured or sidecar pod")
+        .option("--quick", "one line for each pod where all is proved"),
     async (session, { all = false, quick = false }, references) => {
       if (all === references.length > 0) usageError("name the pods, or --all");
       if (session.globals.from !== undefined)
         usageError("verify makes connections on a node: a report can't be verified");
       const source = await session.source();
       const { pods, ...head } = await source.read("pods");
-      const chosen = all ? pods.filter(isCaptured) : references.map((reference) => findPod(pods, reference));
+      const chosen = all
+        ? pods.filter(({ mesh }) => PROVABLE.includes(mesh))
+        : references.map((reference) => findPod(pods, reference));
       const verified: Verified[] = [];
       for (const { uid } of chosen) {
         const { pod, proofs, problem } = await source.read("verify", { pod: uid });
@@ -52,7 +56,7 @@ export function addVerify(program: Program): void {
   );
 }
 
-const isCaptured = ({ mesh }: PodReport) => mesh === "enrolled" || mesh === "captured" || mesh === "failing";
+const PROVABLE: readonly PodReport["mesh"][] = ["enrolled", "captured", "failing", "sidecar"];
 
 const isProved = ({ proofs, problem }: Verified) =>
   problem === null &&
@@ -67,7 +71,7 @@ const SHOWN: Readonly<Record<ProofReport["result"], readonly [string, Style]>> =
 
 export function verifyText(pods: readonly Verified[], quick: boolean, paint: Paint): string {
   const blocks = pods.map((one) => (quick && isProved(one) ? verdictText(one, paint) : podText(one, paint)));
-  return blocks.length === 0 ? "no pod is captured\n" : blocks.join("");
+  return blocks.length === 0 ? "no pod is captured, and none has a sidecar\n" : blocks.join("");
 }
 
 function podText(one: Verified, paint: Paint): string {

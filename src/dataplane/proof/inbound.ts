@@ -28,7 +28,7 @@ export class InboundProof {
   /** A remote calls a port at which we listen ourselves: unless inbound is bypassed, it must not reach us. */
   async inbound(family: AddressFamily, ip: string, bypassed: boolean): Promise<Finding> {
     return this.#withListener(family, ip, async (port) => {
-      const taken = await this.#remoteSyn(family, ip, port);
+      const taken = await this.taker(family, ip, port);
       if (typeof taken !== "object") return unseen(taken);
       if (bypassed && !isZtunnels(taken)) return proved("inbound is not captured, as the pod's annotation asks");
       if (bypassed) return failed(`inbound is bypassed, but ztunnel took a remote's call to port ${port}`);
@@ -40,7 +40,7 @@ export class InboundProof {
 
   async hbone(family: AddressFamily, ip: string): Promise<Finding> {
     const port = ZTUNNEL_PORT.inboundHbone;
-    const taken = await this.#remoteSyn(family, ip, port);
+    const taken = await this.taker(family, ip, port);
     if (typeof taken !== "object") return unseen(taken);
     if (!isZtunnels(taken)) return failed(`a remote's call to ${port} reached ${holderText(taken)}`);
     if (canonicalIp(taken.src) !== ip || taken.srcPort !== port) {
@@ -84,8 +84,8 @@ export class InboundProof {
     }
   }
 
-  /** Who has taken it. A word where that can't be seen. */
-  async #remoteSyn(family: AddressFamily, ip: string, port: number): Promise<SocketInfo | Unseen> {
+  /** Who takes a remote's call, which is ended then. A word where that can't be seen. */
+  async taker(family: AddressFamily, ip: string, port: number): Promise<SocketInfo | Unseen> {
     const pair = this.#veth(ip);
     if (pair === undefined) return "no-veth";
     const address = remoteFor(this.binding, this.netns, this.host, ip);
@@ -119,9 +119,9 @@ export class InboundProof {
   }
 }
 
-type Unseen = "no-veth" | "no-remote" | "nobody";
+export type Unseen = "no-veth" | "no-remote" | "nobody";
 
-function unseen(why: Unseen): Finding {
+export function unseen(why: Unseen): Finding {
   if (why === "no-veth") return skipped("the pod's interface is no veth pair whose other end is the node's");
   if (why === "no-remote") return skipped("the node has no route to anybody: whose call it is can't be made up");
   return failed("a remote's call was taken by nobody");

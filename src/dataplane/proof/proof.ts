@@ -28,3 +28,11 @@ export async function prove(
   }
   return { row, family, ...finding, milliseconds: performance.now() - began };
 }
+
+/** Nothing inside the netns shows what such a pod's traffic does. */
+export async function* sandboxed(family: AddressFamily, ip: string): AsyncGenerator<Proof> {
+  const why: Finding = skipped(
+    `${ip} is on no interface of the pod's netns: its runtime (gVisor, Kata) handles packets itself, and nothing here can prove what it does`,
+  );
+  for (const row of ["outbound", "inbound"] as const) yield prove(row, family, () => why);
+}

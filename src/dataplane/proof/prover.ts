@@ -7,7 +7,7 @@ import { families } from "../routes.ts";
 import { dnsUdp } from "./dns-udp.ts";
 import { InboundProof } from "./inbound.ts";
 import { OutboundProof } from "./outbound.ts";
-import { type Finding, prove, skipped } from "./proof.ts";
+import { prove, sandboxed, skipped } from "./proof.ts";
 import { ProofSockets } from "./sockets.ts";
 
 export interface ProverOptions {
@@ -76,12 +76,4 @@ export class PodProver implements Prover {
     // Last, so that ztunnel has had the time to begin them.
     outbound.endLegs(family);
   }
-}
-
-/** Nothing inside the netns shows what such a pod's traffic does. */
-async function* sandboxed(family: AddressFamily, ip: string): AsyncGenerator<Proof> {
-  const why: Finding = skipped(
-    `${ip} is on no interface of the pod's netns: its runtime (gVisor, Kata) handles packets itself, and nothing here can prove what it does`,
-  );
-  for (const row of ["outbound", "inbound"] as const) yield prove(row, family, () => why);
 }

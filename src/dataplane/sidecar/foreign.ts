@@ -2,7 +2,7 @@
 // A sidecar's redirection that somebody else has written: upstream's plugin, its repair, or an istio-init.
 import type { EngineName, NetnsHandle } from "../../core/ports.ts";
 import type { NativeBinding } from "../../native/binding.ts";
-import { type KernelTable, readTables } from "../iptables/kernel.ts";
+import { hasOwned, type KernelTable, readTables } from "../iptables/kernel.ts";
 import { VARIANTS } from "../iptables/ruleset.ts";
 import { tableNames } from "../netfilter/tables.ts";
 import { SIDECAR } from "./iptables-rules.ts";
@@ -23,4 +23,9 @@ export function foreignRedirection(binding: NativeBinding, netns: NetnsHandle): 
 export function isForeign(tables: readonly KernelTable[]): boolean {
   const chains = tables.filter(({ name }) => name === "nat").flatMap((table) => table.chains);
   return chains.includes(CHAIN) && !chains.includes(SIDECAR.stateChain);
+}
+
+/** The chains have upstream's names: what tells ours is the memory in them. */
+export function isOurs(tables: readonly KernelTable[]): boolean {
+  return hasOwned(SIDECAR, tables) && !isForeign(tables);
 }

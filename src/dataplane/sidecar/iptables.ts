@@ -2,7 +2,7 @@
 import type { NetnsHandle } from "../../core/ports.ts";
 import type { Redirection } from "../../core/redirection.ts";
 import type { NativeBinding } from "../../native/binding.ts";
-import { hasOwned, type KernelTable, readTables } from "../iptables/kernel.ts";
+import { readTables } from "../iptables/kernel.ts";
 import { namedDifferences, rulesDigest, stateComment } from "../iptables/observe.ts";
 import { type Reference, readReference } from "../iptables/reference.ts";
 import type { Ruleset, Variant } from "../iptables/ruleset.ts";
@@ -10,7 +10,7 @@ import { bodyText } from "../iptables/text.ts";
 import { madeTables, removeRules, writeRules } from "../iptables/writer.ts";
 import { References } from "../netfilter/references.ts";
 import { textHash } from "../netfilter/text-hash.ts";
-import { isForeign } from "./foreign.ts";
+import { isOurs } from "./foreign.ts";
 import { iptablesRules, SIDECAR } from "./iptables-rules.ts";
 import { formatState, parseState } from "./state.ts";
 import type { RedirectionWriter } from "./writer.ts";
@@ -79,9 +79,4 @@ export class IptablesRedirection implements RedirectionWriter {
     const ruleset = iptablesRules(redirection);
     return { ruleset, body: bodyText(SIDECAR, ruleset) };
   }
-}
-
-/** Upstream's chains have the same names. */
-function isOurs(tables: readonly KernelTable[]): boolean {
-  return hasOwned(SIDECAR, tables) && !isForeign(tables);
 }

@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../../core/errors.ts";
-import type { EngineName, Logger, NetnsHandle, RedirectionObservation, SidecarDataplane } from "../../core/ports.ts";
+import type {
+  EngineName,
+  KernelFact,
+  Logger,
+  NetnsHandle,
+  Proof,
+  RedirectedPod,
+  RedirectionObservation,
+  SidecarDataplane,
+} from "../../core/ports.ts";
 import type { Redirection } from "../../core/redirection.ts";
 import { runSteps, type Step } from "../../core/transaction.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { Variant } from "../iptables/ruleset.ts";
 import { variantOrder } from "../iptables/variants.ts";
+import { redirectionFacts } from "./examine.ts";
 import { foreignRedirection } from "./foreign.ts";
 import { IptablesRedirection } from "./iptables.ts";
 import { NftablesRedirection } from "./nftables.ts";
+import { proveRedirection } from "./proof.ts";
 import { addRouting, missingRouting, removeRouting } from "./routing.ts";
 import { type InterceptionMode, type Sample, selfTest } from "./selftest.ts";
 import { verifyRedirection } from "./verify.ts";
@@ -16,6 +27,8 @@ import type { RedirectionWriter } from "./writer.ts";
 
 export interface RedirectorOptions {
   readonly binding: NativeBinding;
+  /** The node's netns. */
+  readonly host: NetnsHandle;
   readonly logger: Logger;
   /** The node's choice for ambient pods; eBPF has nothing for sidecars. */
   readonly engine: "auto" | EngineName;
@@ -99,8 +112,14 @@ export class SidecarRedirector implements SidecarDataplane {
     );
   }
 
-  async verify(netns: NetnsHandle, redirection: Redirection): Promise<void> {
-    await verifyRedirection(this.options.binding, netns.fd, redirection);
+  examine(netns: NetnsHandle, pod: RedirectedPod): readonly KernelFact[] {
+    return redirectionFacts(this.options.binding, netns, pod, this.observe(netns, pod.redirection));
+  }
+
+  prove(netns: NetnsHandle, pod: RedirectedPod): Promise<readonly Proof[]> {
+    const { binding, host } = this.options;
+    const foreign = this.observe(netns, pod.redirection).mode === "foreign";
+    return proveRedirection(binding, netns, host, pod, foreign);
   }
 
   async remove(netns: NetnsHandle, redirection: Redirection): Promise<void> {

@@ -6,6 +6,7 @@ import { createSocket } from "node:dgram";
 import { createServer, Socket } from "node:net";
 import * as v from "valibot";
 import { SIDECAR_MARK, SIDECAR_PORT } from "../../core/constants.ts";
+import { codeOf } from "../../core/errors.ts";
 import { canonicalIp, type Family, familyOf } from "../../core/ip.ts";
 import type { ConnectOptions, Endpoint } from "../../native/binding.ts";
 import { native } from "../../native/load.ts";
@@ -55,9 +56,12 @@ class Sidecar {
     });
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
       socket.on("error", () => socket.destroy());
-      const accepted = fdOf(socket);
-      const peer = canonical(native().remoteEndpoint(accepted));
-      const original = canonical(native().originalDestination(accepted) ?? native().localEndpoint(accepted));
+      const ends = endsOf(socket);
+      if (ends === undefined) {
+        socket.destroy();
+        return;
+      }
+      const { peer, original } = ends;
       tell({ event: "accepted", port, peer: text(peer), original: text(original) });
       handle(socket, peer, original);
     });
@@ -112,6 +116,18 @@ class Sidecar {
       // As Envoy: the caller sees its connection close.
       socket.destroy();
     }
+  }
+}
+
+/** Who calls, and whom; undefined: the connection has been reset before anybody looked at it. */
+function endsOf(socket: Socket): { readonly peer: Endpoint; readonly original: Endpoint } | undefined {
+  const fd = fdOf(socket);
+  try {
+    const peer = canonical(native().remoteEndpoint(fd));
+    return { peer, original: canonical(native().originalDestination(fd) ?? native().localEndpoint(fd)) };
+  } catch (error) {
+    if (codeOf(error) === "ENOTCONN") return undefined;
+    throw error;
   }
 }
 

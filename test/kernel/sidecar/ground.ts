@@ -3,7 +3,7 @@
 // whom it calls and who call it. The redirection changes from test to test, the rest stays.
 import { createSocket, type Socket as Datagram } from "node:dgram";
 import { codeOf } from "../../../src/core/errors.ts";
-import type { EngineName, RedirectionObservation } from "../../../src/core/ports.ts";
+import type { EngineName, NetnsHandle, RedirectionObservation } from "../../../src/core/ports.ts";
 import type { Redirection } from "../../../src/core/redirection.ts";
 import { SidecarRedirector } from "../../../src/dataplane/sidecar/redirector.ts";
 import type { SocketOptions } from "../../../src/native/binding.ts";
@@ -32,9 +32,10 @@ export const WRITERS: readonly LabWriter[] = [
   { name: "iptables-legacy", engine: "iptables", variant: "legacy" },
 ];
 
-export function redirectorOf({ engine, variant }: LabWriter): SidecarRedirector {
+export function redirectorOf({ engine, variant }: LabWriter, host: NetnsHandle): SidecarRedirector {
   return new SidecarRedirector({
     binding: native(),
+    host,
     logger: quiet,
     engine: engine === "nftables" ? "auto" : engine,
     variant,
@@ -71,7 +72,7 @@ export class Ground {
     readonly sidecar: LabSidecar,
     readonly programs: LabPrograms,
   ) {
-    this.redirector = redirectorOf(writer);
+    this.redirector = redirectorOf(writer, lab.client.netns);
   }
 
   static async create(writer: LabWriter, transparent = false): Promise<Ground> {

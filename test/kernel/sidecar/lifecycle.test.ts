@@ -2,6 +2,8 @@
 // How a redirection comes and goes: once, as a whole or not at all, and never over somebody else's.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { SidecarRedirector } from "../../../src/dataplane/sidecar/redirector.ts";
+import { verifyRedirection } from "../../../src/dataplane/sidecar/verify.ts";
+import { native } from "../../../src/native/load.ts";
 import { forkCount, run } from "../../../src/sys/exec.ts";
 import { stateOf } from "../../support/lab-dataplane.ts";
 import { validate } from "../../support/lab-sidecar.ts";
@@ -36,7 +38,7 @@ const wholeState = async () => {
 describe.each(WRITERS)("$name", (writer) => {
   let redirector: SidecarRedirector;
   beforeAll(() => {
-    redirector = redirectorOf(writer);
+    redirector = redirectorOf(writer, unredirected.client.netns);
   });
   afterAll(() => redirector.close());
   const variant = writer.variant ?? "nft";
@@ -50,10 +52,10 @@ describe.each(WRITERS)("$name", (writer) => {
       expect(observe().mode).toBe("absent");
       await redirect();
       const written = await wholeState();
-      const successor = redirectorOf(writer);
+      const successor = redirectorOf(writer, unredirected.client.netns);
       const forks = forkCount();
       for (const by of [redirector, successor]) expect((await redirect(by)).mode).toBe("redirected");
-      await successor.verify(lab.pod.netns, redirection);
+      await verifyRedirection(native(), lab.pod.netns.fd, redirection);
       expect(forkCount()).toBe(forks);
       expect(await wholeState()).toBe(written);
       await successor.remove(lab.pod.netns, redirection);
@@ -137,7 +139,7 @@ describe.each(WRITERS)("$name", (writer) => {
 test.each(["nft", "legacy"] as const)(
   "rules of an agent that was killed half-way are completed: iptables-%s",
   async (variant) => {
-    const redirector = redirectorOf({ name: variant, engine: "iptables", variant });
+    const redirector = redirectorOf({ name: variant, engine: "iptables", variant }, unredirected.client.netns);
     const redirection = MODES[0][1];
     await redirector.redirect(lab.pod.netns, redirection, "test/pod");
     // The table with our memory is written last.
@@ -153,7 +155,7 @@ test.each(["nft", "legacy"] as const)(
 
 test("a pod whose rules are iptables' keeps them, whatever new pods get", async () => {
   const redirection = MODES[0][1];
-  const [nftables, , legacy] = WRITERS.map(redirectorOf);
+  const [nftables, , legacy] = WRITERS.map((writer) => redirectorOf(writer, unredirected.client.netns));
   if (nftables === undefined || legacy === undefined) throw new Error("there are three writers");
   await legacy.redirect(lab.pod.netns, redirection, "test/pod");
   expect((await nftables.redirect(lab.pod.netns, redirection, "test/pod")).engine).toBe("iptables");

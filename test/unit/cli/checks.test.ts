@@ -40,6 +40,7 @@ const ipv6 = (value: string): Documents["config"] => ({
 });
 
 const GOOD = podReport("web-7f4c");
+const SIDECAR = podReport("web-7f4c", { mesh: "sidecar", engine: null, ztunnel: null });
 const FACTS = INSPECT.facts.filter(({ ok }) => ok === true);
 
 function contextOf({ kernelPods, environment = {}, ...changes }: Changes): CheckContext {
@@ -145,6 +146,15 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
     };
     return ["warn", /^shop\/web-7f4c$/, { inspect: { ...INSPECT, identity } }];
   },
+  "AMB-409": () => [
+    "fail",
+    /^shop\/web-7f4c: a rule was changed in place$/,
+    {
+      ...pods(SIDECAR),
+      inspect: { ...INSPECT, facts: [{ name: "redirection", ok: false, text: "a rule was changed in place" }] },
+    },
+  ],
+  "AMB-410": () => ["fail", /inbound IPv4: .*past ztunnel/, { ...pods(SIDECAR), verify: PROOFS }],
   "AMB-601": () => [
     "fail",
     /ECONNREFUSED/,

@@ -14,6 +14,8 @@ import { Proc } from "../../../sys/proc.ts";
 import type { NodeView } from "./node-view.ts";
 import { kernelPods } from "./pods.ts";
 
+const SIDECAR_UNKNOWN = "which traffic it should be, its annotations say, and only the agent knows them";
+
 export async function kernelInspect(view: NodeView, uid: string): Promise<InspectReport> {
   return within(view, uid, (pod, { netns }) => ({
     ...view.head(),
@@ -38,6 +40,7 @@ export async function kernelVerify(view: NodeView, uid: string): Promise<ProofsR
   try {
     return await within(view, uid, async (pod, { netns, pid }) => {
       const head = { ...view.head(), uid, pod: podTitle(pod) };
+      if (pod.mesh === "sidecar") return { ...head, proofs: [], problem: `${pod.detail}; ${SIDECAR_UNKNOWN}` };
       if (pod.mesh !== "captured") return { ...head, proofs: [], problem: `not captured: ${pod.detail}` };
       // In the agent's pod this process is in a cgroup that the hooks cover; on the node itself it is in none.
       if (config.hostRoot === "/") joinCgroupOf(config.procDir, pid);

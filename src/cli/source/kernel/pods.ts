@@ -2,8 +2,10 @@
 import { ZTUNNEL_PORT } from "../../../core/constants.ts";
 import { messageOf } from "../../../core/errors.ts";
 import { canonicalIp } from "../../../core/ip.ts";
+import type { NetnsHandle } from "../../../core/ports.ts";
 import type { PodReport, PodsReport } from "../../../core/report/pods.ts";
 import { type Pinned, readPinned } from "../../../dataplane/ebpf/pinned.ts";
+import { redirectionTrace } from "../../../dataplane/sidecar/trace.ts";
 import { type Trace, tracesOf } from "../../../dataplane/traces.ts";
 import { upstreamTraces } from "../../../dataplane/upstream/traces.ts";
 import type { NativeBinding } from "../../../native/binding.ts";
@@ -52,33 +54,38 @@ function row(
       .addresses(netns.fd)
       .filter(({ scope }) => scope === "global")
       .map(({ address }) => canonicalIp(address));
-    return {
-      ...seen,
-      ips,
-      ztunnel: listening(binding, netns.fd) ? "listening" : null,
-      ...meshOf(binding, netns.fd, pinned),
-    };
+    const found = meshOf(binding, netns, pinned);
+    // A sidecar listens at the same ports.
+    const served = found.mesh !== "sidecar" && listening(binding, netns.fd);
+    return { ...seen, ips, ztunnel: served ? "listening" : null, ...found };
   } catch (error) {
     const detail = `its netns can't be read: ${messageOf(error)}`;
     return { ...seen, ips: [], ztunnel: null, mesh: "unknown", engine: null, reason: "netns-unreadable", detail };
   }
 }
 
-function meshOf(
-  binding: NativeBinding,
-  netns: number,
-  pinned: Pinned,
-): Pick<PodReport, "mesh" | "engine" | "reason" | "detail"> {
-  const traces = tracesOf(binding, netns, pinned);
+type Found = Pick<PodReport, "mesh" | "engine" | "reason" | "detail">;
+
+function meshOf(binding: NativeBinding, netns: NetnsHandle, pinned: Pinned): Found {
+  const traces = tracesOf(binding, netns.fd, pinned);
   const active = traces.find(({ mode }) => mode !== "draining" && mode !== "retiring") ?? traces[0];
-  if (active === undefined) {
-    return upstreamTraces(binding, netns)?.steers === true
-      ? { mesh: "none", engine: null, reason: "upstream", detail: "captured by istio-cni's rules, not by ours" }
-      : { mesh: "none", engine: null, reason: "nothing", detail: "nothing of ours is in its netns" };
-  }
+  if (active === undefined) return withoutOurs(binding, netns);
   const { engine, mode } = active;
   const draining = mode === "draining" || mode === "retiring";
   return { mesh: draining ? "draining" : "captured", engine, reason: "found", detail: sentence(traces) };
+}
+
+function withoutOurs(binding: NativeBinding, netns: NetnsHandle): Found {
+  if (upstreamTraces(binding, netns.fd)?.steers === true) {
+    return { mesh: "none", engine: null, reason: "upstream", detail: "captured by istio-cni's rules, not by ours" };
+  }
+  const redirection = redirectionTrace(binding, netns);
+  if (redirection === undefined) {
+    return { mesh: "none", engine: null, reason: "nothing", detail: "nothing of ours is in its netns" };
+  }
+  const { engine, ours } = redirection;
+  const detail = `${engine}, redirected into its sidecar by ${ours ? "our rules" : "somebody else's"}`;
+  return { mesh: "sidecar", engine: null, reason: "found", detail };
 }
 
 function sentence(traces: readonly Trace[]): string {

@@ -67,9 +67,11 @@ function dataplane(pods: readonly PodReport[]): ComponentReport {
   return { name: "dataplane", verdict: "unknown", text: text.length === 0 ? "in no pod" : text.join(", ") };
 }
 
-function podsSentence({ captured = 0, draining = 0, none = 0, unknown = 0 }: Readonly<Record<string, number>>): string {
+function podsSentence(counts: Readonly<Record<string, number>>): string {
+  const { captured = 0, draining = 0, sidecar = 0, none = 0, unknown = 0 } = counts;
   const parts = [`${captured} captured`];
   if (draining > 0) parts.push(`${draining} draining`);
+  if (sidecar > 0) parts.push(`${sidecar} with a sidecar`);
   parts.push(`${none} not`);
   if (unknown > 0) parts.push(`${unknown} unreadable`);
   return `${parts.join(", ")}; which should be, only the agent knows`;
