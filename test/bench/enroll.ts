@@ -5,7 +5,7 @@ import { messageOf } from "../../src/core/errors.ts";
 import type { EngineName } from "../../src/core/ports.ts";
 import { native } from "../../src/native/load.ts";
 import { forkCount } from "../../src/sys/exec.ts";
-import { median } from "./datapath/summary.ts";
+import { median, quantile } from "./datapath/summary.ts";
 import { startEngine } from "./datapath/variants.ts";
 import { ScratchPods } from "./enroll/pods.ts";
 
@@ -38,11 +38,6 @@ interface Cost {
   readonly fds: number;
   /** Milliseconds of the release of one pod. */
   readonly releaseP50: number;
-}
-
-function quantile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
 }
 
 async function measureEngine(engine: EngineName, count: number): Promise<Cost> {

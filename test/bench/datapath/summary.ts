@@ -56,6 +56,11 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? at(Math.floor(middle)) : (at(middle - 1) + at(middle)) / 2;
 }
 
+export function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+}
+
 /** One row per direction, metric and variant, in this order. */
 export function summarize(rounds: readonly Round[], variants: readonly VariantName[]): Summary[] {
   return DIRECTIONS.flatMap((direction) =>
