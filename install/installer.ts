@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Config } from "../src/core/config/config.ts";
 import { RUN_FILE } from "../src/core/constants.ts";
 import { type AgentError, messageOf } from "../src/core/errors.ts";
-import type { Logger, Metrics } from "../src/core/ports.ts";
+import type { Logger, Metrics } from "../src/core/ports/telemetry.ts";
 import { chained } from "./chained.ts";
 import { byBytes, type ConfDir, type ConfFile, readConfDir, SET_ASIDE } from "./conf-dir.ts";
 import type { PluginEntry } from "./netconf.ts";

@@ -2,7 +2,7 @@
 import { type BackoffOptions, backoffMs } from "../src/core/backoff.ts";
 import type { Clock } from "../src/core/clock.ts";
 import { AgentError, codeOf, messageOf } from "../src/core/errors.ts";
-import type { LogFields, Logger, Metrics } from "../src/core/ports.ts";
+import type { LogFields, Logger, Metrics } from "../src/core/ports/telemetry.ts";
 import { RepairPace } from "../src/core/repair-pace.ts";
 import { DirectoryWatch } from "../src/sys/watch-dir.ts";
 import type { Installer, Look } from "./installer.ts";

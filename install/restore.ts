@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Config } from "../src/core/config/config.ts";
 import { PLUGIN_NAME } from "../src/core/constants.ts";
 import { codeOf } from "../src/core/errors.ts";
-import type { Logger } from "../src/core/ports.ts";
+import type { Logger } from "../src/core/ports/telemetry.ts";
 import { readBounded, removeLeftovers } from "../src/sys/files.ts";
 import { CONF_MAX_BYTES, type ConfDir, isConfName, readConfDir, readSetAside } from "./conf-dir.ts";
 import { originalName, originalsIn } from "./primary.ts";

@@ -3,7 +3,7 @@ import { CONFIG_HASH_ANNOTATION } from "../core/constants.ts";
 import { sidecarOf } from "../core/eligibility.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import { type Pod, podKey } from "../core/pod.ts";
-import type { CniHandler, CniPodRequest, CniVerdict } from "../core/ports.ts";
+import type { CniHandler, CniPodRequest, CniVerdict } from "../core/ports/cni.ts";
 import { eligibilityOf } from "./desire.ts";
 import type { Parts } from "./parts.ts";
 import type { Reconciler } from "./reconciler.ts";

@@ -2,7 +2,7 @@
 import { REDIRECTION_ANNOTATION } from "../core/constants.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import type { Pod } from "../core/pod.ts";
-import type { RedirectionState } from "../core/ports.ts";
+import type { RedirectionState } from "../core/ports/cluster.ts";
 import type { Enrollment } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../core/errors.ts";
 import { limiter } from "../core/limiter.ts";
-import type { CaptureSpec, NetnsHandle, NetnsId, ProbeHeir } from "../core/ports.ts";
+import type { CaptureSpec } from "../core/ports/dataplane.ts";
+import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
+import type { ProbeHeir } from "../core/ports/probes.ts";
 import { captureSpec, exemptibleIps } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";

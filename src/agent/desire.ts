@@ -3,7 +3,8 @@ import type { Config } from "../core/config/config.ts";
 import { type Eligibility, type EligibilityRules, evaluate } from "../core/eligibility.ts";
 import { captureOverrides } from "../core/overrides.ts";
 import { type Pod, podKey } from "../core/pod.ts";
-import type { CaptureSpec, Cluster } from "../core/ports.ts";
+import type { Cluster } from "../core/ports/cluster.ts";
+import type { CaptureSpec } from "../core/ports/dataplane.ts";
 
 /** Nameservers a pod of this DNS policy asks; undefined = not known, capture every port 53. */
 export type Nameservers = (pod: Pod) => readonly string[] | undefined;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError } from "../core/errors.ts";
-import type { CaptureSpec, EngineName, NetnsHandle, Observation } from "../core/ports.ts";
+import type { CaptureSpec, EngineName, Observation } from "../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import { runSteps, type Step } from "../core/transaction.ts";
 import { exemptibleIps } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Stop } from "../core/disposable.ts";
 import { type Pod, podKey } from "../core/pod.ts";
-import type { CaptureSpec, EngineName, NetnsHandle, NetnsId, RedirectionState, Workload } from "../core/ports.ts";
+import type { RedirectionState } from "../core/ports/cluster.ts";
+import type { CaptureSpec, EngineName } from "../core/ports/dataplane.ts";
+import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
+import type { Workload } from "../core/ports/ztunnel.ts";
 import { RepairPace } from "../core/repair-pace.ts";
 
 /** Where a pod that belongs to the mesh (or still carries our state) stands. */

@@ -2,7 +2,9 @@
 import { AgentError, messageOf } from "../core/errors.ts";
 import type { Pod } from "../core/pod.ts";
 import { podKey } from "../core/pod.ts";
-import type { CaptureSpec, NetnsHandle, Prover } from "../core/ports.ts";
+import type { CaptureSpec } from "../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
+import type { Prover } from "../core/ports/proof.ts";
 import type { InspectReport } from "../core/report/inspect.ts";
 import type { ProofsReport, ResetsReport } from "../core/report/proofs.ts";
 import { captureSpec, eligibilityOf } from "./desire.ts";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from "../core/clock.ts";
 import type { Pod } from "../core/pod.ts";
-import type { NetnsFinder, NetnsHandle } from "../core/ports.ts";
+import type { NetnsFinder, NetnsHandle } from "../core/ports/netns.ts";
 
 interface Request {
   readonly pod: Pod;

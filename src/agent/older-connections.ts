@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { messageOf } from "../core/errors.ts";
-import type { CaptureSpec, NetnsHandle } from "../core/ports.ts";
+import type { CaptureSpec } from "../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { Enrollment } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";
 

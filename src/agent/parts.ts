@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
-import type {
-  Cluster,
-  Dataplane,
-  ExistingConnections,
-  Journal,
-  Logger,
-  Metrics,
-  NetnsFinder,
-  ProbeExemption,
-  SidecarDataplane,
-  Ztunnel,
-} from "../core/ports.ts";
+import type { Cluster } from "../core/ports/cluster.ts";
+import type { Dataplane, ExistingConnections } from "../core/ports/dataplane.ts";
+import type { Journal } from "../core/ports/journal.ts";
+import type { NetnsFinder } from "../core/ports/netns.ts";
+import type { ProbeExemption } from "../core/ports/probes.ts";
+import type { SidecarDataplane } from "../core/ports/sidecar.ts";
+import type { Logger, Metrics } from "../core/ports/telemetry.ts";
+import type { Ztunnel } from "../core/ports/ztunnel.ts";
 import type { Nameservers } from "./desire.ts";
 
 /** Everything of the floors below that the agent works with. */

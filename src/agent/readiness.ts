@@ -2,7 +2,7 @@
 // Is this node as it should be? istiod takes its taint off a node, and a rollout goes on to the next one, when
 // the agent says so.
 import type { Clock } from "../core/clock.ts";
-import type { Logger } from "../core/ports.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 import type { PodStatus } from "./census.ts";
 
 /**

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../core/errors.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
-import type { CaptureSpec, NetnsHandle, RedirectionState } from "../core/ports.ts";
+import type { RedirectionState } from "../core/ports/cluster.ts";
+import type { CaptureSpec } from "../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import { Announcer, annotationOf } from "./announcer.ts";
 import { captureSpec, eligibilityOf } from "./desire.ts";
 import { Enroller, netnsNotFound } from "./enroll.ts";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { DecisionRecord } from "../core/ports.ts";
+import type { DecisionRecord } from "../core/ports/journal.ts";
 import type { DecisionReport, DecisionsReport } from "../core/report/decisions.ts";
 import { type Head, head, type ReportVerdict } from "../core/report/document.ts";
 import type { EnginesReport } from "../core/report/engines.ts";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Pod } from "../core/pod.ts";
-import type { SnapshotEntry } from "../core/ports.ts";
+import type { SnapshotEntry } from "../core/ports/ztunnel.ts";
 import { Enrollment } from "./enrollment.ts";
 
 /** All enrollments of the node, by pod uid, and the snapshot that ztunnel gets from them. */

@@ -5,7 +5,8 @@ import { AGENT_DAEMONSET } from "../core/constants.ts";
 import type { AgentPod, Succession } from "../core/daemonset.ts";
 import type { Stop } from "../core/disposable.ts";
 import { codeOf, messageOf } from "../core/errors.ts";
-import type { Cluster, Logger } from "../core/ports.ts";
+import type { Cluster } from "../core/ports/cluster.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 import { type Answer, successorOf } from "./successor.ts";
 
 export interface SuccessionOptions {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { codeOf, messageOf } from "../core/errors.ts";
-import type { NetnsHandle } from "../core/ports.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import { netnsNotFound } from "./enroll.ts";
 import type { Enrollment } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { NetnsHandle, NetnsId, ZtunnelListener, ZtunnelPeer } from "../core/ports.ts";
+import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
+import type { ZtunnelListener, ZtunnelPeer } from "../core/ports/ztunnel.ts";
 import type { Parts } from "./parts.ts";
 import type { Reconciler } from "./reconciler.ts";
 import type { Roster } from "./roster.ts";

@@ -16,7 +16,7 @@ import type { Config } from "../core/config/config.ts";
 import { PLUGIN_NAME } from "../core/constants.ts";
 import type { Succession, Successor } from "../core/daemonset.ts";
 import { messageOf } from "../core/errors.ts";
-import type { Logger } from "../core/ports.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 import type { SettingReport } from "../core/report/settings.ts";
 import type { ComponentReport } from "../core/report/status.ts";
 import { nodePath } from "../core/report/words.ts";

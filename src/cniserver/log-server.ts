@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { join } from "node:path";
 import { PLUGIN_SOCKET_MODE, RUN_FILE } from "../core/constants.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
-import type { LogFields, Logger } from "../core/ports.ts";
+import type { LogFields, Logger } from "../core/ports/telemetry.ts";
 import { readBody, respond, UnixHttpServer } from "../sys/unix-http.ts";
 
 const BODY_MAX = 1 << 20;

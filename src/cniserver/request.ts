@@ -3,7 +3,7 @@
 import * as v from "valibot";
 import { AgentError } from "../core/errors.ts";
 import { canonicalIp } from "../core/ip.ts";
-import type { CniPodRequest } from "../core/ports.ts";
+import type { CniPodRequest } from "../core/ports/cni.ts";
 
 const IPS_MAX = 64;
 const SHOWN = 120;

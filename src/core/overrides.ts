@@ -13,7 +13,7 @@ import { AgentError } from "./errors.ts";
 import { parseGoBool } from "./go-bool.ts";
 import { canonicalCidr } from "./ip.ts";
 import type { Pod } from "./pod.ts";
-import type { EngineName } from "./ports.ts";
+import type { EngineName } from "./ports/dataplane.ts";
 
 export interface Overrides {
   readonly dnsCapture: boolean;

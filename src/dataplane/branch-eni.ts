@@ -4,7 +4,8 @@
 // replies local (istio-cni.md 5.5). They are found again by their shape, so no agent needs to remember.
 import { codeOf, messageOf } from "../core/errors.ts";
 import { type Family, familyOf } from "../core/ip.ts";
-import type { Logger, NetnsHandle } from "../core/ports.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 import type { NativeBinding, Rule, RuleSpec } from "../native/binding.ts";
 
 const TO_POD_PRIORITY = 512;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError } from "../core/errors.ts";
-import type { EngineName, EngineTest } from "../core/ports.ts";
+import type { EngineName, EngineTest } from "../core/ports/dataplane.ts";
 import type { Engine } from "./engine.ts";
 
 /** Best first. */

@@ -9,13 +9,11 @@ import type {
   EngineName,
   EngineTest,
   Examination,
-  Logger,
-  Metrics,
-  NetnsHandle,
-  NetnsId,
   Observation,
-  ZtunnelPeer,
-} from "../core/ports.ts";
+} from "../core/ports/dataplane.ts";
+import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
+import type { Logger, Metrics } from "../core/ports/telemetry.ts";
+import type { ZtunnelPeer } from "../core/ports/ztunnel.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
 import { chooseEngines, testEngines } from "./choose.ts";

@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import type {
-  CaptureSpec,
-  EngineName,
-  EngineTest,
-  NetnsHandle,
-  NetnsId,
-  Observation,
-  ZtunnelPeer,
-} from "../core/ports.ts";
+import type { CaptureSpec, EngineName, EngineTest, Observation } from "../core/ports/dataplane.ts";
+import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
+import type { ZtunnelPeer } from "../core/ports/ztunnel.ts";
 import type { SocketInfo } from "../native/binding.ts";
 import type { Legs } from "./netfilter/mode.ts";
 

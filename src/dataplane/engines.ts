@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Logger } from "../core/ports.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import type { Engine } from "./engine.ts";
 import { IptablesEngine, type IptablesOptions } from "./iptables/engine.ts";

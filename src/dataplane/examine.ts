@@ -2,7 +2,8 @@
 // A pod's kernel state for people: everything that capture stands on, as it is and as it should be.
 import { POD_TABLE, ROUTE_TABLE, RULE_PRIORITY, SIDECAR_TABLE, ZTUNNEL_PORT } from "../core/constants.ts";
 import { codeOf } from "../core/errors.ts";
-import type { CaptureSpec, KernelFact, NetnsHandle, Observation } from "../core/ports.ts";
+import type { CaptureSpec, KernelFact, Observation } from "../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { NativeBinding, SocketInfo } from "../native/binding.ts";
 import { endpointText, isZtunnels } from "./proof/sockets.ts";
 import { families, missingRouting } from "./routes.ts";

@@ -3,7 +3,8 @@
 // they are is read from the kernel each time: a connection through ztunnel has ztunnel's end in the same netns.
 import { MARK_MASK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
 import { canonicalIp, familyOf, inCidr } from "../core/ip.ts";
-import type { CaptureSpec, ExistingConnections, NetnsHandle } from "../core/ports.ts";
+import type { CaptureSpec, ExistingConnections } from "../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { NativeBinding, SocketInfo } from "../native/binding.ts";
 import { isBehindEbpf } from "./proxied.ts";
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What all engines count on in a pod: policy routing and sysctls. And which of it is ours to take away.
 import { AgentError } from "../core/errors.ts";
-import type { CaptureSpec, NetnsHandle } from "../core/ports.ts";
+import type { CaptureSpec } from "../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import { addRouting, removeRouting, routingPresent } from "./routes.ts";
 import { familiesOf } from "./routing-state.ts";

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which engines a pod has. One steers; those before it stay until the last connection that lives by them ends.
-import type { CaptureSpec, NetnsHandle, Observation } from "../core/ports.ts";
+import type { CaptureSpec, Observation } from "../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import type { Engine } from "./engine.ts";
 import { steeredSockets } from "./proxied.ts";

@@ -45,6 +45,7 @@ export function addRouting(
   wanted: readonly AddressFamily[],
 ): readonly AddressFamily[] {
   const added: AddressFamily[] = [];
+  raiseLoopback(binding, netns);
   try {
     for (const family of wanted) {
       // The rule first: until something marks packets it changes nothing, and whoever comes after a
@@ -57,6 +58,14 @@ export function addRouting(
     throw error;
   }
   return added;
+}
+
+/**
+ * Sets lo up. containerd runs its loopback plugin beside the chain, not before it, so that in an ADD lo may still
+ * be down: then the kernel refuses IPv6 routes through it (ENETDOWN). Up is where it is about to go, so nothing undoes this.
+ */
+export function raiseLoopback(binding: NativeBinding, netns: number): void {
+  binding.linkUp(netns, "lo");
 }
 
 /** False when an equal rule was there. The kernel compares: no dump is needed. */

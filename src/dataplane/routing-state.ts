@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is common to all engines in a pod, compared with what its families and this engine need.
 import { familyOf } from "../core/ip.ts";
-import type { CaptureSpec, NetnsHandle } from "../core/ports.ts";
+import type { CaptureSpec } from "../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { AddressFamily, NativeBinding } from "../native/binding.ts";
 import { glance } from "./glance.ts";
 import { missingRouting, needlessRouting } from "./routes.ts";

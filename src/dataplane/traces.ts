@@ -3,7 +3,7 @@
 // engine is started and nothing is written.
 import { POD_TABLE } from "../core/constants.ts";
 import { codeOf } from "../core/errors.ts";
-import type { EngineName } from "../core/ports.ts";
+import type { EngineName } from "../core/ports/dataplane.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import type { Pinned } from "./ebpf/pinned.ts";
 import { modeOf } from "./ebpf/pod.ts";

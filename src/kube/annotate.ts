@@ -4,7 +4,7 @@ import type { Clock } from "../core/clock.ts";
 import { REDIRECTION_ANNOTATION } from "../core/constants.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import { podKey } from "../core/pod.ts";
-import type { PodRef, RedirectionState } from "../core/ports.ts";
+import type { PodRef, RedirectionState } from "../core/ports/cluster.ts";
 import type { KubeClient } from "./client.ts";
 import { delay } from "./delay.ts";
 import { recordOf, textOf } from "./json.ts";

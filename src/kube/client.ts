@@ -3,7 +3,7 @@ import { request as httpRequest, type IncomingMessage, type RequestOptions } fro
 import { request as httpsRequest } from "node:https";
 import type { Clock } from "../core/clock.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
-import type { Logger } from "../core/ports.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 import { Connections } from "./connections.ts";
 import { CredentialKeeper } from "./credential-keeper.ts";
 import type { CredentialSource, Credentials } from "./credentials.ts";

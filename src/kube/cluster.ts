@@ -9,14 +9,13 @@ import { type Namespace, type Pod, podKey } from "../core/pod.ts";
 import type {
   Cluster,
   CollectionStatus,
-  Logger,
-  Metrics,
   NamespaceChange,
   PodChange,
   PodEvent,
   PodRef,
   RedirectionState,
-} from "../core/ports.ts";
+} from "../core/ports/cluster.ts";
+import type { Logger, Metrics } from "../core/ports/telemetry.ts";
 import { Annotator } from "./annotate.ts";
 import { KubeClient } from "./client.ts";
 import { type CredentialSource, inClusterCredentials } from "./credentials.ts";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from "../core/clock.ts";
 import { messageOf } from "../core/errors.ts";
-import type { Logger } from "../core/ports.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 import type { CredentialSource, Credentials } from "./credentials.ts";
 
 /** Kubelet rotates a mounted token long before it expires; a minute is what client-go uses too. */

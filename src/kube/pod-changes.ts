@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What repair does to pods through the API, each once: whoever asks tries again.
-import type { PodRef } from "../core/ports.ts";
+import type { PodRef } from "../core/ports/cluster.ts";
 import type { KubeClient } from "./client.ts";
 import { KubeError } from "./kube-error.ts";
 import { podPath } from "./paths.ts";

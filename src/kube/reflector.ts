@@ -2,7 +2,7 @@
 import { backoffMs } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
-import type { Logger, Metrics } from "../core/ports.ts";
+import type { Logger, Metrics } from "../core/ports/telemetry.ts";
 import type { KubeCall, KubeClient } from "./client.ts";
 import { delay } from "./delay.ts";
 import { IdleTimer } from "./idle-timer.ts";

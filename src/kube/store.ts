@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Stop } from "../core/disposable.ts";
 import { messageOf } from "../core/errors.ts";
-import type { Logger } from "../core/ports.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 
 export interface Stored {
   readonly uid: string;

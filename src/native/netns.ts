@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { NetnsHandle, NetnsId } from "../core/ports.ts";
+import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
 import { OwnedFd } from "./fd.ts";
 import { native } from "./load.ts";
 

@@ -2,7 +2,8 @@
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import { canonicalIp } from "../core/ip.ts";
 import { type Pod, podKey } from "../core/pod.ts";
-import type { Logger, NetnsFinder, NetnsHandle, NetnsId } from "../core/ports.ts";
+import type { NetnsFinder, NetnsHandle, NetnsId } from "../core/ports/netns.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 import { native } from "../native/load.ts";
 import { type HeldNetns, openNetns } from "../native/netns.ts";
 import { Proc } from "../sys/proc.ts";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
-import type { NetnsHandle, NetnsId } from "../core/ports.ts";
+import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
 import { type HeldNetns, openNetns } from "../native/netns.ts";
 import { Proc } from "../sys/proc.ts";
 import { cgroupAncestors, cgroupOwner } from "./cgroup.ts";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { CONFIG_HASH_ANNOTATION } from "../core/constants.ts";
 import type { Pod } from "../core/pod.ts";
-import type { NetnsId } from "../core/ports.ts";
+import type { NetnsId } from "../core/ports/netns.ts";
 import type { Proc } from "../sys/proc.ts";
 import { type CgroupOwner, cgroupOwner } from "./cgroup.ts";
 

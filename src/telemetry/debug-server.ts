@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import * as v from "valibot";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
-import type { Logger } from "../core/ports.ts";
+import type { Logger } from "../core/ports/telemetry.ts";
 import { DEBUG_PREFIX } from "../core/report/document.ts";
 import { readBody, respond, UnixHttpServer } from "../sys/unix-http.ts";
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Decision, DecisionKind, DecisionRecord, Journal, LogFields, Logger } from "../core/ports.ts";
+import type { Decision, DecisionKind, DecisionRecord, Journal } from "../core/ports/journal.ts";
+import type { LogFields, Logger } from "../core/ports/telemetry.ts";
 
 /** Decisions kept per pod. */
 const KEPT = 32;

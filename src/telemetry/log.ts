@@ -2,7 +2,7 @@
 import { type Logger as Pino, pino } from "pino";
 import type { LogLevel } from "../core/config/config.ts";
 import { messageOf } from "../core/errors.ts";
-import type { LogFields, Logger } from "../core/ports.ts";
+import type { LogFields, Logger } from "../core/ports/telemetry.ts";
 import type { LogSink } from "./log-sink.ts";
 import { textLine } from "./log-text.ts";
 

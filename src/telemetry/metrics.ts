@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { MetricLabels, Metrics } from "../core/ports.ts";
+import type { MetricLabels, Metrics } from "../core/ports/telemetry.ts";
 import { METRICS, type MetricRow } from "./metric-table.ts";
 
 type Instrument =

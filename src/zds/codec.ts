@@ -5,7 +5,7 @@
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { ZDS_MAX_MESSAGE } from "../core/constants.ts";
 import { AgentError } from "../core/errors.ts";
-import type { Workload } from "../core/ports.ts";
+import type { Workload } from "../core/ports/ztunnel.ts";
 
 /** The only version of ZDS there is. */
 export const ZDS_VERSION = 1;

@@ -2,7 +2,8 @@
 import type { Stop } from "../core/disposable.ts";
 import { AgentError } from "../core/errors.ts";
 import { podKey } from "../core/pod.ts";
-import type { NetnsHandle, SnapshotEntry, Workload } from "../core/ports.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
+import type { SnapshotEntry, Workload } from "../core/ports/ztunnel.ts";
 import { encodeAdd, encodeDel } from "./codec.ts";
 import { type Outcome, openFd, type Target } from "./frame.ts";
 import type { Registry } from "./registry.ts";

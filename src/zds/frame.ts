@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError } from "../core/errors.ts";
-import type { NetnsHandle, Workload } from "../core/ports.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
+import type { Workload } from "../core/ports/ztunnel.ts";
 import { encodeAdd, encodeDel, encodeKeep, encodeSnapshotSent } from "./codec.ts";
 
 export type MessageType = "add" | "keep" | "del" | "snapshot_sent";

@@ -3,7 +3,7 @@ import type { Clock } from "../core/clock.ts";
 import { ZDS_ACK_TIMEOUT_MS } from "../core/constants.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
-import type { Metrics } from "../core/ports.ts";
+import type { Metrics } from "../core/ports/telemetry.ts";
 import type { SeqpacketConnection } from "../native/binding.ts";
 import { decodeAck } from "./codec.ts";
 import { deadline } from "./deadline.ts";

@@ -3,16 +3,9 @@ import { backoffMs } from "../core/backoff.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
-import type {
-  Logger,
-  Metrics,
-  NetnsHandle,
-  SnapshotEntry,
-  Workload,
-  Ztunnel,
-  ZtunnelConnection,
-  ZtunnelListener,
-} from "../core/ports.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
+import type { Logger, Metrics } from "../core/ports/telemetry.ts";
+import type { SnapshotEntry, Workload, Ztunnel, ZtunnelConnection, ZtunnelListener } from "../core/ports/ztunnel.ts";
 import type { NativeBinding, SeqpacketConnection, SeqpacketHandler, SeqpacketServer } from "../native/binding.ts";
 import { Dispatch } from "./dispatch.ts";
 import { Registry } from "./registry.ts";

@@ -2,7 +2,9 @@
 import type { Clock } from "../core/clock.ts";
 import type { Stop } from "../core/disposable.ts";
 import { messageOf } from "../core/errors.ts";
-import type { Metrics, NetnsId, SnapshotEntry } from "../core/ports.ts";
+import type { NetnsId } from "../core/ports/netns.ts";
+import type { Metrics } from "../core/ports/telemetry.ts";
+import type { SnapshotEntry } from "../core/ports/ztunnel.ts";
 import type { SeqpacketConnection, SeqpacketPeer } from "../native/binding.ts";
 import { decodeHello, ZDS_VERSION } from "./codec.ts";
 import { deadline } from "./deadline.ts";

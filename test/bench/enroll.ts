@@ -2,7 +2,7 @@
 // `npm run bench -- enroll`: what one more pod costs the agent, engine by engine, without ztunnel's ack.
 import { parseArgs } from "node:util";
 import { messageOf } from "../../src/core/errors.ts";
-import type { EngineName } from "../../src/core/ports.ts";
+import type { EngineName } from "../../src/core/ports/dataplane.ts";
 import { native } from "../../src/native/load.ts";
 import { forkCount } from "../../src/sys/exec.ts";
 import { median, quantile } from "./datapath/summary.ts";

@@ -10,38 +10,29 @@ import { AgentError } from "../../src/core/errors.ts";
 import type { NodeInfo } from "../../src/core/placement.ts";
 import type { Namespace, Pod } from "../../src/core/pod.ts";
 import type {
-  CaptureMode,
-  CaptureSpec,
   Cluster,
-  Dataplane,
-  EngineName,
-  Examination,
-  ExemptPod,
-  ExistingConnections,
-  KernelFact,
-  Logger,
-  Metrics,
   NamespaceChange,
-  NetnsFinder,
-  NetnsHandle,
-  NetnsId,
-  Observation,
   PodChange,
   PodEvent,
   PodRef,
-  ProbeExemption,
-  ProbeHeir,
-  Proof,
-  RedirectedPod,
-  RedirectionObservation,
   RedirectionState,
-  SidecarDataplane,
-  SnapshotEntry,
-  Workload,
-  Ztunnel,
-  ZtunnelListener,
-  ZtunnelPeer,
-} from "../../src/core/ports.ts";
+} from "../../src/core/ports/cluster.ts";
+import type {
+  CaptureMode,
+  CaptureSpec,
+  Dataplane,
+  EngineName,
+  Examination,
+  ExistingConnections,
+  KernelFact,
+  Observation,
+} from "../../src/core/ports/dataplane.ts";
+import type { NetnsFinder, NetnsHandle, NetnsId } from "../../src/core/ports/netns.ts";
+import type { ExemptPod, ProbeExemption, ProbeHeir } from "../../src/core/ports/probes.ts";
+import type { Proof } from "../../src/core/ports/proof.ts";
+import type { RedirectedPod, RedirectionObservation, SidecarDataplane } from "../../src/core/ports/sidecar.ts";
+import type { Logger, Metrics } from "../../src/core/ports/telemetry.ts";
+import type { SnapshotEntry, Workload, Ztunnel, ZtunnelListener, ZtunnelPeer } from "../../src/core/ports/ztunnel.ts";
 import type { Redirection } from "../../src/core/redirection.ts";
 import { DecisionJournal } from "../../src/telemetry/journal.ts";
 import { podWith } from "../support/pod.ts";

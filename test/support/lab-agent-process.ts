@@ -3,7 +3,7 @@
 // goes on in the test's process. One JSON request per line on stdin, one answer per line on stdout.
 import { createInterface } from "node:readline";
 import { messageOf } from "../../src/core/errors.ts";
-import type { CaptureSpec, EngineName } from "../../src/core/ports.ts";
+import type { CaptureSpec, EngineName } from "../../src/core/ports/dataplane.ts";
 import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
 import { EbpfEngine } from "../../src/dataplane/ebpf/engine.ts";
 import type { EbpfVersion } from "../../src/dataplane/ebpf/node.ts";

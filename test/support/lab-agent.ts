@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import type { CaptureSpec, EngineName, Observation } from "../../src/core/ports.ts";
+import type { CaptureSpec, EngineName, Observation } from "../../src/core/ports/dataplane.ts";
 import type { HeldNetns } from "../../src/native/netns.ts";
 import type { LabAgentOptions, LabAgentRequest } from "./lab-agent-process.ts";
 import { labBpffs } from "./lab-bpf.ts";

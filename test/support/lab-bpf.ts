@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, openSync, rmdirSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { ZtunnelPeer } from "../../src/core/ports.ts";
+import type { ZtunnelPeer } from "../../src/core/ports/ztunnel.ts";
 import type { Cgroups } from "../../src/dataplane/ebpf/cgroups.ts";
 import { EbpfEngine } from "../../src/dataplane/ebpf/engine.ts";
 import type { NativeBinding } from "../../src/native/binding.ts";

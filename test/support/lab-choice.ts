@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A dataplane with several engines, which says what it chose and why.
-import type { EngineName } from "../../src/core/ports.ts";
+import type { EngineName } from "../../src/core/ports/dataplane.ts";
 import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
 import type { Cgroups } from "../../src/dataplane/ebpf/cgroups.ts";
 import { EbpfEngine, type EbpfOptions } from "../../src/dataplane/ebpf/engine.ts";

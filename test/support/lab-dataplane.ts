@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A dataplane under test, and pods as it is told about them.
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../src/core/constants.ts";
-import type { CaptureSpec, Logger, Metrics } from "../../src/core/ports.ts";
+import type { CaptureSpec } from "../../src/core/ports/dataplane.ts";
+import type { Logger, Metrics } from "../../src/core/ports/telemetry.ts";
 import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
 import type { NativeBinding } from "../../src/native/binding.ts";
 import { NativeError } from "../../src/native/fault.ts";

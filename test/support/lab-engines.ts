@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engines that the tests of behaviour run with, one after the other: whatever steers, the pod's
 // traffic must see the same.
-import type { EngineName, Logger } from "../../src/core/ports.ts";
+import type { EngineName } from "../../src/core/ports/dataplane.ts";
+import type { Logger } from "../../src/core/ports/telemetry.ts";
 import type { Engine } from "../../src/dataplane/engine.ts";
 import { IptablesEngine } from "../../src/dataplane/iptables/engine.ts";
 import { NftablesEngine } from "../../src/dataplane/nftables/engine.ts";

@@ -4,7 +4,7 @@
 // cgroup that its maker was in. Applications are children in the pods' cgroup.
 import { readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { CaptureSpec, EngineName } from "../../src/core/ports.ts";
+import type { CaptureSpec, EngineName } from "../../src/core/ports/dataplane.ts";
 import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
 import type { EbpfEngine } from "../../src/dataplane/ebpf/engine.ts";
 import { native } from "../../src/native/load.ts";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A logger and metrics that remember.
-import type { LogFields, Logger, MetricLabels, Metrics } from "../../src/core/ports.ts";
+import type { LogFields, Logger, MetricLabels, Metrics } from "../../src/core/ports/telemetry.ts";
 
 export interface LogLine {
   readonly level: "debug" | "info" | "warn" | "error";

@@ -3,7 +3,7 @@
 import type { Config } from "../../core/config/config.ts";
 import { messageOf } from "../../core/errors.ts";
 import { canonicalIp } from "../../core/ip.ts";
-import type { CaptureSpec, EngineName } from "../../core/ports.ts";
+import type { CaptureSpec, EngineName } from "../../core/ports/dataplane.ts";
 import { podTitle } from "../../core/report/pods.ts";
 import { readPinned } from "../../dataplane/ebpf/pinned.ts";
 import { tracesOf } from "../../dataplane/traces.ts";

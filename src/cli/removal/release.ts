@@ -2,7 +2,8 @@
 import type { Config } from "../../core/config/config.ts";
 import { AgentError, messageOf } from "../../core/errors.ts";
 import { limiter } from "../../core/limiter.ts";
-import type { EngineName, Logger, Metrics } from "../../core/ports.ts";
+import type { EngineName } from "../../core/ports/dataplane.ts";
+import type { Logger, Metrics } from "../../core/ports/telemetry.ts";
 import { NodeDataplane } from "../../dataplane/dataplane.ts";
 import { NodeCgroups } from "../../dataplane/ebpf/cgroups.ts";
 import { EbpfEngine } from "../../dataplane/ebpf/engine.ts";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { EngineName } from "../ports.ts";
+import type { EngineName } from "../ports/dataplane.ts";
 import type { EnablementSelector, LabelSelector } from "../selector.ts";
 import type { FieldRequirement } from "../selector-text.ts";
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { ZtunnelPeer } from "../../core/ports.ts";
+import type { ZtunnelPeer } from "../../core/ports/ztunnel.ts";
 import { type Cgroup, CgroupHierarchy } from "../../sys/cgroup.ts";
 import { CgroupVantage } from "../../sys/cgroup-vantage.ts";
 import type { FoundMount } from "../../sys/mounts.ts";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { familyOf } from "../../core/ip.ts";
-import type { CaptureSpec } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { glance } from "../glance.ts";
 import { plainInterfaces } from "./attachments.ts";

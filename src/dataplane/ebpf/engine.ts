@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../../core/errors.ts";
 import { familyOf } from "../../core/ip.ts";
-import type {
-  CaptureSpec,
-  EngineTest,
-  Logger,
-  NetnsHandle,
-  NetnsId,
-  Observation,
-  ZtunnelPeer,
-} from "../../core/ports.ts";
+import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle, NetnsId } from "../../core/ports/netns.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
+import type { ZtunnelPeer } from "../../core/ports/ztunnel.ts";
 import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
 import type { Engine, EngineState } from "../engine.ts";

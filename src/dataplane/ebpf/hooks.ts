@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The programs on the cgroup of all pods, attached once per node. They act on captured pods only.
 import { AgentError } from "../../core/errors.ts";
-import type { Logger } from "../../core/ports.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { BpfNode } from "../../native/bpf.ts";
 import type { Cgroup } from "../../sys/cgroup.ts";

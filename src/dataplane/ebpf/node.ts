@@ -11,7 +11,7 @@ import {
   ZTUNNEL_MARK,
   ZTUNNEL_PORT,
 } from "../../core/constants.ts";
-import type { Logger } from "../../core/ports.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { BpfKnobs, BpfNode } from "../../native/bpf.ts";
 import type { Cgroup } from "../../sys/cgroup.ts";

@@ -2,7 +2,7 @@
 // From what must be true of a pod's traffic to what the programs are told about it. Pure.
 import { createHash } from "node:crypto";
 import { familyOf } from "../../core/ip.ts";
-import type { CaptureSpec } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
 import { address, addresses, cidrs } from "../netfilter/values.ts";
 

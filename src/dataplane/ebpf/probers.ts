@@ -4,7 +4,8 @@
 import type { Config } from "../../core/config/config.ts";
 import { messageOf } from "../../core/errors.ts";
 import { familyOf } from "../../core/ip.ts";
-import type { Logger, NetnsHandle } from "../../core/ports.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { BpfNode } from "../../native/bpf.ts";
 import type { Cgroup } from "../../sys/cgroup.ts";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
-import type { CaptureSpec } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { Cgroup } from "../../sys/cgroup.ts";
 import type { Engine } from "../engine.ts";

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { messageOf } from "../../core/errors.ts";
-import type { EngineTest, Logger } from "../../core/ports.ts";
+import type { EngineTest } from "../../core/ports/dataplane.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { createNetns } from "../../native/netns.ts";
 import { HostMounts } from "../../sys/mounts.ts";

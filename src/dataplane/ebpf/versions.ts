@@ -2,7 +2,7 @@
 // What agents of other versions have pinned: programs of another generation beside ours, and whole
 // directories of another schema. They go once nothing counts on them any more.
 import { type Clock, systemClock } from "../../core/clock.ts";
-import type { Logger } from "../../core/ports.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { BpfNode } from "../../native/bpf.ts";
 
 /** Where other schemas lie, seen from the directory of ours. */

@@ -3,7 +3,8 @@
 // listen() enters a listener into the map. A ztunnel whose cgroup is not hooked gets no connection.
 import { ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import { AgentError, messageOf } from "../../core/errors.ts";
-import type { Logger, ZtunnelPeer } from "../../core/ports.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
+import type { ZtunnelPeer } from "../../core/ports/ztunnel.ts";
 import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { BpfNode } from "../../native/bpf.ts";
 import type { Cgroup } from "../../sys/cgroup.ts";

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError } from "../../core/errors.ts";
-import type { CaptureSpec, EngineTest, Logger, NetnsHandle, Observation } from "../../core/ports.ts";
+import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { AddressFamily, NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
 import { type Legs, observedMode, type PlanMode } from "../netfilter/mode.ts";

@@ -3,7 +3,7 @@
 // the nftables engine (nftables/plan.ts says why each is there), in the words of iptables.
 import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
-import type { CaptureSpec } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { AddressFamily } from "../../native/binding.ts";
 import type { Legs, PlanMode } from "../netfilter/mode.ts";
 import { CONNTRACK_ZONE, EBPF_RANGES, hex } from "../netfilter/numbers.ts";

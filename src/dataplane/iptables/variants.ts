@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which iptables a pod gets. A pod never has rules in both: each variant is blind for the other's.
-import type { EngineTest } from "../../core/ports.ts";
+import type { EngineTest } from "../../core/ports/dataplane.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { hasOwned, hasUpstream, readTables } from "./kernel.ts";
 import type { Features } from "./plan.ts";

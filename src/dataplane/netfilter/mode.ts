@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { CaptureMode } from "../../core/ports.ts";
+import type { CaptureMode } from "../../core/ports/dataplane.ts";
 
 /** draining: nothing new is captured. retiring: nor is anything refused, because another engine steers. */
 export type PlanMode = "captured" | "draining" | "retiring";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { CaptureSpec } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 
 /** Why rules inside this netns would see none of the pod's traffic, or undefined when they would. */

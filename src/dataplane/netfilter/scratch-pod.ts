@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the self-tests of all engines made of netfilter rules share: the scratch pod and what it lacks.
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../core/constants.ts";
-import type { CaptureSpec } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { ScratchPair } from "../scratch.ts";
 import { setSysctls } from "../sysctls.ts";

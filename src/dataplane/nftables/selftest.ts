@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { POD_TABLE } from "../../core/constants.ts";
 import { AgentError, messageOf } from "../../core/errors.ts";
-import type { EngineTest } from "../../core/ports.ts";
+import type { EngineTest } from "../../core/ports/dataplane.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { prepareScratchPod, SCRATCH_SPEC } from "../netfilter/scratch-pod.ts";
 import { verifyCapture } from "../netfilter/verify.ts";

@@ -2,7 +2,9 @@
 import { type Clock, systemClock } from "../../core/clock.ts";
 import type { Stop } from "../../core/disposable.ts";
 import { messageOf } from "../../core/errors.ts";
-import type { ExemptPod, Logger, NetnsHandle, ProbeExemption, ProbeHeir } from "../../core/ports.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { ExemptPod, ProbeExemption, ProbeHeir } from "../../core/ports/probes.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 
 /** Probes that announce themselves, as far as the exemption needs to know (ebpf/probers.ts). */
 export interface Announcements {

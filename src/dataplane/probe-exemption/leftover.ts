@@ -2,7 +2,9 @@
 // The host's objects of an agent that is gone, for who takes them away without knowing its settings.
 import { HOST_TABLE } from "../../core/constants.ts";
 import { canonicalIp } from "../../core/ip.ts";
-import type { Logger, NetnsHandle, ProbeHeir } from "../../core/ports.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { ProbeHeir } from "../../core/ports/probes.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { BranchEni } from "../branch-eni.ts";
 import { nft } from "../nftables/nft.ts";

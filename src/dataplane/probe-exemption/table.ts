@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { HOST_TABLE } from "../../core/constants.ts";
 import { canonicalIp } from "../../core/ip.ts";
-import type { NetnsHandle } from "../../core/ports.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { namedDifferences, rulesDigest } from "../nftables/observe.ts";
 import type { Ruleset } from "../nftables/ruleset.ts";

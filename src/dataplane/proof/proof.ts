@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { codeOf, messageOf } from "../../core/errors.ts";
-import type { Proof, ProofRow } from "../../core/ports.ts";
+import type { Proof, ProofRow } from "../../core/ports/proof.ts";
 import type { AddressFamily } from "../../native/binding.ts";
 
 /** What a row found: what was seen, and whether that is as it should be. */

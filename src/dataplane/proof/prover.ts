@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { familyOf, inCidr } from "../../core/ip.ts";
-import type { CaptureSpec, NetnsHandle, Proof, Prover } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { Proof, Prover } from "../../core/ports/proof.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { NOBODY } from "../nobody.ts";
 import { families } from "../routes.ts";

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A sidecar pod's kernel state for people: the redirection, and whether the proxy listens where it leads.
 import { SIDECAR_PORT } from "../../core/constants.ts";
-import type { KernelFact, NetnsHandle, RedirectedPod, RedirectionObservation } from "../../core/ports.ts";
+import type { KernelFact } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { RedirectedPod, RedirectionObservation } from "../../core/ports/sidecar.ts";
 import type { Redirection } from "../../core/redirection.ts";
 import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A sidecar's redirection that somebody else has written: upstream's plugin, its repair, or an istio-init.
-import type { EngineName, NetnsHandle } from "../../core/ports.ts";
+import type { EngineName } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { hasOwned, type KernelTable, readTables } from "../iptables/kernel.ts";
 import { VARIANTS } from "../iptables/ruleset.ts";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { NetnsHandle } from "../../core/ports.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { Redirection } from "../../core/redirection.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { readTables } from "../iptables/kernel.ts";

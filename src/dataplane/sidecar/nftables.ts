@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { SIDECAR_TABLE } from "../../core/constants.ts";
-import type { NetnsHandle } from "../../core/ports.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { Redirection } from "../../core/redirection.ts";
 import type { NativeBinding, NftTable } from "../../native/binding.ts";
 import { References } from "../netfilter/references.ts";

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Traffic of a sidecar pod: whether the proxy takes it, whoever has written the rules.
 import { canonicalIp, familyOf } from "../../core/ip.ts";
-import type { NetnsHandle, Proof, ProofRow, RedirectedPod } from "../../core/ports.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { Proof, ProofRow } from "../../core/ports/proof.ts";
+import type { RedirectedPod } from "../../core/ports/sidecar.ts";
 import { type Decision, decide } from "../../core/redirection-decision.ts";
 import type { AddressFamily, Endpoint, NativeBinding } from "../../native/binding.ts";
 import { NOBODY } from "../nobody.ts";

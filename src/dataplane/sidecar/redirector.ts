@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../../core/errors.ts";
-import type {
-  EngineName,
-  KernelFact,
-  Logger,
-  NetnsHandle,
-  Proof,
-  RedirectedPod,
-  RedirectionObservation,
-  SidecarDataplane,
-} from "../../core/ports.ts";
+import type { EngineName, KernelFact } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { Proof } from "../../core/ports/proof.ts";
+import type { RedirectedPod, RedirectionObservation, SidecarDataplane } from "../../core/ports/sidecar.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { Redirection } from "../../core/redirection.ts";
 import { runSteps, type Step } from "../../core/transaction.ts";
 import type { NativeBinding } from "../../native/binding.ts";

@@ -6,6 +6,7 @@ import { codeOf } from "../../core/errors.ts";
 import { type Family, familyOf } from "../../core/ip.ts";
 import type { Redirection } from "../../core/redirection.ts";
 import type { NativeBinding, RouteSpec, RuleSpec } from "../../native/binding.ts";
+import { raiseLoopback } from "../routes.ts";
 
 /** lo is the first interface of every netns. */
 const LO_INDEX = 1;
@@ -23,6 +24,7 @@ export function addRouting(binding: NativeBinding, netns: number, redirection: R
   const add = (apply: () => void, inverse: () => void) => {
     if (!ignoring(["EEXIST"], apply)) undo.push(inverse);
   };
+  raiseLoopback(binding, netns);
   try {
     for (const address of redirection.loopback) {
       const prefix = familyOf(address) === 4 ? 32 : 128;

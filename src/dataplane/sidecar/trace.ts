@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A redirection, read without knowing what it should be: for those who look while no agent runs.
 import { SIDECAR_TABLE } from "../../core/constants.ts";
-import type { EngineName, NetnsHandle } from "../../core/ports.ts";
+import type { EngineName } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { readTables } from "../iptables/kernel.ts";
 import { VARIANTS } from "../iptables/ruleset.ts";

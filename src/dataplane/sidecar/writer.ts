@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { EngineName, NetnsHandle } from "../../core/ports.ts";
+import type { EngineName } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { Redirection } from "../../core/redirection.ts";
 
 /** One way to write the rules of a redirection. Addresses and policy routing are common (routing.ts). */

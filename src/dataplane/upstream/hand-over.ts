@@ -3,7 +3,8 @@
 // ours steers no more. What open connections still need of it stays, and is in nobody's way.
 import { AgentError } from "../../core/errors.ts";
 import { canonicalIp } from "../../core/ip.ts";
-import type { CaptureSpec, NetnsHandle } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { Engine } from "../engine.ts";
 import { existingAmong, LISTED_STATES } from "../existing.ts";

@@ -2,7 +2,8 @@
 // What upstream's istio-cni leaves on the node when its image is swapped: rules that give probes another source,
 // and the sets of pods that they are for. Beside ours they would still hit pods that are not theirs any more.
 import { codeOf } from "../../core/errors.ts";
-import type { Logger, NetnsHandle } from "../../core/ports.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { restore } from "../iptables/restore.ts";
 import type { Variant } from "../iptables/ruleset.ts";

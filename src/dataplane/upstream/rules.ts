@@ -3,7 +3,7 @@
 // and be able to take them away. Pure. Its agent compares chain by chain and asks for each rule, so nothing
 // may be added to its chains, no comment either.
 import { LOCAL_MARK, MARK_MASK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
-import type { CaptureSpec } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { AddressFamily } from "../../native/binding.ts";
 import type { TableName } from "../iptables/ruleset.ts";
 import { CONNTRACK_ZONE, hex } from "../netfilter/numbers.ts";

@@ -2,7 +2,8 @@
 // A pod that upstream's istio-cni has captured becomes ours without losing a connection. Our engine is put
 // beside upstream's rules; then those stop redirecting; what they keep alive goes on, and the last of them go
 // when nothing lives by them any more. Each pass over the pod does what is due, whoever began it.
-import type { NetnsHandle, Observation } from "../../core/ports.ts";
+import type { Observation } from "../../core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { Engine } from "../engine.ts";
 import { unmarkedLegs } from "../legs.ts";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { CaptureSpec } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { readTables } from "../iptables/kernel.ts";
 import { endChains, isShield, removeChains } from "./chains.ts";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes upstream's own rules into a pod, in the form that its agent would use.
-import type { CaptureSpec } from "../../core/ports.ts";
+import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { type KernelTable, readTables } from "../iptables/kernel.ts";
 import { restore } from "../iptables/restore.ts";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is compared: ways in which a caller's connection comes to the proxy.
 import { messageOf } from "../../../src/core/errors.ts";
-import type { EngineName } from "../../../src/core/ports.ts";
+import type { EngineName } from "../../../src/core/ports/dataplane.ts";
 import { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { netfilterEngines } from "../../../src/dataplane/engines.ts";
 import { native } from "../../../src/native/load.ts";

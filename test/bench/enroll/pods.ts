@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
-import type { CaptureSpec } from "../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 

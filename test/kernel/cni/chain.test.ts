@@ -6,7 +6,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Installer } from "../../../install/installer.ts";
 import { CniServer } from "../../../src/cniserver/server.ts";
-import type { CniPodRequest } from "../../../src/core/ports.ts";
+import type { CniPodRequest } from "../../../src/core/ports/cni.ts";
 import { type Attachment, CniChain } from "../../../src/sandbox/cni-chain.ts";
 import { pluginBinary } from "../../support/cni-plugin.ts";
 import { LogRecorder, MetricRecorder } from "../../support/recorder.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { CniServer } from "../../../src/cniserver/server.ts";
 import { AgentError } from "../../../src/core/errors.ts";
-import type { CniPodRequest } from "../../../src/core/ports.ts";
+import type { CniPodRequest } from "../../../src/core/ports/cni.ts";
 import { POD_ENV, runPlugin } from "../../support/cni-plugin.ts";
 import { FakeAgent } from "../../support/fake-agent.ts";
 import { LogRecorder, MetricRecorder } from "../../support/recorder.ts";

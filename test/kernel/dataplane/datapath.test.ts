@@ -5,7 +5,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { LOCAL_MARK, PROBE_SNAT_IPV4, PROBE_SNAT_IPV6, ZTUNNEL_MARK } from "../../../src/core/constants.ts";
-import type { CaptureSpec } from "../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";

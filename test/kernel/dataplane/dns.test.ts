@@ -4,7 +4,7 @@ import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { once } from "node:events";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { ZTUNNEL_MARK } from "../../../src/core/constants.ts";
-import type { CaptureSpec } from "../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import type { SocketOptions } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";

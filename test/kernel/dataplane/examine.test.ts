@@ -2,7 +2,7 @@
 // What a person is told about a pod's kernel state: all is well with a captured one, and whatever somebody
 // took away or put there by hand is named.
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { KernelFact } from "../../../src/core/ports.ts";
+import type { KernelFact } from "../../../src/core/ports/dataplane.ts";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { native } from "../../../src/native/load.ts";
 import { specOf, startDataplane } from "../../support/lab-dataplane.ts";

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { ZTUNNEL_MARK } from "../../../src/core/constants.ts";
-import type { CaptureSpec } from "../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { isBehindEbpf } from "../../../src/dataplane/proxied.ts";
 import { native } from "../../../src/native/load.ts";

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Clock, systemClock } from "../../../src/core/clock.ts";
 import { HOST_TABLE, PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
-import type { Metrics } from "../../../src/core/ports.ts";
+import type { Metrics } from "../../../src/core/ports/telemetry.ts";
 import { SnatExemption, type SnatOptions } from "../../../src/dataplane/probe-exemption/snat.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Proofs of capture: they hold for a captured pod with every engine, and find what is wrong with another.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import type { CaptureSpec, Proof } from "../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
+import type { Proof } from "../../../src/core/ports/proof.ts";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { PodProver } from "../../../src/dataplane/proof/prover.ts";
 import { native } from "../../../src/native/load.ts";

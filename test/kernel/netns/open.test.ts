@@ -6,7 +6,7 @@ import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { AgentError } from "../../../src/core/errors.ts";
-import type { NetnsHandle } from "../../../src/core/ports.ts";
+import type { NetnsHandle } from "../../../src/core/ports/netns.ts";
 import { ProcNetnsFinder } from "../../../src/netns/finder.ts";
 import { run } from "../../../src/sys/exec.ts";
 import { quiet, World } from "./world.ts";

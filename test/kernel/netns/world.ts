@@ -7,7 +7,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, w
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Pod } from "../../../src/core/pod.ts";
-import type { Logger } from "../../../src/core/ports.ts";
+import type { Logger } from "../../../src/core/ports/telemetry.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { podWith as anyPod } from "../../support/pod.ts";

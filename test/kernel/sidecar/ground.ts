@@ -3,7 +3,9 @@
 // whom it calls and who call it. The redirection changes from test to test, the rest stays.
 import { createSocket, type Socket as Datagram } from "node:dgram";
 import { codeOf } from "../../../src/core/errors.ts";
-import type { EngineName, NetnsHandle, RedirectionObservation } from "../../../src/core/ports.ts";
+import type { EngineName } from "../../../src/core/ports/dataplane.ts";
+import type { NetnsHandle } from "../../../src/core/ports/netns.ts";
+import type { RedirectionObservation } from "../../../src/core/ports/sidecar.ts";
 import type { Redirection } from "../../../src/core/redirection.ts";
 import { SidecarRedirector } from "../../../src/dataplane/sidecar/redirector.ts";
 import type { SocketOptions } from "../../../src/native/binding.ts";

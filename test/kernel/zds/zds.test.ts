@@ -3,7 +3,8 @@
 import { chmodSync, readdirSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { Socket } from "node:net";
 import { describe, expect, test } from "vitest";
-import type { NetnsHandle, SnapshotEntry, Workload, ZtunnelPeer } from "../../../src/core/ports.ts";
+import type { NetnsHandle } from "../../../src/core/ports/netns.ts";
+import type { SnapshotEntry, Workload, ZtunnelPeer } from "../../../src/core/ports/ztunnel.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { hostPidOf } from "../../../src/sys/peer.ts";

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Agent } from "../../../src/agent/agent.ts";
 import { AgentError } from "../../../src/core/errors.ts";
 import type { Pod } from "../../../src/core/pod.ts";
-import type { CniPodRequest } from "../../../src/core/ports.ts";
+import type { CniPodRequest } from "../../../src/core/ports/cni.ts";
 import { eventually, FakeParts, makePod } from "../../fakes/parts.ts";
 
 let parts: FakeParts;

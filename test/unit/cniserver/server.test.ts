@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { CniServer, type CniServerOptions } from "../../../src/cniserver/server.ts";
 import { AgentError } from "../../../src/core/errors.ts";
-import type { CniHandler, CniPodRequest } from "../../../src/core/ports.ts";
+import type { CniHandler, CniPodRequest } from "../../../src/core/ports/cni.ts";
 import { LogRecorder, MetricRecorder } from "../../support/recorder.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
 import { send, sendRaw } from "../../support/unix-client.ts";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
-import type { EngineName, EngineTest } from "../../../src/core/ports.ts";
+import type { EngineName, EngineTest } from "../../../src/core/ports/dataplane.ts";
 import { chooseEngines, testEngines } from "../../../src/dataplane/choose.ts";
 import type { Engine } from "../../../src/dataplane/engine.ts";
 

@@ -3,7 +3,7 @@
 // changed promise; regenerate with `npx vitest run --project unit -u` and read the difference.
 import { describe, expect, test } from "vitest";
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
-import type { CaptureSpec } from "../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import type { KernelTable } from "../../../src/dataplane/iptables/kernel.ts";
 import { type Features, planCapture } from "../../../src/dataplane/iptables/plan.ts";
 import { CAPTURE } from "../../../src/dataplane/iptables/ruleset.ts";

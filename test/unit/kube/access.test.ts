@@ -3,7 +3,7 @@
 // each permission is used by a call of KubeCluster, all of whose methods are called here.
 import { expect, test } from "vitest";
 import { AGENT_DAEMONSET } from "../../../src/core/constants.ts";
-import type { PodEvent } from "../../../src/core/ports.ts";
+import type { PodEvent } from "../../../src/core/ports/cluster.ts";
 import { DELETION, PERMISSIONS } from "../../../src/kube/access.ts";
 import { KubeCluster } from "../../../src/kube/cluster.ts";
 import { agentRules } from "../../../src/sandbox/apiserver/access.ts";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
 import { systemClock } from "../../../src/core/clock.ts";
-import type { PodRef } from "../../../src/core/ports.ts";
+import type { PodRef } from "../../../src/core/ports/cluster.ts";
 import { Annotator } from "../../../src/kube/annotate.ts";
 import { KubeClient } from "../../../src/kube/client.ts";
 import { inClusterCredentials } from "../../../src/kube/credentials.ts";

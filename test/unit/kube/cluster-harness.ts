@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Clock } from "../../../src/core/clock.ts";
-import type { PodRef } from "../../../src/core/ports.ts";
+import type { PodRef } from "../../../src/core/ports/cluster.ts";
 import { KubeCluster } from "../../../src/kube/cluster.ts";
 import { type Account, agentRules } from "../../../src/sandbox/apiserver/access.ts";
 import { FaultyApiServer } from "../../fakes/apiserver.ts";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
-import type { PodEvent } from "../../../src/core/ports.ts";
+import type { PodEvent } from "../../../src/core/ports/cluster.ts";
 import { type Fault, isVerb } from "../../fakes/apiserver.ts";
 import { CHART_RULES, ClusterHarness } from "./cluster-harness.ts";
 import { StepClock } from "./step-clock.ts";

@@ -3,7 +3,7 @@ import { connect, createServer, type Server } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import type { Clock } from "../../../src/core/clock.ts";
 import { codeOf } from "../../../src/core/errors.ts";
-import type { Logger } from "../../../src/core/ports.ts";
+import type { Logger } from "../../../src/core/ports/telemetry.ts";
 import { Admin } from "../../../src/telemetry/admin.ts";
 import { LoopLag } from "../../../src/telemetry/loop-lag.ts";
 import { PromMetrics } from "../../../src/telemetry/metrics.ts";

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
-import type { Decision, Logger } from "../../../src/core/ports.ts";
+import type { Decision } from "../../../src/core/ports/journal.ts";
+import type { Logger } from "../../../src/core/ports/telemetry.ts";
 import { DecisionJournal } from "../../../src/telemetry/journal.ts";
 
 function journal() {

@@ -2,15 +2,9 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type {
-  LogFields,
-  Logger,
-  MetricLabels,
-  Metrics,
-  NetnsHandle,
-  SnapshotEntry,
-  Workload,
-} from "../../../src/core/ports.ts";
+import type { NetnsHandle } from "../../../src/core/ports/netns.ts";
+import type { LogFields, Logger, MetricLabels, Metrics } from "../../../src/core/ports/telemetry.ts";
+import type { SnapshotEntry, Workload } from "../../../src/core/ports/ztunnel.ts";
 import { ZdsServer } from "../../../src/zds/server.ts";
 import { ZtunnelModel } from "../../support/zds-peer.ts";
 import { FakeBinding, type FakePeer } from "./fake-binding.ts";

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { EngineTest, Logger } from "../../../core/ports.ts";
+import type { EngineTest } from "../../../core/ports/dataplane.ts";
+import type { Logger } from "../../../core/ports/telemetry.ts";
 import type { EnginesReport } from "../../../core/report/engines.ts";
 import { testEngines } from "../../../dataplane/choose.ts";
 import { tryEbpf } from "../../../dataplane/ebpf/trial.ts";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pod, without the agent: what is in its netns. What should be there is only partly known.
 import { AgentError } from "../../../core/errors.ts";
-import type { CaptureSpec } from "../../../core/ports.ts";
+import type { CaptureSpec } from "../../../core/ports/dataplane.ts";
 import type { InspectReport } from "../../../core/report/inspect.ts";
 import { type PodReport, podTitle } from "../../../core/report/pods.ts";
 import type { ProofsReport } from "../../../core/report/proofs.ts";

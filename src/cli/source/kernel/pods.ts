@@ -2,7 +2,7 @@
 import { ZTUNNEL_PORT } from "../../../core/constants.ts";
 import { messageOf } from "../../../core/errors.ts";
 import { canonicalIp } from "../../../core/ip.ts";
-import type { NetnsHandle } from "../../../core/ports.ts";
+import type { NetnsHandle } from "../../../core/ports/netns.ts";
 import type { PodReport, PodsReport } from "../../../core/report/pods.ts";
 import { type Pinned, readPinned } from "../../../dataplane/ebpf/pinned.ts";
 import { redirectionTrace } from "../../../dataplane/sidecar/trace.ts";

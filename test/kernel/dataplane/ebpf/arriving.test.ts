@@ -3,7 +3,7 @@
 import { createSocket, type Socket } from "node:dgram";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../../src/core/constants.ts";
-import type { CaptureSpec } from "../../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import type { NodeDataplane } from "../../../../src/dataplane/dataplane.ts";
 import { isBehindEbpf } from "../../../../src/dataplane/proxied.ts";
 import type { SocketOptions } from "../../../../src/native/binding.ts";

@@ -3,7 +3,7 @@
 // cgroups of their own; each caller is a process in the pods' one.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { ZTUNNEL_MARK } from "../../../../src/core/constants.ts";
-import type { CaptureSpec } from "../../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import type { Endpoint } from "../../../../src/native/binding.ts";
 import { native } from "../../../../src/native/load.ts";
 import { ExecError } from "../../../../src/sys/exec.ts";

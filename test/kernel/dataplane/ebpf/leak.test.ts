@@ -2,7 +2,7 @@
 // The leak guard: whatever the connect hooks have not seen does not leave a captured pod as a SYN.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { ZTUNNEL_MARK } from "../../../../src/core/constants.ts";
-import type { CaptureSpec } from "../../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import { native } from "../../../../src/native/load.ts";
 import type { Cgroup } from "../../../../src/sys/cgroup.ts";
 import { specOf } from "../../../support/lab-dataplane.ts";

@@ -3,7 +3,7 @@
 
 import { rmdirSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { CaptureSpec } from "../../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import { native } from "../../../../src/native/load.ts";
 import { freshBpffs, LabCgroups, makeCgroup } from "../../../support/lab-bpf.ts";
 import { ChoiceLab, type ChoiceOptions } from "../../../support/lab-choice.ts";

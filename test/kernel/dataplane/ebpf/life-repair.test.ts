@@ -2,7 +2,7 @@
 // What is taken away behind the agent's back is named and put back; what is released leaves nothing; what
 // belongs to netns that are gone is collected, and nothing else.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import type { CaptureSpec } from "../../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import { native } from "../../../../src/native/load.ts";
 import { freshBpffs } from "../../../support/lab-bpf.ts";
 import { ChoiceLab } from "../../../support/lab-choice.ts";

@@ -2,7 +2,7 @@
 // No agent of ours follows: pins go when no pod needs them, and not before.
 import { readdirSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import type { CaptureSpec } from "../../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import { NodeDataplane } from "../../../../src/dataplane/dataplane.ts";
 import { KNOBS, SCHEMA } from "../../../../src/dataplane/ebpf/node.ts";
 import { native } from "../../../../src/native/load.ts";

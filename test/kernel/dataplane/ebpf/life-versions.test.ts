@@ -4,7 +4,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { CaptureSpec } from "../../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import { type EbpfVersion, KNOBS, SCHEMA } from "../../../../src/dataplane/ebpf/node.ts";
 import { native } from "../../../../src/native/load.ts";
 import { LabAgent } from "../../../support/lab-agent.ts";

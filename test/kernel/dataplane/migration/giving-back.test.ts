@@ -2,7 +2,7 @@
 // What a hand-over to upstream's istio-cni writes for each pod, what it leaves behind, and that it can fail and
 // be taken back.
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { CaptureSpec } from "../../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import { addRouting } from "../../../../src/dataplane/routes.ts";
 import { type UpstreamSettings, upstreamForm } from "../../../../src/dataplane/upstream/form.ts";
 import { UpstreamRules } from "../../../../src/dataplane/upstream/upstream.ts";

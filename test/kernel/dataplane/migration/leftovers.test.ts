@@ -2,7 +2,7 @@
 // What upstream's istio-cni has left in a pod goes however the pod's way ends, nothing else goes with it, and
 // whatever fails in between, the pod is never let out.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import type { CaptureSpec } from "../../../../src/core/ports.ts";
+import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import type { NodeDataplane } from "../../../../src/dataplane/dataplane.ts";
 import { native } from "../../../../src/native/load.ts";
 import { forkCount } from "../../../../src/sys/exec.ts";

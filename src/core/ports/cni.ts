@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the agent answers to the CNI plugin.
+
+export interface CniPodRequest {
+  readonly containerId: string;
+  /** Host path; empty for upstream's protocol on DEL. */
+  readonly netns: string;
+  readonly ifName: string;
+  readonly podNamespace: string;
+  readonly podName: string;
+  /** Absent from upstream's protocol and old runtimes. */
+  readonly podUid: string | undefined;
+  /** Canonical addresses of prevResult. */
+  readonly ips: readonly string[];
+}
+
+export type CniVerdict = "ambient" | "sidecar" | "none";
+
+export interface CniHandler {
+  add(request: CniPodRequest, signal: AbortSignal): Promise<CniVerdict>;
+  /** CHECK: rejects only when the pod is known to be in the mesh and is not captured. */
+  check(request: CniPodRequest, signal: AbortSignal): Promise<void>;
+}

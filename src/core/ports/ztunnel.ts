@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// ztunnel as the agent sees it: told of pods over ZDS.
+import type { NetnsHandle, NetnsId } from "./netns.ts";
+
+export interface Workload {
+  readonly uid: string;
+  readonly name: string;
+  readonly namespace: string;
+  readonly serviceAccount: string;
+}
+
+export interface SnapshotEntry {
+  readonly workload: Workload;
+  readonly netns: NetnsHandle | undefined;
+}
+
+export interface ZtunnelConnection {
+  readonly id: number;
+  /** Pid of the peer in our pid namespace; 0 when it lives in another one. */
+  readonly pid: number;
+  readonly ready: boolean;
+  readonly acked: number;
+}
+
+export interface ZtunnelPeer {
+  /** ZtunnelConnection.id */
+  readonly connection: number;
+  /** In our pid namespace; 0 when it lives in another one, as every container does. */
+  readonly pid: number;
+  /** pidfd of the process; -1 when the kernel can't tell (before 6.5). Closed once the callee returns. */
+  readonly pidfd: number;
+}
+
+export interface ZtunnelListener {
+  /** A ztunnel has said hello; it is told nothing before this returns. */
+  met(peer: ZtunnelPeer): void;
+  /** The connection of one that was met has ended. The process may live on and connect again. */
+  parted(connection: number): void;
+  /** This workload's listeners are bound in that netns (unknown for a `keep`): a snapshot's ack, or a later one. */
+  acked(uid: string, connection: number, netns: NetnsId | undefined): void;
+  /** ztunnel refused an add of a snapshot; it retries by itself every 5 s. */
+  refused(uid: string, connection: number, reason: string): void;
+  /** A connection finished its snapshot (`ready`) or is gone. */
+  changed(): void;
+}
+
+export interface Ztunnel {
+  /** Binds the socket. Peers may connect but are not read before `serve`. */
+  listen(): void;
+  /** Starts answering peers. Call it only once the pod list has been rebuilt: an early snapshot kills proxies. */
+  serve(snapshot: () => readonly SnapshotEntry[], listener: ZtunnelListener): void;
+  /**
+   * Sends `add` to the newest connection that finished its snapshot, falling back to the next.
+   * Resolves on its ack. @throws AgentError NO_ZTUNNEL | ZTUNNEL_REFUSED | ZTUNNEL_TIMEOUT.
+   */
+  add(workload: Workload, netns: NetnsHandle, signal?: AbortSignal): Promise<void>;
+  /**
+   * Sends `del` to every connection; resolves when all that live have acked or died. The uid is in no
+   * snapshot from here on, until the next `add`.
+   */
+  del(uid: string): Promise<void>;
+  connections(): readonly ZtunnelConnection[];
+  /** False when a ztunnel that comes now would not find the socket: it was removed under us. */
+  readonly listening: boolean;
+  stop(): Promise<void>;
+}
