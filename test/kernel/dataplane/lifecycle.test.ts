@@ -53,6 +53,15 @@ describe.each(ENGINES)("$name", (engine) => {
     for (const [i, call] of calls.entries()) expect(await call.echo(`${word} ${i}`)).toBe(`${word} ${i}`);
   }
 
+  test("lo is still down, as in an ADD whose loopback plugin runs beside ours: captured all the same", async () => {
+    await inNetns(lab.pod.netns, "ip", "link", "set", "lo", "down");
+    const spec = specOf(lab);
+    await dataplane.prepare(lab.pod.netns, spec);
+    await dataplane.capture(lab.pod.netns, spec);
+    expect(dataplane.observe(lab.pod.netns, spec).mode).toBe("captured");
+    for (const call of await openAll()) call.close();
+  });
+
   test("a pod is absent, then captured, and an unchanged one costs no fork", async () => {
     const spec = specOf(lab);
     expect(dataplane.observe(lab.pod.netns, spec).mode).toBe("absent");

@@ -63,6 +63,12 @@ describe.each(WRITERS)("$name", (writer) => {
       expect(await wholeState()).toBe(before);
     });
 
+    test("lo is still down, as in an ADD whose loopback plugin runs beside ours: redirected all the same", async () => {
+      await inPod("ip link set lo down");
+      expect((await redirect()).mode).toBe("redirected");
+      await verifyRedirection(native(), lab.pod.netns.fd, redirection);
+    });
+
     test("where it can't be verified, nothing of it stays", async () => {
       await inPod("nft 'add table inet wall; add chain inet wall in { type filter hook input priority 0; }'");
       await inPod("nft 'add rule inet wall in iif lo tcp flags syn drop'");
