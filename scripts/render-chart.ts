@@ -38,6 +38,9 @@ export const CASES: Readonly<Record<string, ChartCase>> = {
   "kubernetes-1.29": { kubeVersion: "v1.29.0" },
   "host-network": { values: { ambient: { shareHostNetworkNamespace: true } } },
   "ambient-off": { values: { ambient: { enabled: false } } },
+  "delete-pods": { values: { repair: { repairPods: false, deletePods: true } } },
+  // The first of the three that is on is what is done.
+  "repair-and-delete-pods": { values: { repair: { deletePods: true } } },
   "no-bpffs": { values: { bpffs: { mount: false } } },
   "cluster-scope": { values: { global: { resourceScope: "cluster" } } },
   "namespace-scope": { values: { global: { resourceScope: "namespace" } } },

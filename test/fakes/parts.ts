@@ -59,6 +59,8 @@ export class FakeCluster implements Cluster {
   readonly spaces = new Map<string, Namespace>();
   /** Pods that only a live GET finds. */
   readonly live = new Map<string, Pod>();
+  /** Live GETs of pods. */
+  readonly reads: string[] = [];
   readonly events: string[] = [];
   /** Whether a patch shows up in the cache, as the watch would bring it. */
   echoPatches = true;
@@ -101,6 +103,7 @@ export class FakeCluster implements Cluster {
     return () => this.spaceListeners.delete(listener);
   }
   async readPod(namespace: string, name: string) {
+    this.reads.push(`${namespace}/${name}`);
     return this.live.get(`${namespace}/${name}`);
   }
   /** What the live GETs bring; an Error is thrown. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Agent } from "../../../src/agent/agent.ts";
+import { REROUTE_INTERFACES_ANNOTATION, SIDECAR_ANNOTATION } from "../../../src/core/constants.ts";
 import { AgentError } from "../../../src/core/errors.ts";
 import type { Pod } from "../../../src/core/pod.ts";
 import type { CniPodRequest } from "../../../src/core/ports/cni.ts";
@@ -146,6 +147,8 @@ describe("ADD of a sidecar pod", () => {
     expect(parts.journal.filter((entry) => !entry.startsWith("ztunnel"))).toEqual(["redirect shop/web"]);
     expect(JSON.parse(parts.sidecars.kernel.get("/var/run/netns/cni-1") ?? "")).toMatchObject({ families: [4] });
     expect(parts.finder.openHandles.size).toBe(0);
+    // The cache had it: the API server is neither asked nor told.
+    expect([...parts.cluster.reads, ...parts.cluster.events]).toEqual([]);
     expect(agent.pods()).toMatchObject([{ state: "sidecar", reason: "sidecar" }]);
     expect(parts.decisions.of("uid-web").map(({ decision }) => decision)).toMatchObject([
       { what: "redirected", engine: "nftables", detail: "REDIRECT, IPv6 left alone: ISTIO_DUAL_STACK is off" },
@@ -164,16 +167,28 @@ describe("ADD of a sidecar pod", () => {
     expect(await agent.admission.add(request(), signal)).toBe("sidecar");
     const written = JSON.parse(parts.sidecars.kernel.get("/var/run/netns/cni-1") ?? "");
     expect(written).toMatchObject({ deliver: { mark: 1337, table: 133 } });
+    expect(parts.cluster.reads).toEqual(["shop/web"]);
   });
 
-  test("a wrong annotation stops it, with its name, its value and what is allowed, before anything is touched", async () => {
-    const name = "traffic.sidecar.istio.io/excludeInboundPorts";
-    parts.cluster.putPod(annotated(name, "http"));
+  test.each<[annotation: string, value: string, allowed: string]>([
+    [SIDECAR_ANNOTATION.mode, "NONE", "one of REDIRECT, TPROXY"],
+    [SIDECAR_ANNOTATION.includeOutboundIpRanges, "10.0.0.1", "a CIDR"],
+    [SIDECAR_ANNOTATION.excludeOutboundIpRanges, "*", "a CIDR"],
+    [SIDECAR_ANNOTATION.includeInboundPorts, "all", "a port from 0 to 65535"],
+    [SIDECAR_ANNOTATION.excludeInboundPorts, "http", "a port from 0 to 65535"],
+    [SIDECAR_ANNOTATION.includeOutboundPorts, "*", "a port from 0 to 65535"],
+    [SIDECAR_ANNOTATION.excludeOutboundPorts, "65536", "a port from 0 to 65535"],
+    [SIDECAR_ANNOTATION.excludeInterfaces, "eth 0", "the name of an interface"],
+    [SIDECAR_ANNOTATION.kubevirtInterfaces, "tap+", "the name of an interface"],
+    [REROUTE_INTERFACES_ANNOTATION, "-j", "the name of an interface"],
+  ])("%s=%j stops it, naming annotation, value and what is allowed, before anything is touched", async (...one) => {
+    const [name, value, allowed] = one;
+    parts.cluster.putPod(annotated(name, value));
     const error = await agent.admission.add(request(), signal).catch((reason: unknown) => reason);
     expect(error).toMatchObject({
       code: "ANNOTATION_INVALID",
-      message: expect.stringContaining(`annotation ${name}="http"`),
-      remedy: expect.stringContaining("a port from 0 to 65535"),
+      message: expect.stringContaining(`annotation ${name}="${value}"`),
+      remedy: expect.stringContaining(allowed),
     });
     expect(parts.sidecars.kernel.size).toBe(0);
     expect(parts.finder.openHandles.size).toBe(0);
