@@ -171,6 +171,7 @@ export class AgentProcess {
       routes: debugRoutes({
         report: this.agent.report,
         log,
+        metrics: () => metrics.text(),
         facts: () => this.facts(),
         inspection,
         settings,

@@ -2,8 +2,9 @@
 import type { Inspection } from "../agent/inspection.ts";
 import type { AgentReport, ProcessFacts } from "../agent/report.ts";
 import type { DecisionsReport } from "../core/report/decisions.ts";
-import type { DocumentName } from "../core/report/documents.ts";
+import type { AgentDocumentName } from "../core/report/documents.ts";
 import { type LevelsChange, type LevelsReport, levelsChangeSchema } from "../core/report/levels.ts";
+import type { LinesReport, MetricsReport } from "../core/report/lines.ts";
 import { podsQuestionSchema } from "../core/report/proofs.ts";
 import type { SettingReport, SettingsReport } from "../core/report/settings.ts";
 import type { VersionsReport } from "../core/report/versions.ts";
@@ -15,6 +16,8 @@ export interface DebugParts {
   readonly report: AgentReport;
   readonly inspection: Inspection;
   readonly log: Log;
+  /** The text of all metrics. */
+  readonly metrics: () => Promise<string>;
   readonly facts: () => ProcessFacts;
   readonly settings: readonly SettingReport[];
   readonly bpf: BpfVersions;
@@ -25,10 +28,11 @@ export function debugRoutes({
   report,
   inspection,
   log,
+  metrics,
   facts,
   settings,
   bpf,
-}: DebugParts): Record<DocumentName, DebugRoute> {
+}: DebugParts): Record<AgentDocumentName, DebugRoute> {
   const levels = (): LevelsReport => ({ ...report.head(), scopes: log.levels() });
   const change = ({ reset, levels: wanted }: LevelsChange): LevelsReport => {
     if (reset) log.resetLevels();
@@ -39,6 +43,8 @@ export function debugRoutes({
   };
   const config = (): SettingsReport => ({ ...report.head(), settings });
   const decisions = (query: URLSearchParams): DecisionsReport => report.decisions(query.get("pod") ?? undefined);
+  const lines = (): LinesReport => ({ ...report.head(), lines: log.recent() });
+  const metricsText = async (): Promise<MetricsReport> => ({ ...report.head(), text: await metrics() });
   const version = (): VersionsReport => {
     const { version: agent, kernel } = facts();
     const { libbpf, schema, generation } = bpf;
@@ -53,6 +59,8 @@ export function debugRoutes({
     log: { get: levels, post: posted(levelsChangeSchema, change) },
     version: { get: version },
     decisions: { get: decisions },
+    lines: { get: lines },
+    metrics: { get: metricsText },
     inspect: { get: (query) => inspection.inspect(query.get("pod") ?? "") },
     verify: { get: (query) => inspection.verify(query.get("pod") ?? "") },
     "reset-existing": { post: posted(podsQuestionSchema, ({ uids }) => inspection.resetExisting(uids)) },

@@ -5,6 +5,7 @@ import { messageOf } from "../core/errors.ts";
 import type { LogFields, Logger } from "../core/ports/telemetry.ts";
 import type { LogSink } from "./log-sink.ts";
 import { textLine } from "./log-text.ts";
+import { RecentLines } from "./recent-lines.ts";
 
 export interface LogOptions {
   /** By scope; `default` is for all others. */
@@ -28,17 +29,18 @@ const pinoLevel = (level: LogLevel) => (level === "none" ? "silent" : level);
  * upstream's text. Levels are per scope and may be changed while running.
  */
 export class Log {
-  readonly #sink: LogSink;
+  readonly #sink: RecentLines;
   readonly #root: Pino;
   readonly #scopes = new Map<string, ScopeLogger>();
   readonly #configured: ReadonlyMap<string, LogLevel>;
   readonly #levels: Map<string, LogLevel>;
 
   constructor(options: LogOptions, sink: LogSink) {
-    this.#sink = sink;
+    this.#sink = new RecentLines(sink);
     this.#configured = new Map(options.levels);
     this.#levels = new Map(options.levels);
-    const stream = options.json ? sink : { write: (line: string) => sink.write(textLine(line)) };
+    const lines = this.#sink;
+    const stream = options.json ? lines : { write: (line: string) => lines.write(textLine(line)) };
     this.#root = pino(
       {
         level: "debug",
@@ -84,6 +86,11 @@ export class Log {
       level: this.#levelOf(scope),
       configured: levelIn(this.#configured, scope),
     }));
+  }
+
+  /** The last lines, oldest first. */
+  recent(): readonly string[] {
+    return this.#sink.lines();
   }
 
   /** Writes what is buffered, synchronously: before the process ends. */

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../../core/errors.ts";
-import { redact, redactValue } from "../../core/report/redact.ts";
+import { REDACTED, redact, redactJson, redactValue } from "../../core/report/redact.ts";
 import { visible } from "../render/text.ts";
 import { ERRORS, ITEM_MAX_BYTES, REPORT_MAX_BYTES } from "./layout.ts";
 
 export interface CollectionOptions {
   /** Leave out also what people wrote into annotations and settings. */
   readonly strict: boolean;
+  /** Known credentials, wherever they may stand. */
+  readonly secrets?: readonly string[];
   /** Nothing is begun after as many ms. */
   readonly budgetMs: number;
 }
@@ -42,6 +44,21 @@ export class Collection {
     });
   }
 
+  /** Collects one JSON file of what `make` returns; bigints are written as text. */
+  async json(path: string, make: () => unknown): Promise<void> {
+    await this.attempt(path, async () => {
+      const plain: unknown = JSON.parse(
+        JSON.stringify(make(), (_key, value) => (typeof value === "bigint" ? String(value) : value)),
+      );
+      this.#add(path, `${JSON.stringify(redactValue(plain), null, 1)}\n`);
+    });
+  }
+
+  /** Collects a file that is JSON, or should be. */
+  async jsonText(path: string, make: () => string | Promise<string>): Promise<void> {
+    await this.attempt(path, async () => this.#add(path, redactJson(await make())));
+  }
+
   /** Collects one JSON document, and returns it as it was made; undefined when it can't be had. */
   async document<T>(path: string, make: () => Promise<T>): Promise<T | undefined> {
     return this.attempt(path, async () => {
@@ -63,7 +80,7 @@ export class Collection {
   }
 
   fail(path: string, why: string): void {
-    this.#errors.push(visible(redact(`${path}: ${why}`)).slice(0, ERROR_MAX));
+    this.#errors.push(visible(this.#withoutKnown(redact(`${path}: ${why}`))).slice(0, ERROR_MAX));
   }
 
   /** Everything, with errors.txt. */
@@ -72,11 +89,19 @@ export class Collection {
   }
 
   #add(path: string, text: string): void {
-    const bytes = Buffer.from(text);
+    const bytes = Buffer.from(this.#withoutKnown(text));
     if (bytes.length > ITEM_MAX_BYTES) throw new AgentError("TOO_LARGE", `${bytes.length} bytes are too many`);
     // Half of what a reader takes: headers and errors.txt need some too.
     if (this.#bytes + bytes.length > REPORT_MAX_BYTES / 2) throw new AgentError("TOO_LARGE", "the report is full");
     this.#bytes += bytes.length;
     this.#items.set(path, bytes);
+  }
+
+  /** As it is, and as JSON has it. */
+  #withoutKnown(text: string): string {
+    return (this.options.secrets ?? []).reduce((shorter, secret) => {
+      const json = JSON.stringify(secret).slice(1, -1);
+      return shorter.replaceAll(secret, REDACTED).replaceAll(json, REDACTED);
+    }, text);
   }
 }

@@ -3,16 +3,31 @@ import type { DocumentName, Documents } from "../../core/report/documents.ts";
 import { findPod } from "../../core/report/find-pod.ts";
 import type { PodReport } from "../../core/report/pods.ts";
 import { redactValue } from "../../core/report/redact.ts";
+import { type CheckReport, runCheck } from "../check/check.ts";
+import { CHECKS } from "../check/checks.ts";
+import { openContext } from "../check/context.ts";
+import type { Session } from "../command.ts";
+import { checksText } from "../commands/check.ts";
 import { podsText } from "../commands/pods.ts";
 import { statusText } from "../commands/status.ts";
 import { EXIT, exitOf } from "../exit.ts";
 import { plain } from "../render/paint.ts";
-import type { Source } from "../source/source.ts";
+import type { Query, Source } from "../source/source.ts";
 import type { Collection } from "./collection.ts";
 import { documentPath, isPlainName } from "./layout.ts";
+import { fetchMetrics } from "./metrics.ts";
 
 /** About the node as a whole, beside its status and its pods. Without an agent, engines are tried now: last. */
 const OTHERS = ["config", "version", "log", "decisions", "engines"] as const;
+
+export interface CollectedFrom {
+  readonly session: Session;
+  /** What the session's source says, each document once: checks look at what is written. */
+  readonly source: Source;
+  readonly monitoringPort: number;
+  /** Of all pods only this one in detail. */
+  readonly reference: string | undefined;
+}
 
 export interface Collected {
   /** Name of the node, where it is known. */
@@ -27,8 +42,7 @@ export interface Collected {
  */
 export async function collectDocuments(
   collection: Collection,
-  source: Source,
-  reference: string | undefined,
+  { session, source, monitoringPort, reference }: CollectedFrom,
 ): Promise<Collected> {
   const collect = async <Name extends DocumentName>(name: Name): Promise<Documents[Name] | undefined> => {
     let denied: unknown;
@@ -52,11 +66,56 @@ export async function collectDocuments(
     if (isPlainName(uid)) await collection.document(path, () => source.read("inspect", { pod: uid }));
     else collection.fail(path, "its uid can't be the name of a file");
   }
+  await collectChecks(collection, session, source);
+  // An agent of another version does not know these two: asked by themselves, they change nothing for the others.
+  const alone = await session.source();
+  const lines = await collection.document(documentPath("lines"), () => alone.read("lines"));
+  if (lines !== undefined) {
+    await collection.text("text/log.txt", () => lines.lines.map((line) => `${line}\n`).join(""));
+  }
+  await collection.text("metrics.txt", async () => {
+    const told = await alone.read("metrics").catch(() => undefined);
+    return told?.text ?? fetchMetrics(monitoringPort);
+  });
   return { node: status?.node ?? null, pods: chosen };
 }
 
+/** What `ambient-cni check` says, here and now. */
+async function collectChecks(collection: Collection, session: Session, source: Source): Promise<void> {
+  const report = await collection.document(documentPath("check"), async () => {
+    const context = await openContext({
+      ...session,
+      source: async () => ({ ...bound(source), unreachable: undefined }),
+    });
+    const checks: CheckReport[] = [];
+    for (const check of CHECKS) checks.push(await runCheck(check, context));
+    return { ...context.view.head(), checks };
+  });
+  if (report === undefined) return;
+  await collection.text("text/check.txt", () => checksText(safe(report).checks, plain));
+}
+
+function bound(source: Source): Source {
+  return { read: (name, query) => source.read(name, query) };
+}
+
+/** Reads each document once. */
+export class OnceSource implements Source {
+  readonly #known = new Map<string, Promise<unknown>>();
+
+  constructor(private readonly source: Source) {}
+
+  async read<Name extends DocumentName>(name: Name, query: Query = {}): Promise<Documents[Name]> {
+    const key = `${name} ${new URLSearchParams(query)}`;
+    const reading = this.#known.get(key) ?? this.source.read(name, query);
+    this.#known.set(key, reading);
+    // The entry of a name is the document of that name.
+    return (await reading) as Documents[Name];
+  }
+}
+
 /** A table whose cells were redacted one by one keeps its columns. */
-function safe<T extends Documents[DocumentName]>(document: T): T {
+function safe<T extends object>(document: T): T {
   // Only texts in it change, and none that its schema fixes.
   return redactValue(document) as T;
 }

@@ -1,22 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-import { AgentError } from "../../core/errors.ts";
+import { findHostNetns } from "../../netns/host.ts";
 import { findResidents } from "../../netns/residents.ts";
-import { ExecError, run } from "../../sys/exec.ts";
+import { Proc } from "../../sys/proc.ts";
+import type { NodeView } from "../source/kernel/node-view.ts";
 import type { Collection } from "./collection.ts";
 import { isPlainName } from "./layout.ts";
+import { netnsDump } from "./netns-dump.ts";
+import { type Command, Tools } from "./tools.ts";
 
-/** Of one program, in ms and bytes. */
-const TIMEOUT_MS = 1000;
-const MAX_BYTES = 1 << 20;
 /** Pods that are looked at at the same time. */
 const LANES = 4;
 /** Interfaces whose filters are shown. */
 const MAX_DEVICES = 4;
 
-type Command = readonly string[];
+/** Running programs takes its time: in the others only the kernel itself is asked. */
+const MAX_PODS = 50;
 
 const FILES: readonly (readonly [file: string, commands: readonly Command[]])[] = [
   ["nft.txt", [["nft", "list", "ruleset"]]],
+  // Reading with either makes no table, but for `-t`.
+  [
+    "iptables.txt",
+    ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"].map((name) => [`${name}-save`]),
+  ],
+  ["addresses.txt", [["ip", "-details", "address"]]],
   [
     "rules.txt",
     [
@@ -33,19 +40,48 @@ const FILES: readonly (readonly [file: string, commands: readonly Command[]])[] 
   ],
 ];
 
-/** What the kernel's own tools say in the network namespaces of these pods, as far as the tools are installed. */
-export async function collectKernel(collection: Collection, procDir: string, uids: readonly string[]): Promise<void> {
+/**
+ * The network namespaces of these pods and the node's: as the kernel tells them, of each, and as its own tools
+ * show them, as far as those are installed.
+ */
+export async function collectKernel(
+  collection: Collection,
+  { binding, config }: NodeView,
+  uids: readonly string[],
+): Promise<void> {
+  const { procDir } = config;
+  await collection.attempt("node/netns.json", async () => {
+    const { handle } = findHostNetns(new Proc(procDir), false);
+    try {
+      await collection.json("node/netns.json", () => netnsDump(binding, handle.fd));
+    } finally {
+      handle.close();
+    }
+  });
   await collection.attempt("kernel/", async () => {
     const tools = new Tools();
     const residents = await findResidents(procDir);
     try {
       const byUid = new Map(residents.map(({ podUid, containerId, netns }) => [podUid ?? containerId, netns.fd]));
-      const waiting = [...uids];
+      const found: (readonly [uid: string, netns: number])[] = [];
+      for (const uid of uids) {
+        const netns = byUid.get(uid);
+        if (netns !== undefined && isPlainName(uid)) found.push([uid, netns]);
+        else collection.fail(`kernel/${uid}/`, "no process of it is to be seen");
+      }
+      for (const [uid, netns] of found) {
+        await collection.json(`kernel/${uid}/netns.json`, () => netnsDump(binding, netns));
+      }
+      const waiting = found.slice(0, MAX_PODS);
+      if (found.length > waiting.length) {
+        collection.fail(
+          "kernel/",
+          `tools were run in ${MAX_PODS} of ${found.length} pods; --pod POD has them run in that`,
+        );
+      }
       const lane = async () => {
-        for (let uid = waiting.shift(); uid !== undefined; uid = waiting.shift()) {
-          const netns = byUid.get(uid);
-          if (netns !== undefined && isPlainName(uid)) await collectPod(collection, tools, uid, netns);
-          else collection.fail(`kernel/${uid}/`, "no process of it is to be seen");
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+          await collectPod(collection, tools, ...next);
         }
       };
       await Promise.all(Array.from({ length: LANES }, lane));
@@ -69,33 +105,4 @@ async function collectPod(collection: Collection, tools: Tools, uid: string, net
       .flatMap((device) => ["ingress", "egress"].map((side): Command => ["tc", "filter", "show", "dev", device, side]));
     return `$ tc qdisc show\n${qdiscs}${(await tools.transcript(filters, netns)) ?? ""}`;
   });
-}
-
-/** Programs of the node or the image; one that is missing is asked once. */
-class Tools {
-  readonly missing = new Set<string>();
-
-  /** What they wrote, each below its command line; undefined when the program is missing. */
-  async transcript(commands: readonly Command[], netns: number): Promise<string | undefined> {
-    const parts: string[] = [];
-    for (const command of commands) {
-      const stdout = await this.output(command, netns);
-      if (stdout !== undefined) parts.push(`$ ${command.join(" ")}\n${stdout}`);
-    }
-    return parts.length === 0 ? undefined : parts.join("");
-  }
-
-  /** @throws ExecError */
-  async output(command: Command, netns: number): Promise<string | undefined> {
-    const [name = ""] = command;
-    if (this.missing.has(name)) return undefined;
-    try {
-      return (await run(command, { netns, timeoutMs: TIMEOUT_MS, maxBytes: MAX_BYTES })).stdout;
-    } catch (error) {
-      if (!(error instanceof ExecError) || error.code !== "EXEC_SPAWN") throw error;
-      if (!error.message.includes("ENOENT")) throw new AgentError(error.code, error.message);
-      this.missing.add(name);
-      return undefined;
-    }
-  }
 }

@@ -41,23 +41,31 @@ async function run(session: Session, { output, pod, redact = false }: BugreportO
   const { env, globals } = session;
   if (globals.from !== undefined) usageError("--from names a report, and bugreport makes one");
   if (output === "") usageError("-o names no file");
-  const [{ Collection }, { collectDocuments }, { collectKernel }, { collectNode }, { packReport }] = await Promise.all([
-    import("../bugreport/collection.ts"),
-    import("../bugreport/documents.ts"),
-    import("../bugreport/kernel.ts"),
-    import("../bugreport/node.ts"),
-    import("../bugreport/pack.ts"),
+  const [{ Collection }, { collectDocuments, OnceSource }, { collectKernel }, { collectNode }, { packReport }] =
+    await Promise.all([
+      import("../bugreport/collection.ts"),
+      import("../bugreport/documents.ts"),
+      import("../bugreport/kernel.ts"),
+      import("../bugreport/node.ts"),
+      import("../bugreport/pack.ts"),
+    ]);
+  const [{ knownSecrets }, { viewNode }, { atomicWrite }] = await Promise.all([
+    import("../bugreport/secrets.ts"),
+    import("../source/kernel/node-view.ts"),
+    import("../../sys/files.ts"),
   ]);
-  const { viewNode } = await import("../source/kernel/node-view.ts");
-  const { atomicWrite } = await import("../../sys/files.ts");
   const began = env.now();
-  const { config } = viewNode(env, "");
-  const collection = new Collection({ strict: redact, budgetMs: BUDGET_MS });
-  const { node, pods } = await collectDocuments(collection, await session.source(), pod);
-  await collectNode(collection, config);
+  const view = viewNode(env, "");
+  const { config } = view;
+  const secrets = knownSecrets(env.environment);
+  const collection = new Collection({ strict: redact, secrets, budgetMs: BUDGET_MS });
+  const source = new OnceSource(await session.source());
+  const { monitoringPort } = config;
+  const { node, pods } = await collectDocuments(collection, { session, source, monitoringPort, reference: pod });
+  await collectNode(collection, view);
   await collectKernel(
     collection,
-    config.procDir,
+    view,
     pods.map(({ uid }) => uid),
   );
   const file = isFile(output) ? output : fileName(node ?? config.nodeName, began);

@@ -4,6 +4,7 @@ import { head } from "../../core/report/document.ts";
 import { CATEGORIES, type Category, type CheckReport, type CheckVerdict } from "../check/check.ts";
 import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
+import { sourceLine } from "../render/headline.ts";
 import type { Paint, Style } from "../render/paint.ts";
 import { visible } from "../render/text.ts";
 
@@ -29,7 +30,14 @@ export function addCheck(program: Program): void {
         .option("--pre", "only what makes sense before the agent is installed")
         .addOption(new Option("--category <names>", `some of ${CATEGORIES.join(",")}`).argParser(parseCategories)),
     async (session, { pre = false, category = CATEGORIES }) => {
-      if (session.globals.from !== undefined) usageError("check tries a node: a report can't be tried");
+      const lines = session.globals.format === "table" || session.globals.format === "wide";
+      if (session.globals.from !== undefined) {
+        if (pre) usageError("--pre tries a node, and --from reads what was found when its report was made");
+        const told = await (await session.source()).read("check");
+        const checks = told.checks.filter((check) => category.some((name) => name === check.category));
+        await session.print({ ...told, checks }, () => sourceLine(told) + checksText(checks, session.paint));
+        return statusOf(checks);
+      }
       const [{ CHECKS }, { runCheck }, { openContext }] = await Promise.all([
         import("../check/checks.ts"),
         import("../check/check.ts"),
@@ -37,7 +45,6 @@ export function addCheck(program: Program): void {
       ]);
       const context = await openContext(session);
       const chosen = CHECKS.filter((check) => category.includes(check.category) && (check.pre || !pre));
-      const lines = session.globals.format === "table" || session.globals.format === "wide";
       const checks: CheckReport[] = [];
       for (const check of chosen) {
         const previous = checks.at(-1)?.category;
@@ -53,7 +60,7 @@ export function addCheck(program: Program): void {
       const document = { ...head({ from: "kernel", note: "" }, node, session.env.now()), checks };
       if (lines) session.env.stdout.write(closing(checks));
       else await session.print(document, () => "");
-      return checks.some(({ verdict }) => verdict === "fail") ? EXIT.problem : EXIT.ok;
+      return statusOf(checks);
     },
   );
 }
@@ -65,6 +72,21 @@ function parseCategories(text: string): readonly Category[] {
   return known;
 }
 
+type Shown = Omit<CheckReport, "category"> & { readonly category: string };
+
+function statusOf(checks: readonly Shown[]): number {
+  return checks.some(({ verdict }) => verdict === "fail") ? EXIT.problem : EXIT.ok;
+}
+
+/** All of them, by category. */
+export function checksText(checks: readonly Shown[], paint: Paint): string {
+  const shown = checks.map((check, index) => {
+    const title = check.category === checks[index - 1]?.category ? "" : `${paint("bold", visible(check.category))}\n`;
+    return title + checkText(check, paint);
+  });
+  return shown.join("") + closing(checks);
+}
+
 const SHOWN: Readonly<Record<CheckVerdict, readonly [string, Style]>> = {
   ok: ["√", "green"],
   warn: ["‼", "yellow"],
@@ -72,14 +94,17 @@ const SHOWN: Readonly<Record<CheckVerdict, readonly [string, Style]>> = {
   skip: ["·", "dim"],
 };
 
-export function checkText({ code, title, verdict, evidence, fix }: CheckReport, paint: Paint): string {
+function checkText(check: Shown, paint: Paint): string {
+  const { verdict, evidence } = check;
   const [mark, style] = SHOWN[verdict];
+  const [code, title] = [visible(check.code), visible(check.title)];
+  const fix = check.fix === null ? null : visible(check.fix);
   if (fix === null) return `  ${paint(style, mark)} ${title}${paint("dim", `: ${visible(evidence)}`)}\n`;
   const where = `docs/checks.md#${code.toLowerCase()}`;
   return `  ${paint(style, mark)} ${title}   ${code}\n      ${visible(evidence)}\n      fix: ${fix}   see ${where}\n`;
 }
 
-function closing(checks: readonly CheckReport[]): string {
+function closing(checks: readonly Shown[]): string {
   const count = (verdict: CheckVerdict) => checks.filter((check) => check.verdict === verdict).length;
   const warnings = count("warn");
   return `${count("ok")} passed, ${warnings} ${warnings === 1 ? "warning" : "warnings"}, ${count("fail")} failed, ${count("skip")} not looked at\n`;

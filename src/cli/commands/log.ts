@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+import { InvalidArgumentError, Option } from "commander";
 import { LOG_LEVELS, type LogLevel } from "../../core/config/config.ts";
 import type { LevelsChange, LevelsReport } from "../../core/report/levels.ts";
 import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import { sourceLine } from "../render/headline.ts";
 import { type Column, table } from "../render/table.ts";
+import { visible } from "../render/text.ts";
 
 interface LogOptions {
   readonly reset?: boolean;
+  readonly last?: number;
 }
 
 export function addLog(program: Program): void {
@@ -15,15 +18,27 @@ export function addLog(program: Program): void {
     program,
     {
       usage: "log [levels...]",
-      summary: "log levels of the running agent, by scope; with levels, changes them",
+      summary: "log levels of the running agent, or its last lines; with levels, changes them",
       examples: [
         "ambient-cni log                        # what is logged now",
         "ambient-cni log zds:debug kube:warn    # until the agent restarts",
-        "ambient-cni log --reset                # back to what is configured",
+        "ambient-cni log --last 100             # its last lines, which it keeps in memory",
       ],
     },
-    (command) => command.option("--reset", "first, every scope back to its configured level"),
-    async (session, { reset = false }, words) => {
+    (command) =>
+      command
+        .option("--reset", "first, every scope back to its configured level")
+        .addOption(new Option("--last <count>", "the last lines that it has logged").argParser(parseCount)),
+    async (session, { reset = false, last }, words) => {
+      if (last !== undefined) {
+        if (reset || words.length > 0) usageError("--last reads lines; levels are changed without it");
+        const told = await (session.globals.from === undefined ? await session.agent() : await session.source()).read(
+          "lines",
+        );
+        const lines = told.lines.slice(-last);
+        await session.print({ ...told, lines }, () => lines.map((line) => `${visible(line)}\n`).join(""));
+        return EXIT.ok;
+      }
       const levels = words.flatMap((word) => word.split(",")).map(parseLevel);
       const change: LevelsChange | undefined = levels.length === 0 && !reset ? undefined : { reset, levels };
       const report =
@@ -35,6 +50,11 @@ export function addLog(program: Program): void {
       return EXIT.ok;
     },
   );
+}
+
+function parseCount(text: string): number {
+  if (!/^[1-9]\d{0,5}$/.test(text)) throw new InvalidArgumentError("A count of lines is expected.");
+  return Number(text);
 }
 
 function parseLevel(word: string): { readonly scope: string; readonly level: LogLevel } {

@@ -3,10 +3,12 @@
 // bug report keeps it.
 import * as v from "valibot";
 import { AgentError } from "../errors.ts";
+import { checksSchema } from "./checks.ts";
 import { decisionsSchema } from "./decisions.ts";
 import { enginesSchema } from "./engines.ts";
 import { inspectSchema } from "./inspect.ts";
 import { levelsSchema } from "./levels.ts";
+import { linesSchema, metricsSchema } from "./lines.ts";
 import { podsSchema } from "./pods.ts";
 import { proofsSchema, resetsSchema } from "./proofs.ts";
 import { settingsSchema } from "./settings.ts";
@@ -24,9 +26,14 @@ export const DOCUMENTS = {
   log: levelsSchema,
   version: versionsSchema,
   decisions: decisionsSchema,
+  check: checksSchema,
+  lines: linesSchema,
+  metrics: metricsSchema,
 };
 
 export type DocumentName = keyof typeof DOCUMENTS;
+/** Those that the agent makes: checks are made by the command line, on the node. */
+export type AgentDocumentName = Exclude<DocumentName, "check">;
 export type Documents = { readonly [Name in DocumentName]: v.InferOutput<(typeof DOCUMENTS)[Name]> };
 
 /**

@@ -9,12 +9,15 @@ import { packReport } from "../../../src/cli/bugreport/pack.ts";
 import { unpackReport } from "../../../src/cli/bugreport/unpack.ts";
 import { AgentError } from "../../../src/core/errors.ts";
 import type { DecisionsReport } from "../../../src/core/report/decisions.ts";
+import type { LinesReport, MetricsReport } from "../../../src/core/report/lines.ts";
 import { CONFIG, ENGINES, INSPECT, LEVELS, PODS, STATUS, VERSIONS } from "../../fixtures/reports.ts";
 import { cli, withAgent } from "../../support/cli-env.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
 
 const { pods: _, ...HEAD } = PODS;
 const DECISIONS: DecisionsReport = { ...HEAD, pods: [] };
+const LINES: LinesReport = { ...HEAD, lines: ["first", "second", "last"] };
+const METRICS: MetricsReport = { ...HEAD, text: "istio_cni_install_ready 1\n" };
 const DOCUMENTS = {
   status: STATUS,
   pods: PODS,
@@ -24,6 +27,8 @@ const DOCUMENTS = {
   version: VERSIONS,
   inspect: INSPECT,
   decisions: DECISIONS,
+  lines: LINES,
+  metrics: METRICS,
 };
 const JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl-_x";
 const AT = new Date("2026-01-01T12:00:00Z");
@@ -45,7 +50,7 @@ test("every reading command says of a report what it said of the node", async ()
     const made = await cli(["bugreport", "--socket", socket, "-o", file], { environment });
     expect(made, made.stderr).toMatchObject({ status: 0, stderr: "" });
     expect(made.stdout).toMatch(
-      /^collected \d+ items in 0\.0 s \(documents x7, text x2, inspect x\d, node x2\); \d+ failed; tokens and env values redacted\n\S+\/worker-3\.tgz\n$/,
+      /^collected \d+ items in 0\.0 s \(documents x9, text x4, inspect x\d, metrics, node x\d+\); \d+ failed; tokens and env values redacted\n\S+\/worker-3\.tgz\n$/,
     );
     expect(statSync(file).mode & 0o7777).toBe(0o600);
     expect(readdirSync(scratch.path).filter((name) => name.includes(".tmp."))).toEqual([]);
@@ -59,6 +64,7 @@ test("every reading command says of a report what it said of the node", async ()
       ["engines", "-o", "wide"],
       ["config"],
       ["log"],
+      ["log", "--last", "2"],
       ["version"],
       ["inspect", "web"],
       ["inspect", "web", "--diff"],
@@ -70,6 +76,17 @@ test("every reading command says of a report what it said of the node", async ()
         .replace("source: report (worker-3.tgz)", "source: agent");
       expect({ ...read, stdout }, argv.join(" ")).toEqual(asked);
     }
+    const files = unpackReport(readFileSync(file));
+    expect(files.get("metrics.txt")?.toString()).toBe(METRICS.text);
+    expect(files.get("text/log.txt")?.toString()).toBe("first\nsecond\nlast\n");
+    for (const path of ["node/facts.json", "node/bpf.json", "node/netns.json", "node/files.txt"]) {
+      expect([...files.keys()]).toContain(path);
+    }
+    const checked = await cli(["check", "--from", file, "--category", "cni,agent"]);
+    expect(checked.status, checked.stdout).toBe(1);
+    expect(checked.stdout).toMatch(/^source: report \(worker-3\.tgz: kernel, \)\ncni\n {2}× the plugin's binary/);
+    expect(checked.stdout).toMatch(/\nagent\n {2}√ the agent answers: version 1\.0\.0\n[\s\S]*\d not looked at\n$/);
+    expect(checked.stdout).not.toContain("\nkernel\n");
     const json = await cli(["-o", "json", "--from", file, "pods", "--all", "--sort", "name"]);
     expect(JSON.parse(json.stdout)).toMatchObject({
       source: { from: "report", note: "worker-3.tgz" },
@@ -80,7 +97,7 @@ test("every reading command says of a report what it said of the node", async ()
 
 test("what is asked of the node alone is refused", async () => {
   for (const argv of [
-    ["check"],
+    ["check", "--pre"],
     ["verify", "--all"],
     ["reset-existing", "--all"],
     ["log", "zds:debug"],
@@ -97,7 +114,16 @@ test("what is asked of the node alone is refused", async () => {
 
 test("no credential gets into it, wherever it stood; --redact leaves out more", async () => {
   using scratch = new ScratchDir();
-  const environment = nodeIn(scratch, { k8s_auth_token: "hunter2-conf", policy: { "client-key-data": "hunter2-key" } });
+  const environment = {
+    ...nodeIn(scratch, {
+      k8s_auth_token: "hunter2-conf",
+      policy: { "client-key-data": "hunter2-key", passwords: ["hunter2-first", "two words of hunter2"] },
+      note: 'the "password": "hunter2 in a text"',
+    }),
+    // Told nowhere by a name, but known by this one.
+    VAULT_TOKEN: "s.opaque-and-known",
+  };
+  writeFileSync(scratch.file("net.d/calico-kubeconfig"), "hunter2, in what is no configuration");
   const identity = {
     serviceAccount: "web",
     labels: { app: "web" },
@@ -109,6 +135,8 @@ test("no credential gets into it, wherever it stood; --redact leaves out more", 
     ...DOCUMENTS,
     inspect: { ...INSPECT, identity },
     config: { ...CONFIG, settings: [...CONFIG.settings, setting] },
+    lines: { ...LINES, lines: ["login with s.opaque-and-known", `token ${JWT}`, "https://me:hunter2@vault/x"] },
+    metrics: { ...METRICS, text: 'x{secret="hunter2 and more"} 1\n' },
     status: { ...STATUS, problems: [{ ...STATUS.problems[0], message: `password="hunter2 ${JWT}` } as never] },
   };
   await withAgent(documents, async (socket) => {
@@ -120,7 +148,8 @@ test("no credential gets into it, wherever it stood; --redact leaves out more", 
       const argv = ["bugreport", "--pod", "web", "--socket", socket, "-o", file, ...redact];
       expect((await cli(argv, { environment })).status).toBe(0);
       const text = gunzipSync(readFileSync(file)).toString("utf8");
-      expect(text).not.toMatch(/hunter2|eyJ/);
+      expect(text.match(/.{0,80}(?:hunter2|eyJ|opaque-and-known).{0,20}/g)).toBeNull();
+      for (const name of ["calico-kubeconfig", "k8s_auth_token", "login with [redacted]"]) expect(text).toContain(name);
       expect(text.includes("quite-plain")).toBe(kept);
       expect([...unpackReport(readFileSync(file)).keys()].filter((path) => path.includes("inspect/"))).toHaveLength(1);
       const read = await cli(["inspect", "web", "--from", file]);
@@ -146,7 +175,6 @@ test("what can't be had is said in errors.txt, and by who looks for it", async (
   const errors = unpackReport(readFileSync(file)).get("errors.txt")?.toString() ?? "";
   expect(errors).toMatch(/^documents\/log\.json: it broke on \[redacted\]$/m);
   expect(errors).toMatch(/^node\/cni\/: .*none/m);
-  expect(errors).toMatch(/^metrics\.txt: /m);
   const log = await cli(["log", "--from", file]);
   expect(log).toMatchObject({ status: 1, stdout: "" });
   expect(log.stderr).toBe("ambient-cni: r.tgz holds no documents/log.json (it broke on [redacted])\n");

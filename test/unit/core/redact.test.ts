@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
-import { redact, redactValue } from "../../../src/core/report/redact.ts";
+import { redact, redactJson, redactValue } from "../../../src/core/report/redact.ts";
 
 const JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJrdWJlcm5ldGVzIn0.c2lnbmF0dXJl-_x";
 const KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIB\n-----END EC PRIVATE KEY-----";
@@ -15,6 +15,8 @@ test.each([
   ['{"client-secret": "hunter2", "a": 1}', '{"client-secret": "[redacted]", "a": 1}'],
   ['"client-key-data": "LS0tLS1CRUdJTiBFQw=="', '"client-key-data": "[redacted]"'],
   ["key: LS0tLS1CRUdJTiBFQyBQUklWQVRF", "key: [redacted]"],
+  ['"client-secret": "two \\"long\\" words", "a": "b"', '"client-secret": "[redacted]", "a": "b"'],
+  ['{\\"password\\": \\"two words\\", \\"a\\": 1}', '{\\"password\\": \\"[redacted]\\", \\"a\\": 1}'],
   ["MY_TOKEN=abc,B=2", "MY_TOKEN=[redacted],B=2"],
 ])("%s", (text, redacted) => {
   expect(redact(text)).toBe(redacted);
@@ -38,6 +40,8 @@ test("a quarter of a megabyte of what almost looks like a secret takes no time t
     "eyJ-",
     "token-",
     "token=x ",
+    'token="x',
+    'token="\\',
     "eyJ",
     "-----BEGIN PRIVATE KEY-----",
     "a://b:",
@@ -71,4 +75,12 @@ test("a document stays JSON, and names that say what they hold count", () => {
     annotations: { "vault/token": "[redacted]", note: "[redacted]", plain: "[redacted]" },
     settings: [{ ...given, value: "[redacted]" }, usual],
   });
+});
+
+test("a JSON text keeps its bytes, but for what stands below a telling name, also further down", () => {
+  const text = '{ "a" : 1,\n\t"auth-tokens": {"x": ["one two", "three"], "y": "a\\"b"}, "z": "three", "k": "kept" }';
+  expect(redactJson(text)).toBe(
+    '{ "a" : 1,\n\t"auth-tokens": {"x": ["[redacted]", "[redacted]"], "y": "[redacted]"}, "z": "[redacted]", "k": "kept" }',
+  );
+  expect(redactJson("token=abc, and no JSON")).toBe("token=[redacted], and no JSON");
 });

@@ -6,6 +6,7 @@ import { describe, expect, test } from "vitest";
 import type { LogLevel } from "../../../src/core/config/config.ts";
 import { Log } from "../../../src/telemetry/log.ts";
 import { openTargets } from "../../../src/telemetry/log-sink.ts";
+import { RecentLines } from "../../../src/telemetry/recent-lines.ts";
 
 function logTo(lines: string[], json: boolean, levels: Record<string, LogLevel> = { default: "info" }): Log {
   return new Log(
@@ -161,4 +162,20 @@ describe("targets", () => {
   test("a file that cannot be opened is named", () => {
     expect(() => openTargets(["/no/such/dir/log"])).toThrow("cannot write the log to /no/such/dir/log");
   });
+});
+
+test("the last lines are kept, and no more of them than a report may hold", () => {
+  const written: string[] = [];
+  const lines = new RecentLines({ write: (line) => void written.push(line), flush: () => undefined });
+  for (let index = 0; index < 5000; index++) lines.write(`line ${index}\n`);
+  expect(written).toHaveLength(5000);
+  const kept = lines.lines();
+  expect(kept.at(-1)).toBe("line 4999");
+  expect(kept.length).toBeGreaterThanOrEqual(1800);
+  expect(kept.length).toBeLessThanOrEqual(2000);
+  expect(kept[0]).toBe(`line ${5000 - kept.length}`);
+  for (let index = 0; index < 100; index++) lines.write("x".repeat(16_384));
+  expect(lines.lines().join("").length).toBeLessThanOrEqual(512 * 1024);
+  lines.write("x".repeat(1 << 20));
+  expect(lines.lines()).toEqual([]);
 });
