@@ -2,6 +2,7 @@
 import { type BackoffOptions, backoffMs } from "../src/core/backoff.ts";
 import type { Clock } from "../src/core/clock.ts";
 import { AgentError, codeOf, messageOf } from "../src/core/errors.ts";
+import type { Drift } from "../src/core/ports/drift.ts";
 import type { LogFields, Logger, Metrics } from "../src/core/ports/telemetry.ts";
 import { RepairPace } from "../src/core/repair-pace.ts";
 import { DirectoryWatch } from "../src/sys/watch-dir.ts";
@@ -26,6 +27,7 @@ export interface KeeperParts {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
+  readonly drift: Pick<Drift, "repaired">;
 }
 
 /**
@@ -157,7 +159,10 @@ export class Keeper {
     this.pace.repaired(now);
     this.notBefore = now + this.pace.delay(now);
     const whats = [...new Set(look.steps.map(({ what }) => what))];
-    for (const what of whats) this.parts.metrics.count("ambient_cni_install_repairs_total", { what });
+    for (const what of whats) {
+      this.parts.metrics.count("ambient_cni_install_repairs_total", { what });
+      this.parts.drift.repaired(what, undefined, look.missing ?? `${what} was not as written (${look.confPath})`);
+    }
     const repairs = this.pace.count(now);
     const fields = { what: whats, conf: look.confPath, ...(look.missing === undefined ? {} : { was: look.missing }) };
     if (repairs < FIGHT) {

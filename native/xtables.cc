@@ -30,6 +30,7 @@ Napi::Object tableObject(Napi::Env env, const XtTable& table) {
         object.Set("comment", rule.comment);
         object.Set("jump", rule.jump);
         object.Set("digest", Napi::String::New(env, digest));
+        object.Set("packets", bigint(env, rule.packets));
         rules.Set(static_cast<uint32_t>(i), object);
     }
     Napi::Object object = Napi::Object::New(env);

@@ -195,6 +195,7 @@ template <class Family> class TableReader {
             }
         }
         rule.digest = digest.value();
+        rule.packets = entry.counters.pcnt;
         return rule;
     }
 

@@ -15,7 +15,7 @@ struct XtChain {
 struct XtRule {
     /** `jump`: the chain it jumps or goes to, "" for another target. */
     std::string chain, comment, jump;
-    uint64_t digest = 0;
+    uint64_t digest = 0, packets = 0;
 };
 
 struct XtTable {

@@ -10,9 +10,10 @@ import type { ExemptPod } from "../core/ports/probes.ts";
 import type { Prover } from "../core/ports/proof.ts";
 import { Admission } from "./admission.ts";
 import { annotationOf } from "./announcer.ts";
-import { CensusGauge, census, type PodStatus } from "./census.ts";
+import { census, type PodStatus } from "./census.ts";
 import { Departure } from "./departure.ts";
 import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
+import { Gauges } from "./gauges.ts";
 import { Inspection } from "./inspection.ts";
 import type { Parts } from "./parts.ts";
 import { Publication } from "./publication.ts";
@@ -23,6 +24,7 @@ import { AgentReport } from "./report.ts";
 import { Roster } from "./roster.ts";
 import { Sidecars } from "./sidecars.ts";
 import { Sweep } from "./sweep.ts";
+import { VerdictTally } from "./verdict-tally.ts";
 import { ZtunnelWatch } from "./ztunnel-watch.ts";
 
 const SWEEP_MS = 30_000;
@@ -41,9 +43,8 @@ export class Agent {
   private readonly repair: Repair;
   private readonly sweep: Sweep;
   private readonly publication: Publication;
-  private readonly gauge: CensusGauge;
+  private readonly gauges: Gauges;
   private readonly stops: Stop[] = [];
-  private censusDue = false;
   private serving = false;
   private proved = false;
   private readonly readiness: Readiness;
@@ -54,14 +55,15 @@ export class Agent {
     private readonly parts: Parts,
     sweepMs: number = SWEEP_MS,
   ) {
-    this.reconciler = new Reconciler(parts, this.roster, () => this.countSoon());
+    const verdicts = new VerdictTally(parts, this.roster);
+    this.reconciler = new Reconciler(parts, this.roster, verdicts);
     this.sidecars = new Sidecars(parts);
     this.admission = new Admission(parts, this.roster, this.reconciler, this.sidecars, () => this.serving);
     this.repair = new Repair(parts, this.sidecars);
     this.report = new AgentReport(parts, this.roster, this.reconciler.queue);
     this.publication = new Publication(parts);
     this.sweep = new Sweep(parts, this.roster, this.reconciler, sweepMs, () => void this.publication.write(true));
-    this.gauge = new CensusGauge(parts);
+    this.gauges = new Gauges(parts, this.roster, this.reconciler.queue, verdicts);
     this.readiness = new Readiness(parts);
   }
 
@@ -92,9 +94,12 @@ export class Agent {
       return tests;
     });
     const [tests] = await Promise.all([proof, clusterStarts]);
-    for (const { engine, works, reason } of tests) {
+    for (const { engine, works, reason, losses, milliseconds } of tests) {
       const chosen = works && engine === dataplane.engine ? 1 : 0;
       metrics.set("ambient_cni_engine", chosen, { engine, reason: reason ?? "" });
+      metrics.set("ambient_cni_self_test_success", works ? 1 : 0, { engine });
+      metrics.set("ambient_cni_self_test_seconds", milliseconds / 1000, { engine });
+      metrics.set("ambient_cni_self_test_losses", losses.length, { engine });
       if (!works) logger.info("an engine does not work on this node", { engine, reason });
     }
     await probes.start();
@@ -124,7 +129,7 @@ export class Agent {
   private work(): void {
     const { cluster, ztunnel, config } = this.parts;
     if (config.ambientEnabled) {
-      const watch = new ZtunnelWatch(this.parts, this.roster, this.reconciler, () => this.countSoon());
+      const watch = new ZtunnelWatch(this.parts, this.roster, this.reconciler);
       ztunnel.serve(() => this.roster.snapshot(), watch);
     }
     for (const { uid } of cluster.pods()) this.reconciler.queue.trigger(uid);
@@ -183,6 +188,11 @@ export class Agent {
   /** Every pod of the node with its state and the reason for it. */
   pods(): PodStatus[] {
     return census(this.parts, this.roster);
+  }
+
+  /** Brings up to date what is measured when somebody asks for metrics. */
+  measure(): void {
+    this.gauges.update();
   }
 
   /** What is missing for readiness, a sentence each; empty = ready. */
@@ -282,7 +292,6 @@ export class Agent {
     // Nobody works without pods that are, or were, of the mesh.
     if (this.adopted) this.reconciler.queue.trigger(pod.uid);
     this.publication.touch();
-    this.countSoon();
   }
 
   private namespaceChanged({ kind, namespace, previous }: NamespaceChange): void {
@@ -293,15 +302,5 @@ export class Agent {
     for (const pod of this.adopted ? this.parts.cluster.pods() : []) {
       if (pod.namespace === namespace.name) this.reconciler.queue.trigger(pod.uid);
     }
-  }
-
-  private countSoon(): void {
-    if (this.censusDue) return;
-    this.censusDue = true;
-    this.parts.clock.after(100, () => {
-      this.censusDue = false;
-      this.gauge.update(this.pods());
-      this.parts.metrics.set("ambient_cni_queue_depth", this.reconciler.queue.depth);
-    });
   }
 }

@@ -42,7 +42,7 @@ export class Announcer {
   }
 
   /** Notes a failed pass; an Event is posted when the failure is new or another one. */
-  failed(enrollment: Enrollment, error: unknown): void {
+  failed(enrollment: Enrollment, error: unknown, reason = "AmbientEnrollmentFailed"): void {
     const code = codeOf(error);
     const message = messageOf(error);
     const known = enrollment.failure?.code === code;
@@ -51,7 +51,7 @@ export class Announcer {
     const remedy = error instanceof AgentError && error.remedy !== undefined ? ` (${error.remedy})` : "";
     void this.parts.cluster.event(enrollment.pod, {
       type: "Warning",
-      reason: "AmbientEnrollmentFailed",
+      reason,
       message: `${code}: ${message}${remedy}`,
     });
   }

@@ -10,7 +10,7 @@ export interface PodStatus {
   readonly pod: string;
   readonly ips: readonly string[];
   readonly phase: string;
-  readonly state: "enrolled" | "pending" | "failing" | "draining" | "none" | "sidecar";
+  readonly state: "enrolled" | "pending" | "failing" | "draining" | "unwanted" | "none" | "sidecar";
   /** Stable word: why it is (not) in the mesh, or the failure's code. */
   readonly reason: string;
   readonly detail: string;
@@ -35,7 +35,11 @@ export function census(parts: Parts, roster: Roster): PodStatus[] {
     const waitsForZtunnel = failure?.code === "NO_ZTUNNEL";
     const state = (() => {
       if (enrollment?.state === "draining") return "draining";
-      if (verdict !== "ambient") return verdict;
+      const captured = enrollment?.capturedNetns !== undefined;
+      // Not knowing is no reason to call a captured pod anything else.
+      const undecided = captured && reason === "namespace-unknown";
+      // Its release is due, or does not succeed: then the reason is the failure's.
+      if (verdict !== "ambient" && !undecided) return captured ? "unwanted" : verdict;
       if (enrollment?.state === "enrolled" && failure === undefined && !enrollment.lost) return "enrolled";
       return failure === undefined || waitsForZtunnel ? "pending" : "failing";
     })();
@@ -58,23 +62,16 @@ export function census(parts: Parts, roster: Roster): PodStatus[] {
   return seen;
 }
 
-/** Sets the gauges of pods by state and reason; groups that have emptied go to 0. */
-export class CensusGauge {
-  private readonly known = new Map<string, { state: string; reason: string }>();
+/** Where what is wanted of a pod and what is in the kernel fall apart. */
+export type Astray =
+  /** Belongs to the mesh and runs, and its traffic is not captured. */
+  | "not_captured"
+  /** Does not belong to the mesh (any more), and its traffic is captured. */
+  | "not_wanted";
 
-  constructor(private readonly parts: Parts) {}
-
-  update(pods: readonly PodStatus[]): void {
-    const counts = new Map<string, number>();
-    for (const { state, reason } of pods) {
-      const key = `${state}\u0000${reason}`;
-      this.known.set(key, { state, reason });
-      counts.set(key, (counts.get(key) ?? 0) + 1);
-    }
-    const existing = pods.reduce((sum, pod) => sum + pod.existing, 0);
-    this.parts.metrics.set("ambient_cni_existing_connections", existing);
-    for (const [key, labels] of this.known) {
-      this.parts.metrics.set("ambient_cni_pods", counts.get(key) ?? 0, labels);
-    }
-  }
+/** undefined: a pod is what it should be, or about to become it without anybody having lost anything. */
+export function astrayOf({ state, captured, phase, ips }: PodStatus): Astray | undefined {
+  if (state === "unwanted") return "not_wanted";
+  const belongs = state === "pending" || state === "failing";
+  return belongs && !captured && phase === "Running" && ips.length > 0 ? "not_captured" : undefined;
 }

@@ -50,13 +50,10 @@ export class Enroller {
     spec: CaptureSpec,
     { mode, differences }: Observation,
   ): Promise<void> {
-    const { dataplane, decisions, metrics, clock } = this.parts;
+    const { dataplane, decisions, drift: ledger, clock } = this.parts;
     const began = performance.now();
     const drift = enrollment.state === "enrolled" && sameSpec(enrollment.spec, spec);
-    if (drift) {
-      enrollment.repairs.repaired(clock.now());
-      metrics.count("ambient_cni_drift_repairs_total", { what: "capture" });
-    }
+    if (drift) enrollment.repairs.repaired(clock.now());
     enrollment.engine = await dataplane.capture(netns, spec, enrollment.wasCaptured);
     this.captured(enrollment, netns, spec);
     const decision = {
@@ -66,6 +63,8 @@ export class Enroller {
       reason: mode,
       detail: differences.join("; "),
     } as const;
+    if (drift)
+      ledger.repaired("capture", enrollment.name, decision.detail === "" ? "nothing of it was there" : decision.detail);
     decisions.note(enrollment, decision, drift && !enrollment.repairs.isNews);
   }
 

@@ -3,6 +3,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
 import type { Cluster } from "../core/ports/cluster.ts";
 import type { Dataplane, ExistingConnections } from "../core/ports/dataplane.ts";
+import type { Drift } from "../core/ports/drift.ts";
 import type { Journal } from "../core/ports/journal.ts";
 import type { NetnsFinder } from "../core/ports/netns.ts";
 import type { ProbeExemption } from "../core/ports/probes.ts";
@@ -28,6 +29,8 @@ export interface Parts {
   readonly lastAliveAt: number | undefined;
   /** What was decided about each pod, for people. */
   readonly decisions: Journal;
+  /** What others had changed and we put right. */
+  readonly drift: Drift;
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly clock: Clock;

@@ -24,6 +24,8 @@ interface Entry {
   nudged: boolean;
   running: boolean;
   queued: boolean;
+  /** On the queue's clock. */
+  queuedAt: number;
   attempts: number;
   cancelRetry: (() => void) | undefined;
   /** Of that retry, on the queue's clock. */
@@ -55,6 +57,17 @@ export class KeyedQueue {
   /** Keys whose turn has not come yet. */
   get queued(): readonly string[] {
     return [...this.urgent, ...this.normal];
+  }
+
+  /** ms for which the key has waited whose turn has not come for the longest time; 0 when none waits. */
+  get oldestMs(): number {
+    const since = this.queued.map((key) => this.entries.get(key)?.queuedAt ?? Number.POSITIVE_INFINITY);
+    return since.length === 0 ? 0 : Math.max(0, this.options.clock.now() - Math.min(...since));
+  }
+
+  /** Keys that sleep until a retry. */
+  get sleeping(): number {
+    return [...this.entries.values()].filter(({ cancelRetry }) => cancelRetry !== undefined).length;
   }
 
   /** Keys that are being worked on. */
@@ -136,6 +149,7 @@ export class KeyedQueue {
         nudged: false,
         running: false,
         queued: false,
+        queuedAt: 0,
         attempts: 0,
         cancelRetry: undefined,
         retryAt: 0,
@@ -159,6 +173,7 @@ export class KeyedQueue {
       }
     } else {
       entry.queued = true;
+      entry.queuedAt = this.options.clock.now();
       lane.push(key);
     }
     this.pump();

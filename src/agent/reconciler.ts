@@ -14,6 +14,7 @@ import type { Parts } from "./parts.ts";
 import { KeyedQueue } from "./queue.ts";
 import type { Roster } from "./roster.ts";
 import { Unenroller } from "./unenroll.ts";
+import type { VerdictTally } from "./verdict-tally.ts";
 
 const CONCURRENCY = 16;
 /** How often open proxied connections are counted while a pod drains, in ms. */
@@ -39,7 +40,7 @@ export class Reconciler {
   constructor(
     private readonly parts: Parts,
     private readonly roster: Roster,
-    private readonly changed: () => void,
+    private readonly verdicts: VerdictTally,
   ) {
     this.lookup = new NetnsLookup(parts.finder, parts.clock, () => this.lookupsToCome());
     this.enroller = new Enroller(parts);
@@ -87,14 +88,19 @@ export class Reconciler {
       } catch (error) {
         await this.notCaptured(enrollment, error);
         throw error;
-      } finally {
-        this.changed();
       }
       return;
     }
     // A namespace that the cache does not have (yet, or any more) says nothing about its pods.
     if (reason === "namespace-unknown") return;
-    if (known !== undefined || annotationOf(pod) !== null) await this.leave(this.roster.ensure(pod));
+    if (known === undefined && annotationOf(pod) === null) return;
+    const enrollment = this.roster.ensure(pod);
+    try {
+      await this.leave(enrollment);
+    } catch (error) {
+      this.announcer.failed(enrollment, error, "AmbientReleaseFailed");
+      throw error;
+    }
   }
 
   private async enroll(enrollment: Enrollment): Promise<void> {
@@ -209,10 +215,10 @@ export class Reconciler {
     // Adopted at start, and unlabelled since: its own settings don't matter any more.
     const plain = { ...enrollment.pod, annotations: {} };
     enrollment.spec ??= captureSpec(this.parts.config, plain, enrollment.ips, this.parts.nameservers).spec;
+    this.verdicts.take(enrollment);
     const done = await this.unenroller.unenroll(enrollment, netns, () => this.annotate(enrollment, null));
-    if (done) this.roster.remove(enrollment.uid);
+    if (done) this.remove(enrollment.uid);
     else enrollment.lookAgain(() => this.parts.clock.after(DRAIN_POLL_MS, () => this.queue.trigger(enrollment.uid)));
-    this.changed();
   }
 
   private async end(uid: string, pod: Pod | undefined, known: Enrollment | undefined): Promise<void> {
@@ -223,11 +229,16 @@ export class Reconciler {
     } else {
       // The terminal status may have lost its addresses: the record still has them.
       if (pod !== undefined && pod.ips.length > 0) known.pod = pod;
+      this.verdicts.take(known);
       await this.unenroller.forget(known);
       if (pod !== undefined) await this.annotate(known, null);
     }
+    this.remove(uid);
+  }
+
+  private remove(uid: string): void {
+    this.verdicts.forget(uid);
     this.roster.remove(uid);
-    this.changed();
   }
 
   private passFailed(uid: string, error: unknown, retryMs: number): void {

@@ -195,13 +195,14 @@ const WORDS: readonly (readonly [PodReport["mesh"], string])[] = [
   ["failing", "failing"],
   ["pending", "pending"],
   ["draining", "draining"],
+  ["unwanted", "captured unwanted"],
   ["sidecar", "sidecar"],
   ["none", "not in mesh"],
 ];
 
 function podsComponent(counts: Readonly<Record<string, number>>): ComponentReport {
   const parts = WORDS.filter(([mesh]) => (counts[mesh] ?? 0) > 0 || mesh === "enrolled");
-  const troubled = (counts.failing ?? 0) + (counts.pending ?? 0) > 0;
+  const troubled = (counts.failing ?? 0) + (counts.pending ?? 0) + (counts.unwanted ?? 0) > 0;
   return {
     name: "pods",
     verdict: troubled ? "warn" : "ok",

@@ -29,8 +29,8 @@ export class Unenroller {
     }
     if (dataplane.present(netns)) {
       if (enrollment.drainUntil === undefined) {
-        enrollment.state = "draining";
         if (enrollment.spec !== undefined) await dataplane.drain(netns, enrollment.spec);
+        enrollment.state = "draining";
         enrollment.drainUntil = clock.now() + config.drainSeconds * 1000;
         decisions.note(enrollment, { what: "draining", engine: enrollment.engine });
       }

@@ -14,7 +14,6 @@ export class ZtunnelWatch implements ZtunnelListener {
     private readonly parts: Parts,
     private readonly roster: Roster,
     private readonly reconciler: Reconciler,
-    private readonly noticed: () => void,
   ) {}
 
   met(peer: ZtunnelPeer): void {
@@ -57,7 +56,6 @@ export class ZtunnelWatch implements ZtunnelListener {
         if (!live.has(enrollment.ackedConnection)) enrollment.ackedNetns = undefined;
       }
     }
-    this.noticed();
   }
 
   /** The one that has gone took its listeners along; where another's are left, those serve from here on. */

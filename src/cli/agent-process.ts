@@ -40,6 +40,7 @@ import { bootId } from "../sys/boot.ts";
 import { nameserversOf } from "../sys/resolv-conf.ts";
 import { Admin } from "../telemetry/admin.ts";
 import { DebugServer } from "../telemetry/debug-server.ts";
+import { DriftLedger } from "../telemetry/drift-ledger.ts";
 import { DecisionJournal } from "../telemetry/journal.ts";
 import type { Log } from "../telemetry/log.ts";
 import { PromMetrics } from "../telemetry/metrics.ts";
@@ -110,6 +111,7 @@ export class AgentProcess {
     });
     this.question = new SuccessionQuestion({ cluster, config, clock, logger });
     this.decisions = new DecisionJournal(logger);
+    const drift = new DriftLedger(metrics);
     this.agent = new Agent({
       config,
       cluster,
@@ -124,10 +126,11 @@ export class AgentProcess {
         engines: [ebpf, ...netfilterEngines(binding, log.scope("dataplane"), config.forceIptablesBinary)],
       }),
       probes: new NodeProbeExemption({
-        worn: new SnatExemption({ binding, config, host, logger: log.scope("probes"), metrics }),
+        worn: new SnatExemption({ binding, config, host, logger: log.scope("probes"), drift }),
         announced: () => ebpf.probers({ host, config, kubelet: () => kubelet.pid() }),
         upstream: new UpstreamHost(binding, host, log.scope("probes")),
         kubeletOnly: config.probeSources === "kubelet",
+        drift,
         logger: log.scope("probes"),
       }),
       sidecars: new SidecarRedirector({
@@ -146,10 +149,12 @@ export class AgentProcess {
       publish: (clear) => writeState(config.runDir, boot, clear),
       lastAliveAt,
       decisions: this.decisions,
+      drift,
       logger,
       metrics,
       clock,
     });
+    metrics.onScrape(() => this.agent.measure());
     this.cniServer = new CniServer({
       runDir: config.runDir,
       handler: this.agent.admission,
@@ -162,6 +167,7 @@ export class AgentProcess {
       clock,
       logger,
       metrics,
+      drift,
     });
     const probesFromHost = config.probeSources === "host";
     const prover = new PodProver({ binding, host, probesFromHost });

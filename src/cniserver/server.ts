@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { join } from "node:path";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { PLUGIN_SOCKET_MODE, RUN_FILE } from "../core/constants.ts";
-import { AgentError, messageOf } from "../core/errors.ts";
+import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import { podKey } from "../core/pod.ts";
 import type { CniHandler, CniPodRequest, CniVerdict } from "../core/ports/cni.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
@@ -113,6 +113,7 @@ export class CniServer {
     response.on("close", () => gone.abort());
     this.active += 1;
     let pod: string | undefined;
+    let outcome = { verdict: "", result: "ok" };
     try {
       if (request.method !== "POST") throw new AgentError("BAD_REQUEST", `${request.method} is not served, POST is`);
       const limit = this.options.maxConcurrent ?? MAX_CONCURRENT;
@@ -121,14 +122,17 @@ export class CniServer {
       pod = podKey({ namespace: parsed.podNamespace, name: parsed.podName });
       const verdict = await this.within(route.deadlineMs, gone, (signal) => route.work(parsed, signal));
       route.success(response, verdict);
+      outcome = { verdict, result: "ok" };
       this.count(200);
       this.logger.debug(`${route.name}: ${verdict}`, { pod, containerId: parsed.containerId });
     } catch (error) {
       const status = response.destroyed ? 499 : route.failure(response, error);
+      outcome = { verdict: "", result: codeOf(error) };
       this.count(status);
       this.report(route.name, pod, status, error);
     } finally {
       this.active -= 1;
+      this.options.metrics.count("ambient_cni_plugin_requests_total", { verb: route.name, ...outcome });
       this.options.metrics.observe("ambient_cni_plugin_request_seconds", (this.clock.now() - started) / 1000, {
         verb: route.name,
       });

@@ -14,6 +14,7 @@ import type {
 import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
 import type { ZtunnelPeer } from "../core/ports/ztunnel.ts";
+import type { VerdictCounts } from "../core/verdicts.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
@@ -128,6 +129,10 @@ export class NodeDataplane implements Dataplane {
       ],
       counters: Object.assign({}, ...present.map((engine) => engine.counters?.(netns) ?? {})),
     };
+  }
+
+  verdicts(netns: NetnsHandle, engine: EngineName): VerdictCounts {
+    return this.#engines.find(({ name }) => name === engine)?.verdicts(netns) ?? {};
   }
 
   async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {

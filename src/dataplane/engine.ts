@@ -2,6 +2,7 @@
 import type { CaptureSpec, EngineName, EngineTest, Observation } from "../core/ports/dataplane.ts";
 import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
 import type { ZtunnelPeer } from "../core/ports/ztunnel.ts";
+import type { VerdictCounts } from "../core/verdicts.ts";
 import type { SocketInfo } from "../native/binding.ts";
 import type { Legs } from "./netfilter/mode.ts";
 
@@ -49,6 +50,8 @@ export interface Engine {
   state(netns: NetnsHandle): EngineState | undefined;
   /** What it has counted in this netns, by verdict or rule. No fork. */
   counters?(netns: NetnsHandle): Readonly<Record<string, number>>;
+  /** What it has decided in this netns since it was captured, in words that all engines share. No fork. */
+  verdicts(netns: NetnsHandle): VerdictCounts;
   /** For an engine that acts on ztunnel's process: it is here, and owns no listener in any pod yet. */
   meet?(ztunnel: ZtunnelPeer): void;
   /**

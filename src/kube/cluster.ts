@@ -31,7 +31,6 @@ import { Store } from "./store.ts";
 
 const SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount";
 const READ_TIMEOUT_MS = 10_000;
-const GAUGE_PERIOD_MS = 15_000;
 /** Problems already told; a pod with a broken status would otherwise repeat itself with every event. */
 const MAX_TOLD = 1_000;
 
@@ -56,9 +55,7 @@ export interface KubeClusterOptions {
 /** Pods of this node and all namespaces, from the API server and back to it. */
 export class KubeCluster implements Cluster {
   readonly #client: KubeClient;
-  readonly #clock: Clock;
   readonly #logger: Logger;
-  readonly #metrics: Metrics;
   readonly #pods: Store<Pod>;
   readonly #namespaces: Store<Namespace>;
   readonly #podReflector: Reflector<Pod>;
@@ -68,7 +65,6 @@ export class KubeCluster implements Cluster {
   readonly #stop = new AbortController();
   readonly #told = new Set<string>();
   readonly #marks: readonly string[];
-  #cancelGauge: () => void = () => undefined;
 
   constructor(options: KubeClusterOptions) {
     const { logger, metrics, nodeName, clock = systemClock, random = Math.random, component = "ambient-cni" } = options;
@@ -80,10 +76,8 @@ export class KubeCluster implements Cluster {
         "set NODE_NAME from the field spec.nodeName",
       );
     }
-    this.#clock = clock;
     this.#marks = options.marks ?? [];
     this.#logger = logger;
-    this.#metrics = metrics;
     this.#client = new KubeClient({ credentials: credentialsOf(options), clock, logger, userAgent: component });
     this.#pods = new Store<Pod>(podKey, logger);
     this.#namespaces = new Store<Namespace>((namespace) => namespace.name, logger);
@@ -124,13 +118,11 @@ export class KubeCluster implements Cluster {
     if (this.#stop.signal.aborted) throw new AgentError("KUBE_STOPPED", "stopped before the start");
     this.#podReflector.start();
     this.#namespaceReflector.start();
-    this.#gauge();
     await Promise.all([this.#podReflector.synced, this.#namespaceReflector.synced]);
   }
 
   async stop(): Promise<void> {
     this.#stop.abort();
-    this.#cancelGauge();
     await Promise.all([this.#podReflector.stop(), this.#namespaceReflector.stop()]);
     await this.#client.close();
   }
@@ -235,13 +227,6 @@ export class KubeCluster implements Cluster {
       throw error;
     }
     return project(object);
-  }
-
-  #gauge(): void {
-    for (const { resource, watchAgeSeconds } of this.status()) {
-      this.#metrics.set("ambient_cni_kube_watch_age_seconds", watchAgeSeconds ?? 0, { resource });
-    }
-    this.#cancelGauge = this.#clock.after(GAUGE_PERIOD_MS, () => this.#gauge());
   }
 
   readonly #report = (problem: string): void => {

@@ -204,6 +204,7 @@ export interface XtRule {
   readonly jump: string;
   /** Hex digest of the rule without counters: equal rules of equal chains, equal digest. */
   readonly digest: string;
+  readonly packets: bigint;
 }
 
 export interface SpawnOptions {

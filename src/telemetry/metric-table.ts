@@ -60,7 +60,15 @@ export const OWN_METRICS: readonly MetricRow[] = [
     "Time to write and verify the redirection into a pod's sidecar",
     FAST,
   ),
-  gauge("ambient_cni_queue_depth", [], "Pods that wait for their turn"),
+  gauge("ambient_cni_captured_pods", ["engine"], "Captured pods by the engine that captures them"),
+  gauge(
+    "ambient_cni_astray_pods",
+    ["kind", "reason"],
+    "Running pods that belong to the mesh and are not captured, or are captured and do not belong to it",
+  ),
+  gauge("ambient_cni_queue_depth", [], "Pods that wait for their turn or are being worked on"),
+  gauge("ambient_cni_queue_oldest_seconds", [], "For how long the pod has waited whose turn is overdue most"),
+  gauge("ambient_cni_queue_sleeping", [], "Pods that are tried again after a pause, since they failed"),
   counter("ambient_cni_retries_total", ["code"], "Failed attempts that are tried again, by error code"),
   histogram("ambient_cni_zds_ack_seconds", ["type"], "Time until ztunnel acknowledged a message", FAST),
   counter("ambient_cni_zds_messages_total", ["type", "result"], "Messages to ztunnel by type and result"),
@@ -69,6 +77,11 @@ export const OWN_METRICS: readonly MetricRow[] = [
   counter("ambient_cni_kube_relists_total", ["resource", "reason"], "Full lists from the API server, by reason"),
   gauge("ambient_cni_kube_watch_age_seconds", ["resource"], "Age of the open watch, 0 while there is none"),
   histogram("ambient_cni_plugin_request_seconds", ["verb"], "Time to answer the CNI plugin", FAST),
+  counter(
+    "ambient_cni_plugin_requests_total",
+    ["verb", "verdict", "result"],
+    "Requests of the CNI plugin, by what the pod is and by result: ok or the code of the error",
+  ),
   gauge(
     "ambient_cni_engine",
     ["engine", "reason"],
@@ -79,6 +92,15 @@ export const OWN_METRICS: readonly MetricRow[] = [
     ["from", "to", "kind"],
     "Pods that got another engine than the node's, by kind of reason: ineligible or failed",
   ),
+  gauge("ambient_cni_self_test_success", ["engine"], "1 when the engine has proved at the start that it works here"),
+  gauge("ambient_cni_self_test_seconds", ["engine"], "How long the engine's self-test took at the start"),
+  gauge("ambient_cni_self_test_losses", ["engine"], "Features of the engine that this node does not have"),
+  counter(
+    "ambient_cni_verdicts_total",
+    ["engine", "verdict"],
+    "Decisions about connections, DNS questions and SYNs of captured pods since the agent started",
+  ),
+  gauge("ambient_cni_verdicts_age_seconds", [], "Age of the oldest reading of a pod's verdicts"),
   gauge(
     "ambient_cni_existing_connections",
     [],
@@ -89,14 +111,29 @@ export const OWN_METRICS: readonly MetricRow[] = [
   counter(
     "ambient_cni_drift_repairs_total",
     ["what"],
-    "Objects in the kernel that another program had changed, repaired",
+    "What another program had changed in the kernel or on the node, repaired",
+  ),
+  gauge(
+    "ambient_cni_drift_last_repair_timestamp_seconds",
+    [],
+    "When drift was repaired last, Unix time; 0 = not since the agent started",
+  ),
+  gauge(
+    "ambient_cni_sidecar_pods",
+    ["redirection"],
+    "Running sidecar pods by redirection: redirected, foreign, absent, differs or unknown",
   ),
   counter(
     "ambient_cni_install_repairs_total",
     ["what"],
     "Times that the node's CNI plugin or configuration had been changed by another program, repaired",
   ),
-  gauge("ambient_cni_build_info", ["version"], "1, labelled with the version of the agent"),
+  gauge("ambient_cni_measure_seconds", [], "How long the agent took to measure for the scrape before"),
+  gauge(
+    "ambient_cni_build_info",
+    ["version", "nodejs", "kernel"],
+    "1, labelled with the versions of the agent, of what runs it and of the kernel",
+  ),
 ];
 
 export const METRICS: readonly MetricRow[] = [...UPSTREAM_METRICS, ...OWN_METRICS];

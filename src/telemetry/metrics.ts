@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { release } from "node:os";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { MetricLabels, Metrics } from "../core/ports/telemetry.ts";
 import { METRICS, type MetricRow } from "./metric-table.ts";
@@ -15,12 +16,13 @@ const LOOP_PRECISION_MS = 500;
 export class PromMetrics implements Metrics {
   readonly #registry = new Registry();
   readonly #instruments = new Map<string, Instrument>();
+  #measure: () => void = () => undefined;
 
   constructor(version: string) {
     for (const row of METRICS) this.#instruments.set(row.name, instrument(row, this.#registry));
     // Its default of 10 ms is a timer: it woke an idle agent a hundred times a second.
     collectDefaultMetrics({ register: this.#registry, eventLoopMonitoringPrecision: LOOP_PRECISION_MS });
-    this.set("ambient_cni_build_info", 1, { version });
+    this.set("ambient_cni_build_info", 1, { version, nodejs: process.version, kernel: release() });
   }
 
   /** @throws Error for a name or label that the table does not have, or another type */
@@ -48,8 +50,14 @@ export class PromMetrics implements Metrics {
     return this.#registry.contentType;
   }
 
+  /** Before each exposition `measure` sets what is not set when it changes. */
+  onScrape(measure: () => void): void {
+    this.#measure = measure;
+  }
+
   /** The exposition text of all metrics. */
   text(): Promise<string> {
+    this.#measure();
     return this.#registry.metrics();
   }
 

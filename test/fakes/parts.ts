@@ -34,6 +34,8 @@ import type { RedirectedPod, RedirectionObservation, SidecarDataplane } from "..
 import type { Logger, Metrics } from "../../src/core/ports/telemetry.ts";
 import type { SnapshotEntry, Workload, Ztunnel, ZtunnelListener, ZtunnelPeer } from "../../src/core/ports/ztunnel.ts";
 import type { Redirection } from "../../src/core/redirection.ts";
+import type { VerdictCounts } from "../../src/core/verdicts.ts";
+import { DriftLedger } from "../../src/telemetry/drift-ledger.ts";
 import { DecisionJournal } from "../../src/telemetry/journal.ts";
 import { podWith } from "../support/pod.ts";
 
@@ -339,6 +341,11 @@ export class FakeDataplane implements Dataplane {
     const ok = spec === undefined ? mode === "absent" : mode === "captured";
     return { facts: [{ name: "capture", ok, text: mode }], counters: {} };
   }
+  /** By netns, as the kernel has counted. */
+  readonly counted = new Map<string, VerdictCounts>();
+  verdicts({ id }: NetnsHandle): VerdictCounts {
+    return this.counted.get(id) ?? {};
+  }
   present(netns: NetnsHandle): boolean {
     return this.kernel.has(netns.id) || this.upstreams.has(netns.id);
   }
@@ -537,6 +544,7 @@ export class FakeParts implements Parts {
   readonly nameservers = () => undefined;
   lastAliveAt: number | undefined;
   readonly decisions = new DecisionJournal(silent);
+  readonly drift = new DriftLedger(noMetrics);
   readonly logger = silent;
   readonly metrics = noMetrics;
   readonly clock = systemClock;

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { Installer, type InstallerConfig } from "../../install/installer.ts";
 import { Keeper } from "../../install/keeper.ts";
 import { systemClock } from "../../src/core/clock.ts";
+import { DriftLedger } from "../../src/telemetry/drift-ledger.ts";
 import { LogRecorder, MetricRecorder } from "./recorder.ts";
 import { ScratchDir } from "./scratch-dir.ts";
 
@@ -17,6 +18,7 @@ export class CniNode implements Disposable {
   readonly dir: ScratchDir;
   readonly logger = new LogRecorder();
   readonly metrics = new MetricRecorder();
+  readonly drift = new DriftLedger(this.metrics);
 
   /** In memory, unless something else is asked for: what fsync does has tests of its own. */
   constructor(parent = "/dev/shm") {
@@ -46,7 +48,7 @@ export class CniNode implements Disposable {
 
   keeper(changes: Partial<InstallerConfig> = {}): Keeper {
     const { logger, metrics } = this;
-    return new Keeper({ installer: this.installer(changes), clock: systemClock, logger, metrics });
+    return new Keeper({ installer: this.installer(changes), clock: systemClock, logger, metrics, drift: this.drift });
   }
 
   get netDir(): string {

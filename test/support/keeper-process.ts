@@ -6,6 +6,7 @@ import { Installer, type InstallerConfig } from "../../install/installer.ts";
 import { Keeper } from "../../install/keeper.ts";
 import { systemClock } from "../../src/core/clock.ts";
 import { codeOf } from "../../src/core/errors.ts";
+import { DriftLedger } from "../../src/telemetry/drift-ledger.ts";
 import { LogRecorder, MetricRecorder } from "./recorder.ts";
 
 export interface KeeperOrder {
@@ -24,7 +25,7 @@ const { config, entry } = JSON.parse(process.argv[2] ?? "{}") as KeeperOrder;
 const logger = new LogRecorder();
 const metrics = new MetricRecorder();
 const installer = new Installer(config, entry, logger, metrics);
-const keeper = new Keeper({ installer, clock: systemClock, logger, metrics });
+const keeper = new Keeper({ installer, clock: systemClock, logger, metrics, drift: new DriftLedger(metrics) });
 keeper.start();
 for await (const line of createInterface({ input: process.stdin })) {
   const failed = line === "remove" ? await keeper.remove().then(() => null, codeOf) : null;

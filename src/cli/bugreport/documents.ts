@@ -120,7 +120,7 @@ function safe<T extends object>(document: T): T {
   return redactValue(document) as T;
 }
 
-const FIRST: readonly PodReport["mesh"][] = ["failing", "pending", "unknown", "draining"];
+const FIRST: readonly PodReport["mesh"][] = ["failing", "pending", "unwanted", "unknown", "draining"];
 
 function choose(pods: readonly PodReport[], reference: string | undefined): readonly PodReport[] {
   if (reference !== undefined) return [findPod(pods, reference)];

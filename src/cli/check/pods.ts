@@ -41,7 +41,7 @@ export const POD_CHECKS: readonly Check[] = [
       const told = await all(context);
       const outside = seen.filter(({ uid, mesh }) => {
         const pod = told.find((one) => one.uid === uid);
-        return mesh === "captured" && pod !== undefined && pod.mesh === "none";
+        return mesh === "captured" && pod !== undefined && (pod.mesh === "none" || pod.mesh === "unwanted");
       });
       return (await agentPods(context)) ?? judged(outside, () => true, fail, "none does", podTitle);
     },

@@ -32,7 +32,7 @@ export function addPods(program: Program): void {
     (command) =>
       command
         .option("-n, --namespace <name>", "only pods of this namespace")
-        .option("--failing", "only pods that should be in the mesh and are not")
+        .option("--failing", "only pods that are not captured and should be, or the other way round")
         .option("--enrolled", "only pods that are captured")
         .option("--all", "also pods with the node's own network")
         .addOption(new Option("--sort <key>", "order").choices(Object.keys(ORDER)).default("name")),
@@ -43,7 +43,7 @@ export function addPods(program: Program): void {
       const shown = { ...report, pods };
       await session.print(shown, (wide) => podsText(shown, wide));
       if (source.unreachable?.trouble === "broken") return EXIT.unreachable;
-      return pods.some(({ mesh }) => mesh === "failing") ? EXIT.problem : EXIT.ok;
+      return pods.some(({ mesh }) => mesh === "failing" || mesh === "unwanted") ? EXIT.problem : EXIT.ok;
     },
   );
 }
@@ -58,6 +58,8 @@ const ORDER = {
   ip: ({ ips }: PodReport) => (ips[0] ?? "").replace(/\d+/g, (digits) => digits.padStart(3, "0")),
 };
 
+const TROUBLED: readonly PodReport["mesh"][] = ["failing", "pending", "unwanted"];
+
 /** Pods that the filters leave, in order. */
 export function select(pods: readonly PodReport[], options: PodsOptions): readonly PodReport[] {
   const { namespace, failing, enrolled, all, sort } = options;
@@ -65,7 +67,7 @@ export function select(pods: readonly PodReport[], options: PodsOptions): readon
     (pod) =>
       (namespace === undefined || pod.namespace === namespace) &&
       (all || !pod.hostNetwork) &&
-      (!failing || pod.mesh === "failing" || pod.mesh === "pending") &&
+      (!failing || TROUBLED.includes(pod.mesh)) &&
       (!enrolled || pod.mesh === "enrolled" || pod.mesh === "captured"),
   );
   const key = ORDER[sort];

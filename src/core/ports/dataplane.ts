@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernel state of captured pods, whichever engine writes it.
 import type { Stop } from "../disposable.ts";
+import type { VerdictCounts } from "../verdicts.ts";
 import type { NetnsHandle, NetnsId } from "./netns.ts";
 import type { ZtunnelPeer } from "./ztunnel.ts";
 
@@ -79,6 +80,8 @@ export interface Dataplane {
   present(netns: NetnsHandle): boolean;
   /** Everything about the netns that a person may want to know; `spec` undefined for a pod that is not of the mesh. No fork. */
   examine(netns: NetnsHandle, spec: CaptureSpec | undefined): Examination;
+  /** What this engine has decided in the netns since it captured it. Reads the kernel, no fork; cheaper than `examine`. */
+  verdicts(netns: NetnsHandle, engine: EngineName): VerdictCounts;
   /** Sysctls, route and rule: harmless without capture. Idempotent; undone when a step fails. */
   prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
   /** Capture on and verified from inside the netns; an unchanged netns costs no fork. Undone on failure. */

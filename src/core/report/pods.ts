@@ -12,6 +12,8 @@ export const MESH_STATES = [
   "pending",
   "failing",
   "draining",
+  /** Captured, and does not belong to the mesh. */
+  "unwanted",
   "sidecar",
   "none",
   "unknown",

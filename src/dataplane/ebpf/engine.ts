@@ -5,6 +5,7 @@ import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/data
 import type { NetnsHandle, NetnsId } from "../../core/ports/netns.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
 import type { ZtunnelPeer } from "../../core/ports/ztunnel.ts";
+import { VERDICTS, type Verdict, type VerdictCounts } from "../../core/verdicts.ts";
 import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
 import type { Engine, EngineState } from "../engine.ts";
@@ -218,6 +219,16 @@ export class EbpfEngine implements Engine {
   /** What the programs counted for this pod, by verdict. */
   counters(netns: NetnsHandle): Readonly<Record<string, number>> {
     return this.#node?.bpf.counters(this.#cookie(netns)) ?? {};
+  }
+
+  verdicts(netns: NetnsHandle): VerdictCounts {
+    const counted = this.#node?.bpf.counters(this.#cookie(netns)) ?? {};
+    const counts: Partial<Record<Verdict, number>> = {};
+    for (const verdict of VERDICTS) {
+      const count = counted[verdict] ?? 0;
+      if (count > 0) counts[verdict] = count;
+    }
+    return counts;
   }
 
   close(): void {

@@ -3,19 +3,21 @@ import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
+import type { VerdictCounts } from "../../core/verdicts.ts";
 import type { AddressFamily, NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
 import { type Legs, observedMode, type PlanMode } from "../netfilter/mode.ts";
 import { addressObstacle } from "../netfilter/own-address.ts";
 import { References } from "../netfilter/references.ts";
 import { textHash } from "../netfilter/text-hash.ts";
+import { verdictsOf } from "../netfilter/verdicts.ts";
 import { verifyCapture } from "../netfilter/verify.ts";
 import { isBehindNetfilter } from "../proxied.ts";
 import { families } from "../routes.ts";
 import { ALL_LETTERS } from "../sysctls.ts";
 import { anyOwned, hasOwned, isUpstreams, type KernelTable, readTables } from "./kernel.ts";
 import { namedDifferences, rulesDigest, stateComment } from "./observe.ts";
-import { type Features, planCapture } from "./plan.ts";
+import { COUNTING_CHAINS, type Features, planCapture } from "./plan.ts";
 import { type Reference, readReference } from "./reference.ts";
 import { CAPTURE, type Ruleset, VARIANTS, type Variant } from "./ruleset.ts";
 import { formatState, parseState, type RulesState } from "./state.ts";
@@ -34,6 +36,9 @@ interface Planned {
   /** Of the reference. */
   readonly key: string;
 }
+
+/** The rest counts packets of the same chains' names in other tables, where nothing is decided. */
+const COUNTING_TABLES: readonly string[] = ["nat", "filter"];
 
 /** Chains of our own in the tables of iptables; the kernel's dump is compared with a reference. */
 export class IptablesEngine implements Engine {
@@ -60,6 +65,18 @@ export class IptablesEngine implements Engine {
     for (const loss of test.works ? test.losses : [])
       this.logger.warn("the iptables engine works with a loss", { loss });
     return test;
+  }
+
+  counters(netns: NetnsHandle): VerdictCounts {
+    return this.verdicts(netns);
+  }
+
+  verdicts(netns: NetnsHandle): VerdictCounts {
+    const tables = VARIANTS.flatMap((variant) => readTables(this.binding, netns.fd, variant));
+    return verdictsOf(
+      tables.filter(({ name }) => COUNTING_TABLES.includes(name)).flatMap(({ rules }) => rules),
+      COUNTING_CHAINS,
+    );
   }
 
   plan(spec: CaptureSpec): string {

@@ -13,6 +13,7 @@ export interface KernelRule {
   /** The chain it jumps or goes to, or "". */
   readonly jump: string;
   readonly digest: string;
+  readonly packets: bigint;
 }
 
 export interface KernelTable {

@@ -8,6 +8,7 @@ import type { AddressFamily } from "../../native/binding.ts";
 import type { Legs, PlanMode } from "../netfilter/mode.ts";
 import { CONNTRACK_ZONE, EBPF_RANGES, hex } from "../netfilter/numbers.ts";
 import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
+import type { CountingChains } from "../netfilter/verdicts.ts";
 import { CHAIN_PREFIX, type Chain, type Rule, type Ruleset, type Table } from "./ruleset.ts";
 
 /** What this node's kernel and privileges allow; found by the self-test. */
@@ -25,6 +26,13 @@ const CHAIN = {
   spoofed: `${CHAIN_PREFIX}SPOOFED`,
   direct: `${CHAIN_PREFIX}DIRECT`,
 } as const;
+
+/** Where the rules are whose counters are verdicts. */
+export const COUNTING_CHAINS: CountingChains = {
+  outbound: CHAIN.output,
+  inbound: CHAIN.prerouting,
+  refusal: CHAIN.direct,
+};
 
 const marked = (mark: number) => `-m mark --mark ${hex(mark)}/${hex(MARK_MASK)}`;
 const FROM_ZTUNNEL = marked(ZTUNNEL_MARK);

@@ -4,6 +4,7 @@ import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
+import type { VerdictCounts } from "../../core/verdicts.ts";
 import type { NativeBinding, NftTable, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
 import { type Legs, observedMode, type PlanMode } from "../netfilter/mode.ts";
@@ -11,12 +12,13 @@ import { addressObstacle } from "../netfilter/own-address.ts";
 import { References } from "../netfilter/references.ts";
 import { tableNames } from "../netfilter/tables.ts";
 import { textHash } from "../netfilter/text-hash.ts";
+import { verdictsOf } from "../netfilter/verdicts.ts";
 import { verifyCapture } from "../netfilter/verify.ts";
 import { isBehindNetfilter } from "../proxied.ts";
 import { families } from "../routes.ts";
 import { nft } from "./nft.ts";
 import { namedDifferences, rulesDigest } from "./observe.ts";
-import { type Features, MARKED_LISTENERS, planCapture } from "./plan.ts";
+import { COUNTING_CHAINS, type Features, MARKED_LISTENERS, planCapture } from "./plan.ts";
 import { type Reference, readReference } from "./reference.ts";
 import type { Ruleset } from "./ruleset.ts";
 import { selfTest } from "./selftest.ts";
@@ -60,6 +62,10 @@ export class NftablesEngine implements Engine {
       if (comment !== "" && packets > 0n) counted[comment] = (counted[comment] ?? 0) + Number(packets);
     }
     return counted;
+  }
+
+  verdicts(netns: NetnsHandle): VerdictCounts {
+    return verdictsOf(this.#table(netns)?.rules ?? [], COUNTING_CHAINS);
   }
 
   plan(spec: CaptureSpec): string {

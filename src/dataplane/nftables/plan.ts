@@ -5,6 +5,7 @@ import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { Legs, PlanMode } from "../netfilter/mode.ts";
 import { CONNTRACK_ZONE, EBPF_RANGES, hex } from "../netfilter/numbers.ts";
 import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
+import type { CountingChains } from "../netfilter/verdicts.ts";
 import type { Chain, Rule, Ruleset } from "./ruleset.ts";
 
 /** What this node's kernel and privileges allow; found by the self-test. */
@@ -39,6 +40,13 @@ const NOT_A_SYN = "meta l4proto tcp tcp flags & (syn|ack) != syn";
 const SYN = "tcp flags & (syn|ack) == syn";
 /** ztunnel's leg to the application that wears the client's address. */
 const SPOOFED_LEG = `meta l4proto tcp ${FROM_ZTUNNEL} fib saddr type != local`;
+
+/** Where the rules are whose counters are verdicts. */
+export const COUNTING_CHAINS: CountingChains = {
+  outbound: "nat-output",
+  inbound: "nat-prerouting",
+  refusal: "direct-call",
+};
 
 /**
  * The table of one pod. Two pods with equal answers get equal tables: the pod's own addresses are not
@@ -261,7 +269,7 @@ function inbound(spec: CaptureSpec): Rule[] {
   rules.push(
     { name: "loopback", text: 'iif "lo" accept' },
     { name: "ztunnel", text: `${FROM_ZTUNNEL} accept` },
-    { name: "hbone", text: `tcp dport ${ZTUNNEL_PORT.inboundHbone} accept` },
+    { name: "hbone", text: `tcp dport ${ZTUNNEL_PORT.inboundHbone} counter accept` },
     { name: "probe-v4", text: `ip saddr ${address(spec.probeIpv4, 4)} counter accept` },
     { name: "probe-v6", text: `ip6 saddr ${address(spec.probeIpv6, 6)} counter accept` },
     ...ofEbpf(),

@@ -2,6 +2,7 @@
 import { type Clock, systemClock } from "../../core/clock.ts";
 import type { Stop } from "../../core/disposable.ts";
 import { messageOf } from "../../core/errors.ts";
+import type { Drift } from "../../core/ports/drift.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { ExemptPod, ProbeExemption, ProbeHeir } from "../../core/ports/probes.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
@@ -27,6 +28,7 @@ export interface NodeExemptionOptions {
   readonly upstream?: { readonly present: boolean; remove(): Promise<void> };
   /** Kubelet alone is let through: when it is restarted, that must be noticed before its next probe fails. */
   readonly kubeletOnly: boolean;
+  readonly drift: Pick<Drift, "repaired">;
   readonly logger: Logger;
   readonly clock?: Clock;
 }

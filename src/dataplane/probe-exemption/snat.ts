@@ -5,9 +5,10 @@ import { HOST_TABLE } from "../../core/constants.ts";
 import type { Stop } from "../../core/disposable.ts";
 import { messageOf } from "../../core/errors.ts";
 import { familyOf } from "../../core/ip.ts";
+import type { Drift } from "../../core/ports/drift.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { ProbeHeir } from "../../core/ports/probes.ts";
-import type { Logger, Metrics } from "../../core/ports/telemetry.ts";
+import type { Logger } from "../../core/ports/telemetry.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import { BranchEni } from "../branch-eni.ts";
 import { address } from "../netfilter/values.ts";
@@ -20,7 +21,7 @@ import { HostTable } from "./table.ts";
 export interface SnatOptions {
   readonly binding: NativeBinding;
   readonly logger: Logger;
-  readonly metrics: Metrics;
+  readonly drift: Pick<Drift, "repaired">;
   readonly config: Pick<Config, "probeSources" | "probeIpv4" | "probeIpv6" | "awsBranchEni" | "procDir">;
   /** The node's own netns. */
   readonly host: NetnsHandle;
@@ -206,8 +207,8 @@ export class SnatExemption {
       if (differences.length === 0 && lost.length > 0) differences.push(`${lost.length} addresses are missing`);
       if (differences.length === 0) return;
       this.#options.logger.warn("the probe exemption differs from what it should be; repairing", { differences });
-      this.#options.metrics.count("ambient_cni_drift_repairs_total", { what: "probes" });
       await this.#rewrite();
+      this.#options.drift.repaired("probes", undefined, differences.join("; "));
     } catch (error) {
       this.#options.logger.error("the probe exemption can't be checked or repaired", { reason: messageOf(error) });
     }

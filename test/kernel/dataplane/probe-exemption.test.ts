@@ -7,11 +7,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Clock, systemClock } from "../../../src/core/clock.ts";
 import { HOST_TABLE, PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
-import type { Metrics } from "../../../src/core/ports/telemetry.ts";
 import { SnatExemption, type SnatOptions } from "../../../src/dataplane/probe-exemption/snat.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { forkCount } from "../../../src/sys/exec.ts";
+import { DriftLedger } from "../../../src/telemetry/drift-ledger.ts";
 import { noMetrics, quiet, specOf, startDataplane } from "../../support/lab-dataplane.ts";
 import { Call, EchoServer, outcome } from "../../support/lab-peer.ts";
 import { LabZtunnel } from "../../support/lab-ztunnel.ts";
@@ -38,7 +38,7 @@ function make(
   const exemption = new SnatExemption({
     binding: native(),
     logger: quiet,
-    metrics: noMetrics,
+    drift: new DriftLedger(noMetrics),
     host,
     config: {
       probeSources: "host",
@@ -331,10 +331,7 @@ const hasty: Clock = {
 
 describe("looks between any two steps of allow and revoke", () => {
   const repairs: (string | undefined)[] = [];
-  const metrics: Metrics = {
-    ...noMetrics,
-    count: (name, labels) => name === "ambient_cni_drift_repairs_total" && repairs.push(labels?.what),
-  };
+  const drift = { repaired: (what: string) => repairs.push(what) };
   let looks: number;
   const counting = { ...native() };
   let host: HeldNetns;
@@ -348,7 +345,7 @@ describe("looks between any two steps of allow and revoke", () => {
       return native().nftTable(...given);
     };
     host = createNetns();
-    exemption = make(host, {}, { clock: hasty, metrics, binding: counting });
+    exemption = make(host, {}, { clock: hasty, drift, binding: counting });
     await exemption.start();
   });
   afterEach(() => host.close());

@@ -31,6 +31,7 @@ function engine(name: EngineName, works: boolean): Engine {
     keepsAlive: never,
     remove: never,
     state: never,
+    verdicts: never,
     close: never,
   };
 }

@@ -57,10 +57,10 @@ const table: KernelTable = {
   dormant: false,
   chains: ["AMBIENT_CNI_OUT", "AMBIENT_CNI_OLD", "OWN", "AMBIENT_CNI_odd -M x"],
   rules: [
-    { chain: "OUTPUT", comment: "", jump: "OWN", digest: "1" },
-    { chain: "OUTPUT", comment: "ambient-cni", jump: "AMBIENT_CNI_OUT", digest: "2" },
-    { chain: "OUTPUT", comment: "ambient-cni", jump: "AMBIENT_CNI_OUT", digest: "changed" },
-    { chain: "OWN", comment: "", jump: "AMBIENT_CNI_OLD", digest: "3" },
+    { chain: "OUTPUT", comment: "", jump: "OWN", digest: "1", packets: 0n },
+    { chain: "OUTPUT", comment: "ambient-cni", jump: "AMBIENT_CNI_OUT", digest: "2", packets: 0n },
+    { chain: "OUTPUT", comment: "ambient-cni", jump: "AMBIENT_CNI_OUT", digest: "changed", packets: 0n },
+    { chain: "OWN", comment: "", jump: "AMBIENT_CNI_OLD", digest: "3", packets: 0n },
   ],
   empty: false,
 };
@@ -87,8 +87,8 @@ test("right jumps are left alone, and written anew where they are not right", ()
     ...table,
     chains: ["AMBIENT_CNI_OUT", "AMBIENT_CNI_PRE"],
     rules: [
-      { chain: "OUTPUT", comment: "ambient-cni", jump: "AMBIENT_CNI_OUT", digest: "2" },
-      { chain: "PREROUTING", comment: "ambient-cni", jump: "AMBIENT_CNI_PRE", digest: "2" },
+      { chain: "OUTPUT", comment: "ambient-cni", jump: "AMBIENT_CNI_OUT", digest: "2", packets: 0n },
+      { chain: "PREROUTING", comment: "ambient-cni", jump: "AMBIENT_CNI_PRE", digest: "2", packets: 0n },
     ],
   };
   const jumps = (found: KernelTable) =>

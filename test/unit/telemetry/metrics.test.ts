@@ -22,7 +22,7 @@ test("every metric of the table can be written and is exposed with all its label
     else if (type === "gauge") expect(text).toContain(`${name}${series} 3\n`);
     else expect(text).toMatch(new RegExp(`${name}_bucket\\{le="0\\.005".*\\} 1\n`));
   }
-  expect(text).toContain('ambient_cni_build_info{version="1.2.3"} 1');
+  expect(text).toContain('ambient_cni_build_info{version="1.2.3",nodejs="v');
   expect(text).toContain("process_cpu_seconds_total");
   expect(text).toContain("nodejs_eventloop_lag_seconds");
   expect(metrics.contentType).toContain("text/plain");

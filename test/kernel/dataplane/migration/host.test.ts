@@ -7,6 +7,7 @@ import { NodeProbeExemption } from "../../../../src/dataplane/probe-exemption/ex
 import { SnatExemption } from "../../../../src/dataplane/probe-exemption/snat.ts";
 import { UpstreamHost } from "../../../../src/dataplane/upstream/host.ts";
 import { native } from "../../../../src/native/load.ts";
+import { DriftLedger } from "../../../../src/telemetry/drift-ledger.ts";
 import { LabCgroups } from "../../../support/lab-bpf.ts";
 import { noMetrics, quiet, specOf, startDataplane } from "../../../support/lab-dataplane.ts";
 import { Call } from "../../../support/lab-peer.ts";
@@ -40,14 +41,16 @@ beforeEach(async () => {
   native().addressAdd(node().fd, "veth0", "fe80::1", 64);
   log = new LogRecorder();
   const config = { probeSources: "host", probeIpv4: PROBE_SNAT_IPV4, probeIpv6: PROBE_SNAT_IPV6 } as const;
+  const drift = new DriftLedger(noMetrics);
   exemption = new NodeProbeExemption({
     worn: new SnatExemption({
-      ...{ binding: native(), logger: quiet, metrics: noMetrics, host: node() },
+      ...{ binding: native(), logger: quiet, drift, host: node() },
       config: { ...config, awsBranchEni: false, procDir: "/proc" },
     }),
     announced: () => undefined,
     upstream: new UpstreamHost(native(), node(), log),
     kubeletOnly: false,
+    drift,
     logger: log,
   });
 });

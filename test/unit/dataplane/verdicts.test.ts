@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+import { expect, test } from "vitest";
+import { COUNTING_CHAINS as IPTABLES } from "../../../src/dataplane/iptables/plan.ts";
+import { verdictsOf } from "../../../src/dataplane/netfilter/verdicts.ts";
+import { COUNTING_CHAINS as NFTABLES } from "../../../src/dataplane/nftables/plan.ts";
+
+const rule = (chain: string, comment: string, packets: number) => ({ chain, comment, packets: BigInt(packets) });
+
+test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ outbound, inbound, refusal }) => {
+  const rules = [
+    rule(outbound, "outbound", 3),
+    rule(outbound, "dns-udp", 2),
+    rule(outbound, "dns-tcp-10.0.0.1", 1),
+    rule(outbound, "exclude-10.0.0.0/8", 4),
+    rule(inbound, "inbound", 5),
+    rule(inbound, "hbone", 6),
+    rule(inbound, "probe-v4", 7),
+    rule(inbound, "probe-v6", 1),
+    rule(refusal, "refused", 9),
+    // Where nothing is decided, or not by us.
+    rule(outbound, "probe-v4", 100),
+    rule(outbound, "not-syn", 100),
+    rule("another", "outbound", 100),
+    rule(outbound, "constructor", 100),
+    rule(outbound, "", 100),
+  ];
+  expect(verdictsOf(rules, { outbound, inbound, refusal })).toEqual({
+    outbound_captured: 3,
+    outbound_dns: 3,
+    outbound_excluded: 4,
+    inbound_captured: 5,
+    inbound_hbone: 6,
+    inbound_probe: 8,
+    outbound_refused_self: 9,
+  });
+});
