@@ -7,6 +7,7 @@
 #include "bpf_orphan.h"
 #include "bpf_pinned.h"
 #include "connect.h"
+#include "enter.h"
 #include "env.h"
 #include "fault.h"
 #include "ipset.h"
@@ -93,6 +94,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<ipsetDestroy>(exports, "ipsetDestroy");
 
     add<spawn>(exports, "spawn");
+    add<enterNetns>(exports, "enterNetns");
+    add<enterRoot>(exports, "enterRoot");
 
     add<bpfOpen>(exports, "bpfOpen");
     add<bpfVerify>(exports, "bpfVerify");

@@ -373,6 +373,10 @@ export interface NativeBinding {
    * Rejects with syscall `setns` when the netns can't be entered, `execve` when the program can't run.
    */
   spawn(netns: NetnsArg, options: SpawnOptions): Promise<SpawnResult>;
+  /** This thread, and what it starts, is in the netns from here on, and never leaves it: for a command, not for the agent. */
+  enterNetns(netns: number): void;
+  /** chroot(2) of this process for good. Throws EPERM without CAP_SYS_CHROOT. */
+  enterRoot(root: string): void;
 
   // -- BPF
   /**

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pod looked at closely: by the agent, and without one.
 import { expect, test } from "vitest";
+import type { PodsReport } from "../../src/core/report/pods.ts";
 import { ipOf } from "../../src/sandbox/pod-records.ts";
 import { until } from "../../src/sandbox/until.ts";
-import { inPod, onNode } from "../support/cli.ts";
+import { inPod, inPrivilegedPod, onNode } from "../support/cli.ts";
 import { appOf, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 test("inspect, verify and reset-existing, with the agent and without", async () => {
@@ -52,6 +53,33 @@ test("inspect, verify and reset-existing, with the agent and without", async () 
     expect(reset, reset.stderr).toMatchObject({ status: 0 });
     expect(reset.stdout).toMatch(/^shop\/client: 1 reset\nshop\/server: [01] reset\n$/);
     await expect(appOf(client).say("old", "gone")).rejects.toThrow();
+
+    // A command in the pod's network, on the node and in the agent's container, which has no way to the node's files.
+    const before = await onNode(sandbox, "pods", "-o", "json");
+    const shell = (run: typeof onNode, ...command: string[]) =>
+      run(sandbox, "inspect", "client", "--netns-shell", "--", ...command);
+    const addresses = await shell(onNode, "ip", "-4", "-brief", "address", "show", "eth0");
+    expect(addresses, addresses.stderr).toMatchObject({ status: 0, stderr: "" });
+    expect(addresses.stdout).toContain(`${ipOf(client, 4)}/`);
+    expect(await shell(onNode, "sh", "-c", "exit 7")).toMatchObject({ status: 7, stdout: "", stderr: "" });
+    // What it opens is captured as what the pod opens: ztunnel, and so the server, sees the client's address.
+    const asked = await shell(onNode, "curl", "-s", "--max-time", "5", `http://${ipOf(server, 4)}:8080/`);
+    expect(asked, asked.stderr).toMatchObject({ status: 0 });
+    expect(JSON.parse(asked.stdout)).toMatchObject({ server: "server" });
+    const contained = await shell(inPod, "ip", "-4", "-brief", "address", "show", "eth0");
+    expect(contained.stdout).toBe(addresses.stdout);
+    expect(contained.stderr).toMatch(/^ambient-cni: the node's programs can't be reached.*CAP_SYS_CHROOT; these are/);
+    // With CAP_SYS_CHROOT it is the node's file system: its init has a mount of its own there.
+    const entered = await shell(inPrivilegedPod, "sh", "-c", "ip -4 -brief address show eth0; ls /var/log/pods");
+    expect(entered, entered.stderr).toMatchObject({ status: 0, stderr: "" });
+    expect(entered.stdout).toMatch(new RegExp(`${ipOf(client, 4)}/.*\\nshop_client_`));
+    const none = await shell(inPod, "no-such-program");
+    expect(none).toMatchObject({ status: 1, stdout: "" });
+    expect(none.stderr).toMatch(
+      /\nambient-cni: no-such-program: ENOENT, and the node's programs.*\n {2}here: -- nft list/,
+    );
+    const after = JSON.parse((await onNode(sandbox, "pods", "-o", "json")).stdout) as PodsReport;
+    expect(after.pods).toEqual((JSON.parse(before.stdout) as PodsReport).pods);
 
     await sandbox.endAgent("SIGKILL");
     // Of the settings this process knows none: neither IPv6 nor DNS.

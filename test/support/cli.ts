@@ -40,6 +40,15 @@ function executeOnNode({ node }: Sandbox, argv: readonly string[]): Promise<CliR
 
 /** Runs it in the agent's container, as `kubectl exec` would: its namespaces, capabilities and environment. */
 export function inPod(sandbox: Sandbox, ...args: readonly string[]): Promise<CliResult> {
+  return inAgentsNamespaces(sandbox, ["--bounding-set", CAPABILITY_SET, "--inh-caps", CAPABILITY_SET], args);
+}
+
+/** The same in a container that may do everything, as of our chart with `bpffs.create` or of `kubectl debug`. */
+export function inPrivilegedPod(sandbox: Sandbox, ...args: readonly string[]): Promise<CliResult> {
+  return inAgentsNamespaces(sandbox, [], args);
+}
+
+function inAgentsNamespaces(sandbox: Sandbox, limits: readonly string[], args: readonly string[]): Promise<CliResult> {
   const pid = sandbox.agent?.leafPid();
   if (pid === undefined) throw new Error("no agent runs");
   const environment = readFileSync(`/proc/${pid}/environ`, "utf8")
@@ -47,7 +56,7 @@ export function inPod(sandbox: Sandbox, ...args: readonly string[]): Promise<Cli
     .filter((line) => line.includes("="))
     .map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]);
   const enter = ["nsenter", `--target=${pid}`, "--mount", "--net", "--pid", "--cgroup", "--"];
-  const limit = ["setpriv", "--bounding-set", CAPABILITY_SET, "--inh-caps", CAPABILITY_SET, "--"];
+  const limit = limits.length === 0 ? [] : ["setpriv", ...limits, "--"];
   return execute([...enter, ...limit, process.execPath, PROGRAM, ...args], Object.fromEntries(environment));
 }
 

@@ -3,7 +3,7 @@ import type { DecisionReport } from "../../core/report/decisions.ts";
 import { findPod } from "../../core/report/find-pod.ts";
 import type { FactReport, InspectReport } from "../../core/report/inspect.ts";
 import { podTitle } from "../../core/report/pods.ts";
-import { addCommand, type Program } from "../command.ts";
+import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import { sourceLine } from "../render/headline.ts";
 import type { Paint, Style } from "../render/paint.ts";
@@ -12,24 +12,36 @@ import { visible } from "../render/text.ts";
 
 interface InspectOptions {
   readonly diff?: boolean;
+  readonly netnsShell?: boolean;
 }
 
 export function addInspect(program: Program): void {
   addCommand<InspectOptions>(
     program,
     {
-      usage: "inspect <pod>",
+      usage: "inspect <pod> [command...]",
       summary: "one pod: what is wanted, what is in the kernel, and where they disagree",
       examples: [
         "ambient-cni inspect shop/web-7f4c",
         "ambient-cni inspect 10.1.2.14 --diff   # only disagreements; exit 1 if there are any",
-        "ambient-cni inspect web -o json",
+        "ambient-cni inspect web --netns-shell -- nft list ruleset",
       ],
     },
-    (command) => command.option("--diff", "only where what is wanted and what is there disagree"),
-    async (session, { diff = false }, [reference = ""]) => {
+    (command) =>
+      command
+        .option("--diff", "only where what is wanted and what is there disagree")
+        .option("--netns-shell", "a shell in its network namespace, or the command after --"),
+    async (session, { diff = false, netnsShell = false }, [reference = "", ...command]) => {
+      if (command.length > 0 && !netnsShell) usageError("a command is run with --netns-shell only");
+      if (netnsShell && session.globals.from !== undefined)
+        usageError("--from reads a report, and a shell needs the node");
       const source = await session.source();
-      const { uid } = findPod((await source.read("pods")).pods, reference);
+      const found = findPod((await source.read("pods")).pods, reference);
+      const { uid } = found;
+      if (netnsShell) {
+        const shell = await import("../netns-shell.ts");
+        return shell.netnsShell(session.env, { uid, title: podTitle(found), command });
+      }
       const report = await source.read("inspect", { pod: uid });
       const wrong = disagreements(report);
       await session.print(diff ? { ...report, facts: wrong } : report, () =>

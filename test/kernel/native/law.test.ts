@@ -107,6 +107,16 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
     works: (a) => a.close(a.netnsOpen("/proc/thread-self/ns/net")),
     fails: (a) => a.netnsOpen("/proc/self/ns/pid"),
   },
+  // Only where they change nothing do they leave every thread where it was.
+  enterNetns: {
+    works: (a) => {
+      const own = a.netnsOpen("/proc/thread-self/ns/net");
+      a.enterNetns(own);
+      a.close(own);
+    },
+    fails: (a) => a.enterNetns(0),
+  },
+  enterRoot: { works: (a) => a.enterRoot("/"), fails: (a) => a.enterRoot("/dev/null") },
   netnsCreate: { works: (a) => a.close(a.netnsCreate()) },
   netnsIdentify: { works: (a) => a.netnsIdentify(netns.fd), fails: (a) => a.netnsIdentify(0) },
   netnsCookie: { works: (a) => a.netnsCookie(netns.fd), fails: (a) => a.netnsCookie(0) },
