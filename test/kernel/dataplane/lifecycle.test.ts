@@ -2,6 +2,8 @@
 // Capture, observe, repair, drain and release, seen from the kernel and from open connections.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
+import type { NativeBinding } from "../../../src/native/binding.ts";
+import { NativeError } from "../../../src/native/fault.ts";
 import { native } from "../../../src/native/load.ts";
 import { forkCount } from "../../../src/sys/exec.ts";
 import { specOf, startDataplane, stateOf } from "../../support/lab-dataplane.ts";
@@ -18,9 +20,21 @@ let lab: NetnsLab;
 let ztunnel: LabZtunnel;
 const servers: EchoServer[] = [];
 
+/** The netns whose routes the kernel refuses to take. */
+let routesDeniedIn: number | undefined;
+
+const binding: NativeBinding = {
+  ...native(),
+  routeReplace: (netns, route) => {
+    if (netns === routesDeniedIn)
+      throw new NativeError("replace route: no buffer space (ENOBUFS)", "ENOBUFS", -105, "netlink");
+    native().routeReplace(netns, route);
+  },
+};
+
 describe.each(ENGINES)("$name", (engine) => {
   beforeAll(async () => {
-    dataplane = await startDataplane(native(), engine);
+    dataplane = await startDataplane(binding, engine);
   });
   afterAll(() => dataplane.close());
 
@@ -36,6 +50,7 @@ describe.each(ENGINES)("$name", (engine) => {
     for (const server of servers.splice(0)) await server.close();
     await ztunnel.close();
     lab.close();
+    routesDeniedIn = undefined;
   });
 
   /** One proxied connection per direction and family. */
@@ -307,13 +322,13 @@ describe.each(ENGINES)("$name", (engine) => {
   });
 
   test("a repair that cannot be completed leaves the pod steered, a first capture leaves it alone", async () => {
-    // Without lo there is no local route, and so no way to the listeners.
-    await inNetns(lab.pod.netns, "ip", "link", "set", "lo", "down");
+    // Without a local route there is no way to the listeners.
+    routesDeniedIn = lab.pod.netns.fd;
     await expect(dataplane.capture(lab.pod.netns, specOf(lab))).rejects.toThrow();
     expect(dataplane.observe(lab.pod.netns, specOf(lab)).mode).toBe("absent");
     await expect(dataplane.capture(lab.pod.netns, specOf(lab), true)).rejects.toThrow();
     expect(dataplane.observe(lab.pod.netns, specOf(lab)).mode).toBe("differs");
-    await inNetns(lab.pod.netns, "ip", "link", "set", "lo", "up");
+    routesDeniedIn = undefined;
     expect(await dataplane.capture(lab.pod.netns, specOf(lab), true)).toBe(engine.engine);
   });
 });
