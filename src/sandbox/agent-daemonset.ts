@@ -6,7 +6,8 @@ import type { Chart } from "./charts.ts";
 /** The image of the agent; nothing is pulled. */
 const IMAGE = "registry.example/ambient-cni:1.0.0";
 const CONTAINER = "install-cni";
-export const AGENT_POD = `${AGENT_DAEMONSET}-x1y2z`;
+/** Name of the agent's pod on a node. */
+export const agentPod = (nodeName: string): string => `${AGENT_DAEMONSET}-${nodeName}`;
 
 export interface AgentTemplate {
   readonly image?: string;
@@ -56,7 +57,7 @@ export class AgentDaemonSet {
     this.api.put({
       kind: "Pod",
       metadata: {
-        name: AGENT_POD,
+        name: agentPod(nodeName),
         namespace: this.namespace,
         labels: { "k8s-app": AGENT_DAEMONSET, "pod-template-generation": String(this.generation) },
         ownerReferences: [owner],

@@ -39,8 +39,9 @@ export class Kubelet {
     api: ApiServer,
     private readonly program: string,
     confPath: string,
+    nodeName?: string,
   ) {
-    this.records = new PodRecords(api);
+    this.records = new PodRecords(api, nodeName);
     this.chain = new CniChain(confPath, {
       binDirs: [node.path("opt/cni/bin"), "/usr/lib/cni", "/opt/cni/bin"],
       wrap: (argv) => node.enter(argv),

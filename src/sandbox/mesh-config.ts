@@ -10,6 +10,8 @@ export interface MeshWorkload {
   readonly serviceAccount: string;
   readonly ips: readonly string[];
   readonly protocol: "HBONE" | "TCP";
+  /** Default: the first node. */
+  readonly node?: string;
 }
 
 export interface MeshService {
@@ -29,7 +31,7 @@ export function meshConfig(workloads: readonly MeshWorkload[], services: readonl
   const portMap = (service: MeshService) =>
     new Map(Object.entries(service.ports).map(([from, to]) => [Number(from), to]));
   const config = {
-    workloads: workloads.map(({ namespace, name, serviceAccount, ips, protocol }) => ({
+    workloads: workloads.map(({ namespace, name, serviceAccount, ips, protocol, node = NODE_NAME }) => ({
       uid: `cluster1//v1/Pod/${namespace}/${name}`,
       name,
       namespace,
@@ -37,7 +39,7 @@ export function meshConfig(workloads: readonly MeshWorkload[], services: readonl
       trustDomain: "cluster.local",
       workloadIps: ips,
       protocol,
-      node: NODE_NAME,
+      node,
       network: "",
       services: Object.fromEntries(
         services

@@ -3,6 +3,7 @@ import { recordOf } from "../kube/json.ts";
 import type { ApiServer } from "./apiserver/api-server.ts";
 import { INJECTED } from "./sidecar/pod.ts";
 
+/** The first node of every cluster. */
 export const NODE_NAME = "node1";
 
 /** What a pod is asked to be. */
@@ -33,7 +34,10 @@ export function ipOf(pod: PodOnNode, family: 4 | 6): string {
 
 /** The API server's side of a kubelet: pods appear, run and go. */
 export class PodRecords {
-  constructor(private readonly api: ApiServer) {}
+  constructor(
+    private readonly api: ApiServer,
+    private readonly nodeName: string = NODE_NAME,
+  ) {}
 
   /** Puts the pod into the API, scheduled to this node. */
   create(request: PodRequest): void {
@@ -43,7 +47,7 @@ export class PodRecords {
       kind: "Pod",
       metadata: { name, namespace, labels, annotations: { ...injected?.annotations, ...annotations } },
       spec: {
-        nodeName: NODE_NAME,
+        nodeName: this.nodeName,
         serviceAccountName: serviceAccount,
         containers: [{ name: "app", image: "sandbox/app" }, ...(injected?.containers ?? [])],
         ...(injected === undefined ? {} : { initContainers: injected.initContainers }),
@@ -56,7 +60,7 @@ export class PodRecords {
   adopt(namespace: string, name: string): void {
     const pod = this.api.get("Pod", namespace, name);
     if (pod === undefined) throw new Error(`no pod ${namespace}/${name} in the API`);
-    const spec = { serviceAccountName: "default", ...recordOf(pod.spec), nodeName: NODE_NAME };
+    const spec = { serviceAccountName: "default", ...recordOf(pod.spec), nodeName: this.nodeName };
     this.api.put({ ...pod, spec, status: { phase: "Pending" } });
   }
 

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { createWriteStream, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { type HeldNetns, openNetns } from "../native/netns.ts";
 import type { Child } from "../sys/child.ts";
-import { AGENT_POD, AgentDaemonSet } from "./agent-daemonset.ts";
+import { AgentDaemonSet, agentPod } from "./agent-daemonset.ts";
 import { AgentView } from "./agent-view.ts";
 import { type Account, agentRules } from "./apiserver/access.ts";
 import { ApiServer } from "./apiserver/api-server.ts";
@@ -13,10 +13,10 @@ import { CertificateAuthority } from "./identity/authority.ts";
 import { builtFiles, startJailed } from "./jail.ts";
 import { Kubelet } from "./kubelet.ts";
 import { type MeshService, type MeshWorkload, writeMeshConfig } from "./mesh-config.ts";
-import { GATEWAY4, writePrimaryConf } from "./network.ts";
+import { type NodeNetwork, nodeNetwork, writePrimaryConf } from "./network.ts";
 import { firstLine, type NodeOptions, removeStaleSandboxes, SandboxNode } from "./node.ts";
-import { NODE_NAME } from "./pod-records.ts";
 import { until } from "./until.ts";
+import { connectNodes } from "./uplink.ts";
 import { ZtunnelProcess } from "./ztunnel-process.ts";
 
 export interface SandboxOptions {
@@ -33,6 +33,8 @@ export interface SandboxOptions {
   readonly agentEnv?: Readonly<Record<string, string>>;
   /** What the agent may ask of the API; default: what the charts grant. */
   readonly agentRules?: Account["rules"];
+  /** The first node of the cluster that this one is the second of: they share its API server. */
+  readonly joins?: Sandbox;
 }
 
 export const SYSTEM_NAMESPACE = "istio-system";
@@ -52,10 +54,14 @@ function accounts(rules: Account["rules"] = agentRules()): Account[] {
   ];
 }
 
-/** A playground cluster of one node: API server, kubelet, agent in its jail, ztunnel, pods. */
+/**
+ * A playground cluster of one node: API server, kubelet, agent in its jail, ztunnel, pods. A second node is another
+ * one that joins it.
+ */
 export class Sandbox {
   readonly node: SandboxNode;
   readonly api: ApiServer;
+  readonly network: NodeNetwork;
   readonly kubelet: Kubelet;
   readonly daemonSet: AgentDaemonSet;
   readonly chart: Chart;
@@ -70,11 +76,18 @@ export class Sandbox {
 
   private constructor(private readonly options: SandboxOptions) {
     this.chart = chart(options.chart);
+    const { joins } = options;
+    this.network = nodeNetwork(joins === undefined ? 0 : 1);
     this.node = new SandboxNode(options.node);
-    this.api = new ApiServer({ accounts: accounts(options.agentRules), names: [GATEWAY4] });
-    this.daemonSet = new AgentDaemonSet(this.api, SYSTEM_NAMESPACE, this.chart);
+    this.api = joins?.api ?? new ApiServer({ accounts: accounts(options.agentRules), names: [this.network.gateway4] });
+    this.daemonSet = joins?.daemonSet ?? new AgentDaemonSet(this.api, SYSTEM_NAMESPACE, this.chart);
     this.confPath = this.node.path("etc/cni/net.d/10-sandbox.conflist");
-    this.kubelet = new Kubelet(this.node, this.api, options.program, this.confPath);
+    this.kubelet = new Kubelet(this.node, this.api, options.program, this.confPath, this.name);
+  }
+
+  /** Of the node. */
+  get name(): string {
+    return this.network.node;
   }
 
   /** For kubectl. */
@@ -100,19 +113,32 @@ export class Sandbox {
   }
 
   private async begin(): Promise<void> {
+    const { joins } = this.options;
     await this.node.start();
+    if (joins === undefined) await this.beginCluster();
+    this.api.put({ kind: "Node", metadata: { name: this.name, labels: { "kubernetes.io/os": "linux" } } });
+    await this.api.kubeconfig(this.kubeconfigPath, ADMIN);
+    await this.api.serviceAccount(this.node.path("secrets"), SYSTEM_NAMESPACE, AGENT);
+    // Shared, so that an old and a new stand-in trust each other during a rolling update, and those of two nodes.
+    const authority = joins?.authority ?? CertificateAuthority.create().toPem();
+    writeFileSync(this.node.path("ca.pem"), authority, { mode: 0o600 });
+    writePrimaryConf(this.confPath, this.node.path("ipam"), this.network);
+    await this.prepareNetwork();
+    if (joins !== undefined) {
+      await connectNodes({ pid: joins.node.pid, network: joins.network }, { pid: this.node.pid, network: this.network });
+    }
+  }
+
+  private async beginCluster(): Promise<void> {
     await this.api.start();
     for (const name of ["default", "kube-system", SYSTEM_NAMESPACE]) {
       this.api.put({ kind: "Namespace", metadata: { name } });
     }
-    this.api.put({ kind: "Node", metadata: { name: NODE_NAME, labels: { "kubernetes.io/os": "linux" } } });
     this.daemonSet.put();
-    await this.api.kubeconfig(this.kubeconfigPath, ADMIN);
-    await this.api.serviceAccount(this.node.path("secrets"), SYSTEM_NAMESPACE, AGENT);
-    // Shared, so that an old and a new stand-in trust each other during a rolling update.
-    writeFileSync(this.node.path("ca.pem"), CertificateAuthority.create().toPem(), { mode: 0o600 });
-    writePrimaryConf(this.confPath, this.node.path("ipam"));
-    await this.prepareNetwork();
+  }
+
+  private get authority(): string {
+    return readFileSync(this.node.path("ca.pem"), "utf8");
   }
 
   /** What a booting node sets up for pods. */
@@ -130,7 +156,7 @@ export class Sandbox {
     // Removed under us when the sandbox is interrupted.
     log.on("error", () => undefined);
     this.agentStarts += 1;
-    this.daemonSet.putPod(NODE_NAME);
+    this.daemonSet.putPod(this.name);
     const child = startJailed(this.node, {
       chart: this.chart,
       program,
@@ -138,8 +164,8 @@ export class Sandbox {
       args: [],
       capabilities: this.options.agentCapabilities ?? [],
       env: {
-        NODE_NAME,
-        POD_NAME: AGENT_POD,
+        NODE_NAME: this.name,
+        POD_NAME: agentPod(this.name),
         POD_NAMESPACE: SYSTEM_NAMESPACE,
         KUBERNETES_SERVICE_HOST: "127.0.0.1",
         KUBERNETES_SERVICE_PORT: String(this.api.port),
@@ -214,6 +240,7 @@ export class Sandbox {
       binary: this.options.ztunnel,
       program: this.options.program,
       name: `ztunnel-${this.ztunnels.length}`,
+      nodeName: this.name,
       meshPath: this.node.path("mesh.yaml"),
       authorityPath: this.node.path("ca.pem"),
     });
@@ -261,7 +288,7 @@ export class Sandbox {
     for (const doorway of this.doorways.splice(0)) doorway.close();
     this.agentNetns?.close();
     await this.node.kill();
-    await this.api.close();
+    if (this.options.joins === undefined) await this.api.close();
     // Last: whoever still works beside this must not make files again.
     await this.node.remove();
   }

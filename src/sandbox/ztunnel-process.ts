@@ -3,7 +3,6 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { createWriteStream } from "node:fs";
 import type { Child } from "../sys/child.ts";
 import type { SandboxNode } from "./node.ts";
-import { NODE_NAME } from "./pod-records.ts";
 
 export interface ZtunnelOptions {
   /** A real ztunnel's binary; undefined = the stand-in. */
@@ -11,6 +10,7 @@ export interface ZtunnelOptions {
   /** Our own bundle, which holds the stand-in. */
   readonly program: string;
   readonly name: string;
+  readonly nodeName: string;
   readonly meshPath: string;
   /** PEM of the authority that several stand-ins share. */
   readonly authorityPath: string;
@@ -24,7 +24,7 @@ export class ZtunnelProcess {
   ) {}
 
   static start(node: SandboxNode, options: ZtunnelOptions): ZtunnelProcess {
-    const { binary, program, name, meshPath, authorityPath } = options;
+    const { binary, program, name, nodeName, meshPath, authorityPath } = options;
     const cgroup = node.cgroups.container(randomUUID(), randomBytes(32).toString("hex"));
     const command = binary === undefined ? [process.execPath, program, "sandbox-ztunnel"] : [binary, "proxy"];
     const enter = `ip link set lo up; exec "$@"`;
@@ -33,7 +33,7 @@ export class ZtunnelProcess {
       env: {
         PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         INPOD_UDS: "/var/run/ztunnel/ztunnel.sock",
-        NODE_NAME,
+        NODE_NAME: nodeName,
         FAKE_CA: "true",
         XDS_ADDRESS: "",
         LOCAL_XDS_PATH: meshPath,

@@ -4,7 +4,7 @@ import { recordOf } from "../../../src/kube/json.ts";
 import { AgentView } from "../../../src/sandbox/agent-view.ts";
 import type { ApiServer } from "../../../src/sandbox/apiserver/api-server.ts";
 import type { KubeObject } from "../../../src/sandbox/apiserver/object.ts";
-import { GATEWAY4 } from "../../../src/sandbox/network.ts";
+import { nodeNetwork } from "../../../src/sandbox/network.ts";
 import { NODE_NAME } from "../../../src/sandbox/pod-records.ts";
 import { type Sandbox, SYSTEM_NAMESPACE } from "../../../src/sandbox/sandbox.ts";
 import { until } from "../../../src/sandbox/until.ts";
@@ -157,7 +157,7 @@ export class AgentPod {
     const { podSandboxId } = await containerd.cri.call("runPodSandbox", { config: this.config });
     this.sandboxId = podSandboxId;
     this.netnsPath = await this.findNetns(spec.hostNetwork === true);
-    const ips = spec.hostNetwork === true ? [GATEWAY4] : await kubelet.addresses(podSandboxId);
+    const ips = spec.hostNetwork === true ? [nodeNetwork(0).gateway4] : await kubelet.addresses(podSandboxId);
     const pod = { namespace: SYSTEM_NAMESPACE, name: this.name, uid: this.uid, ips };
     kubelet.records.report(pod, podSandboxId, "Running");
   }
@@ -197,7 +197,7 @@ export class AgentPod {
         fields: { "spec.nodeName": NODE_NAME, "metadata.name": this.name, "metadata.namespace": SYSTEM_NAMESPACE },
         allocatableMemory: ALLOCATABLE_BYTES,
         kubelet: {
-          env: { KUBERNETES_SERVICE_HOST: GATEWAY4, KUBERNETES_SERVICE_PORT: String(sandbox.api.port) },
+          env: { KUBERNETES_SERVICE_HOST: nodeNetwork(0).gateway4, KUBERNETES_SERVICE_PORT: String(sandbox.api.port) },
           serviceAccountDir: sandbox.node.path("secrets"),
         },
       },
