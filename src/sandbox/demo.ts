@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+import { statSync } from "node:fs";
 import { DATAPLANE_MODE_LABEL, REDIRECTION_ANNOTATION } from "../core/constants.ts";
+import { accessLines } from "./access-log.ts";
 import type { Exchange } from "./app/protocol.ts";
 import { AppError } from "./app/remote.ts";
 import { type Checks, expectEqual, expectThat } from "./checks.ts";
@@ -8,8 +10,8 @@ import { besideSidecars } from "./demo-sidecar.ts";
 import { addressOf, endpoint, told, url } from "./demo-words.ts";
 import type { RunningPod } from "./kubelet.ts";
 import { addressesOf, BRIDGE } from "./network.ts";
+import { probe } from "./node-command.ts";
 import { ipOf } from "./pod-records.ts";
-import { httpGet } from "./probe.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { until } from "./until.ts";
 import { hasPort, Wire } from "./wire.ts";
@@ -64,15 +66,8 @@ export class Demo {
   }
 
   /** Does something with everything that crosses the bridge kept. */
-  private async onTheWire<T>(body: () => Promise<T>): Promise<{ result: T; bytes: Buffer }> {
-    const wire = await Wire.listen(this.sandbox.node, BRIDGE);
-    try {
-      const result = await body();
-      return { result, bytes: await wire.stop() };
-    } catch (error) {
-      await wire.stop();
-      throw error;
-    }
+  private onTheWire<T>(body: () => Promise<T>): Promise<{ result: T; bytes: Buffer }> {
+    return Wire.during(this.sandbox.node, BRIDGE, body);
   }
 
   private async beforeTheLabel(): Promise<void> {
@@ -205,19 +200,22 @@ export class Demo {
         },
       );
       await checks.check(`probe-v${family}`, `a kubelet probe over IPv${family} reaches the app directly`, async () => {
-        const { status, body, milliseconds } = await httpGet(
-          sandbox.node.netnsPath,
-          ipOf(this.pod("server"), family),
-          8080,
-          "/healthz",
-        );
-        expectEqual("status", status, 200);
-        const { clientSeen } = JSON.parse(body) as Exchange;
+        const began = performance.now();
+        const log = sandbox.ztunnels.at(-1)?.log ?? "";
+        const before = statSync(log).size;
+        const { clientSeen } = JSON.parse(
+          await probe(sandbox.node, ipOf(this.pod("server"), family), 8080),
+        ) as Exchange;
+        const milliseconds = performance.now() - began;
         // Pods of the eBPF engine are told which connections are the node's; others know them by an address.
         const worn = family === 4 ? PROBE4 : PROBE6;
         const own = family === 4 ? NODE_IP4 : NODE_IP6;
         expectEqual("address the app saw", addressOf(clientSeen), (await sandbox.engine()) === "ebpf" ? own : worn);
-        return `200 in ${milliseconds.toFixed(1)} ms; the app saw ${clientSeen}`;
+        // A ztunnel that had carried it would say so when it has ended.
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        const carried = accessLines(log, before).find(({ source }) => addressOf(source) === addressOf(clientSeen));
+        expectEqual("what ztunnel says of it", carried, undefined);
+        return `200 after ${milliseconds.toFixed(1)} ms; the app saw ${clientSeen}`;
       });
     }
     await checks.check("closed-port", "a port where nothing listens is refused at once", async () => {

@@ -70,6 +70,10 @@ export class PodRecords {
     return uid;
   }
 
+  has(namespace: string, name: string): boolean {
+    return this.api.get("Pod", namespace, name) !== undefined;
+  }
+
   exists({ namespace, name, uid }: PodOnNode): boolean {
     return this.api.get("Pod", namespace, name)?.metadata.uid === uid;
   }

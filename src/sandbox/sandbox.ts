@@ -125,7 +125,10 @@ export class Sandbox {
     writePrimaryConf(this.confPath, this.node.path("ipam"), this.network);
     await this.prepareNetwork();
     if (joins !== undefined) {
-      await connectNodes({ pid: joins.node.pid, network: joins.network }, { pid: this.node.pid, network: this.network });
+      await connectNodes(
+        { pid: joins.node.pid, network: joins.network },
+        { pid: this.node.pid, network: this.network },
+      );
     }
   }
 

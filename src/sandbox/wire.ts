@@ -37,6 +37,22 @@ export class Wire {
     return wire;
   }
 
+  /** Does something with everything that crosses an interface of the node kept. */
+  static async during<T>(
+    node: SandboxNode,
+    device: string,
+    body: () => Promise<T>,
+  ): Promise<{ readonly result: T; readonly bytes: Buffer }> {
+    const wire = await Wire.listen(node, device);
+    try {
+      const result = await body();
+      return { result, bytes: await wire.stop() };
+    } catch (error) {
+      await wire.stop();
+      throw error;
+    }
+  }
+
   /** Stops and returns all bytes seen, in pcap framing. */
   async stop(): Promise<Buffer> {
     // The kernel hands packets over in blocks; give the last one time to arrive.

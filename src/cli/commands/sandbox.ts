@@ -10,14 +10,18 @@ export interface DemoOptions {
   readonly ztunnel: string | undefined;
 }
 
+export interface ScenarioOptions extends DemoOptions {
+  readonly dryRun: boolean;
+}
+
 export const CHARTS = ["newest", "1.24"];
 
 /** `ambient-cni sandbox`: the playground. It is loaded for who asks for it. */
 export function addSandbox({ root, done }: Program): void {
   const sandbox = root
     .command("sandbox")
-    .summary("a playground cluster of one node on this machine (needs root)")
-    .description("A playground cluster of one node on this machine (needs root).");
+    .summary("a playground cluster on this machine (needs root)")
+    .description("A playground cluster on this machine (needs root).");
   const demo = sandbox
     .command("demo")
     .summary("tell the story: plain, labelled, captured, unlabelled; with a check at every step")
@@ -31,11 +35,33 @@ export function addSandbox({ root, done }: Program): void {
       const { runDemo } = await import("../sandbox-demo.ts");
       done(await runDemo(given));
     });
-  const examples = [
+  const run = sandbox
+    .command("run <files...>")
+    .summary("play scenarios from YAML files (docs/SCENARIOS.md), each step a check")
+    .description("Play scenarios from YAML files (docs/SCENARIOS.md), each step a check.")
+    .option("--dry-run", "only read the files, and say what is wrong with them", false)
+    .option("--json", "print one JSON document with every step", false)
+    .option("--keep", "leave the sandbox up at the end, to play on", false)
+    .option("--chart <version>", "environment of this istio-cni chart, in place of the file's")
+    .option("--engine <name>", "capture with ebpf, nftables or iptables, in place of the file's")
+    .option("--ztunnel <path>", "run this ztunnel in place of the stand-in")
+    .action(async (files: readonly string[], given: ScenarioOptions) => {
+      const { runScenarios } = await import("../sandbox-run.ts");
+      done(await runScenarios(files, given));
+    });
+  describeExamples(sandbox, [
+    "ambient-cni sandbox demo                    # both charts, some 20 seconds",
+    "ambient-cni sandbox demo --keep             # and leave it up, with a kubeconfig",
+    "ambient-cni sandbox run scenarios/*.yaml    # each in a sandbox of its own",
+  ]);
+  describeExamples(demo, [
     "ambient-cni sandbox demo                    # both charts, some 20 seconds",
     "ambient-cni sandbox demo --keep             # and leave it up, with a kubeconfig",
     "ambient-cni sandbox demo --engine nftables",
-  ];
-  describeExamples(sandbox, examples);
-  describeExamples(demo, examples);
+  ]);
+  describeExamples(run, [
+    "ambient-cni sandbox run scenarios/two-nodes.yaml",
+    "ambient-cni sandbox run bug.yaml --keep              # and look around",
+    "ambient-cni sandbox run bug.yaml --engine iptables --json",
+  ]);
 }
