@@ -7,6 +7,7 @@ import { AgentDaemonSet, agentPod } from "./agent-daemonset.ts";
 import { AgentView } from "./agent-view.ts";
 import { type Account, agentRules } from "./apiserver/access.ts";
 import { ApiServer } from "./apiserver/api-server.ts";
+import { CertificateService } from "./ca/certificate-service.ts";
 import { type Chart, chart } from "./charts.ts";
 import { Doorway } from "./doorway.ts";
 import { CertificateAuthority } from "./identity/authority.ts";
@@ -70,6 +71,8 @@ export class Sandbox {
   private readonly view = new AgentView(() => (this.agent === undefined ? undefined : this.agentNetnsPath));
   readonly ztunnels: ZtunnelProcess[] = [];
   private readonly doorways: Doorway[] = [];
+  /** For a real ztunnel; the stand-in signs for itself. */
+  private certificates: CertificateService | undefined;
   private agentStarts = 0;
   private agentNetns: HeldNetns | undefined;
   private stopping: Promise<void> | undefined;
@@ -122,6 +125,7 @@ export class Sandbox {
     // Shared, so that an old and a new stand-in trust each other during a rolling update, and those of two nodes.
     const authority = joins?.authority ?? CertificateAuthority.create().toPem();
     writeFileSync(this.node.path("ca.pem"), authority, { mode: 0o600 });
+    if (this.options.ztunnel !== undefined) await this.serveCertificates(CertificateAuthority.fromPem(authority));
     writePrimaryConf(this.confPath, this.node.path("ipam"), this.network);
     await this.prepareNetwork();
     if (joins !== undefined) {
@@ -138,6 +142,15 @@ export class Sandbox {
       this.api.put({ kind: "Namespace", metadata: { name } });
     }
     this.daemonSet.put();
+  }
+
+  private async serveCertificates(authority: CertificateAuthority): Promise<void> {
+    writeFileSync(this.rootPath, authority.rootCertificate);
+    this.certificates = await CertificateService.start(authority);
+  }
+
+  private get rootPath(): string {
+    return this.node.path("root.pem");
   }
 
   private get authority(): string {
@@ -246,6 +259,7 @@ export class Sandbox {
       nodeName: this.name,
       meshPath: this.node.path("mesh.yaml"),
       authorityPath: this.node.path("ca.pem"),
+      certificates: this.certificates && { port: this.certificates.port, rootPath: this.rootPath },
     });
     this.ztunnels.push(ztunnel);
     return ztunnel;
@@ -291,6 +305,7 @@ export class Sandbox {
     for (const doorway of this.doorways.splice(0)) doorway.close();
     this.agentNetns?.close();
     await this.node.kill();
+    this.certificates?.close();
     if (this.options.joins === undefined) await this.api.close();
     // Last: whoever still works beside this must not make files again.
     await this.node.remove();

@@ -2,7 +2,8 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { createWriteStream } from "node:fs";
 import type { Child } from "../sys/child.ts";
-import type { SandboxNode } from "./node.ts";
+import { Doorway } from "./doorway.ts";
+import { firstLine, type SandboxNode } from "./node.ts";
 
 export interface ZtunnelOptions {
   /** A real ztunnel's binary; undefined = the stand-in. */
@@ -14,7 +15,20 @@ export interface ZtunnelOptions {
   readonly meshPath: string;
   /** PEM of the authority that several stand-ins share. */
   readonly authorityPath: string;
+  /** Where a real one gets its certificates. */
+  readonly certificates: Certificates | undefined;
 }
+
+export interface Certificates {
+  /** Of the service on this machine's loopback. */
+  readonly port: number;
+  /** PEM of the root that it answers by. */
+  readonly rootPath: string;
+}
+
+const BEGIN = `ip link set lo up; exec "$@"`;
+/** With a moment for its network to be connected. */
+const BEGIN_CONNECTED = `ip link set lo up; echo built; read -r _; exec "$@"`;
 
 /** A ztunnel that runs on the node as a pod of its own: own netns, own cgroup, the shared socket. */
 export class ZtunnelProcess {
@@ -24,25 +38,29 @@ export class ZtunnelProcess {
   ) {}
 
   static start(node: SandboxNode, options: ZtunnelOptions): ZtunnelProcess {
-    const { binary, program, name, nodeName, meshPath, authorityPath } = options;
+    const { binary, program, name, nodeName, meshPath, authorityPath, certificates } = options;
     const cgroup = node.cgroups.container(randomUUID(), randomBytes(32).toString("hex"));
     const command = binary === undefined ? [process.execPath, program, "sandbox-ztunnel"] : [binary, "proxy"];
-    const enter = `ip link set lo up; exec "$@"`;
-    const child = node.spawn(["unshare", "--net", "bash", "--norc", "-c", enter, "ztunnel", ...command], {
+    const begin = certificates === undefined ? BEGIN : BEGIN_CONNECTED;
+    const child = node.spawn(["unshare", "--net", "bash", "--norc", "-c", begin, "ztunnel", ...command], {
       cgroup,
       env: {
         PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         INPOD_UDS: "/var/run/ztunnel/ztunnel.sock",
         NODE_NAME: nodeName,
-        FAKE_CA: "true",
+        ...(certificates === undefined
+          ? {}
+          : { CA_ADDRESS: `https://localhost:${certificates.port}`, CA_ROOT_CA: certificates.rootPath }),
         XDS_ADDRESS: "",
         LOCAL_XDS_PATH: meshPath,
         RUST_LOG: "info,access=debug",
         STANDIN_CA: authorityPath,
       },
       cwd: node.dir,
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["pipe", "pipe", "pipe"],
     });
+    if (certificates === undefined) child.process.stdin?.end();
+    else void connected(child, certificates.port);
     const log = node.path(`${name}.log`);
     const stream = createWriteStream(log, { flags: "a" });
     // Removed under us when the sandbox is interrupted.
@@ -51,5 +69,17 @@ export class ZtunnelProcess {
     child.process.stderr?.pipe(stream, { end: false });
     void child.exited.finally(() => stream.end());
     return new ZtunnelProcess(child, log);
+  }
+}
+
+/** Lets it reach the service by its own loopback, and go on. One that can't ends. */
+async function connected(child: Child, port: number): Promise<void> {
+  try {
+    await firstLine(child, "built");
+    const doorway = await Doorway.open(`/proc/${child.leafPid()}/ns/net`, port);
+    void child.exited.finally(() => doorway.close());
+    child.process.stdin?.end("go\n");
+  } catch {
+    child.signal("SIGKILL");
   }
 }

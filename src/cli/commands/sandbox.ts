@@ -30,7 +30,7 @@ export function addSandbox({ root, done }: Program): void {
     .option("--keep", "leave the sandbox up at the end, to play on", false)
     .option("--chart <version>", `environment of this istio-cni chart: ${CHARTS.join(" or ")} (default: both, in turn)`)
     .option("--engine <name>", "capture with ebpf, nftables or iptables (default: the best that works)")
-    .option("--ztunnel <path>", "run this ztunnel (a build with FAKE_CA) in place of the stand-in")
+    .option("--ztunnel <path>", "run this ztunnel in place of the stand-in")
     .action(async (given: DemoOptions) => {
       const { runDemo } = await import("../sandbox-demo.ts");
       done(await runDemo(given));

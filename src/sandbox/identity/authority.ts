@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createPrivateKey, generateKeyPairSync, type KeyObject, X509Certificate } from "node:crypto";
-import { encodeCertificate, pem } from "./certificate.ts";
+import { type CertificateSpec, encodeCertificate, pem } from "./certificate.ts";
 import { type Identity, spiffeId } from "./spiffe.ts";
 
 /** A workload's key and certificate, in PEM, ready for node:tls. */
@@ -66,22 +66,44 @@ export class CertificateAuthority {
 
   /** A fresh key and a certificate for it, valid for an hour, for client and server side. */
   issue(identity: Identity, now: number = Date.now()): Credentials {
-    const uri = spiffeId(identity);
     const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
-    const der = encodeCertificate({
-      issuer: NAME,
-      subject: "",
-      subjectKey: privateKey,
-      signingKey: this.key,
-      notBefore: new Date(now - BACKDATE_MS),
-      notAfter: new Date(now + LEAF_LIFE_MS),
-      use: { kind: "workload", uri },
-    });
     return {
-      identity: uri,
-      key: String(privateKey.export({ type: "pkcs8", format: "pem" })),
-      certificate: pem("CERTIFICATE", der),
+      identity: spiffeId(identity),
+      key: privateKeyPem(privateKey),
+      certificate: this.certify(privateKey, identity, LEAF_LIFE_MS, now),
       renewAt: now + LEAF_LIFE_MS / 2,
     };
   }
+
+  /**
+   * PEM of a certificate for somebody else's key, for client and server side, that ends after `lifeMs` or an hour.
+   * @throws Error that names the part of the identity that can't be
+   */
+  certify(key: KeyObject, identity: Identity, lifeMs: number, now: number = Date.now()): string {
+    const use = { kind: "workload", uri: spiffeId(identity) } as const;
+    return this.sign({ subject: "", subjectKey: key, use, lifeMs: Math.min(lifeMs, LEAF_LIFE_MS), now });
+  }
+
+  /** Key and certificate, in PEM, of a server that is reached by these addresses and names; they last as long as the root. */
+  serve(hosts: readonly string[], now: number = Date.now()): { readonly key: string; readonly certificate: string } {
+    const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+    const use = { kind: "server", hosts } as const;
+    const certificate = this.sign({ subject: "", subjectKey: privateKey, use, lifeMs: ROOT_LIFE_MS, now });
+    return { key: privateKeyPem(privateKey), certificate };
+  }
+
+  private sign({ lifeMs, now, ...rest }: Leaf): string {
+    const der = encodeCertificate({
+      ...rest,
+      issuer: NAME,
+      signingKey: this.key,
+      notBefore: new Date(now - BACKDATE_MS),
+      notAfter: new Date(now + lifeMs),
+    });
+    return pem("CERTIFICATE", der);
+  }
 }
+
+type Leaf = Pick<CertificateSpec, "subject" | "subjectKey" | "use"> & { readonly lifeMs: number; readonly now: number };
+
+const privateKeyPem = (key: KeyObject): string => String(key.export({ type: "pkcs8", format: "pem" }));

@@ -42,6 +42,7 @@ export interface CertificateSpec {
   readonly issuer: string;
   /** Empty for a workload: its name is the URI. */
   readonly subject: string;
+  /** Private or public. */
   readonly subjectKey: KeyObject;
   readonly signingKey: KeyObject;
   readonly notBefore: Date;
@@ -114,8 +115,9 @@ function extension(extnID: string, critical: boolean, value: object): Extension 
   return new Extension({ extnID, critical, extnValue: new OctetString(AsnConvert.serialize(value)) });
 }
 
-function publicKeyInfo(privateKey: KeyObject): SubjectPublicKeyInfo {
-  return AsnConvert.parse(createPublicKey(privateKey).export({ type: "spki", format: "der" }), SubjectPublicKeyInfo);
+function publicKeyInfo(key: KeyObject): SubjectPublicKeyInfo {
+  const publicKey = key.type === "private" ? createPublicKey(key) : key;
+  return AsnConvert.parse(publicKey.export({ type: "spki", format: "der" }), SubjectPublicKeyInfo);
 }
 
 /** RFC 7093 section 2, method 1: the leftmost 160 bits of the SHA-256 of the public key. */
