@@ -30,7 +30,7 @@ function run(...args: readonly string[]): Promise<Outcome> {
   });
 }
 
-describe.concurrent("every scenario passes and leaves nothing", () => {
+describe("every scenario passes and leaves nothing", () => {
   test.each(readdirSync(DIRECTORY))("%s", async (name) => {
     const { status, stdout, stderr, pid } = await run("--json", join(DIRECTORY, name));
     expect(stderr).toBe("");
