@@ -50,7 +50,8 @@ export async function connectStep(stage: Stage, step: Connect): Promise<string> 
     const node = expect[direction];
     if (node !== undefined) facts.push(await carried(stage, marks, direction, node, outcome));
   }
-  return [told(outcome), ...facts].join("; ");
+  const heard = outcome.clientPeer === "" ? `${outcome.server} answered; it saw ${outcome.clientSeen}` : told(outcome);
+  return [heard, ...facts].join("; ");
 }
 
 interface Requested {
