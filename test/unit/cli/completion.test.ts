@@ -32,7 +32,10 @@ test.each<[readonly string[], readonly string[]]>([
   [["pods", "-n", ""], []],
   [["pods", "-o", "j"], ["json"]],
   [["-o", "yaml", "stat"], ["status"]],
-  [["--socket", "/x", "sandbox", ""], ["demo", "run"]],
+  [
+    ["--socket", "/x", "sandbox", ""],
+    ["demo", "run"],
+  ],
   [["sandbox", "demo", "--k"], ["--keep"]],
   [
     ["completion", ""],
