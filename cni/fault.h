@@ -16,6 +16,7 @@ enum {
     CNI_TRY_AGAIN = 11,
     CNI_AGENT_FAILED = 100,         // the agent's own code, when it names none
     CNI_AGENT_UNINTELLIGIBLE = 101, // what answers on the socket is no agent of ours
+    CNI_NETNS_FAILED = 104,         // the pod's network namespace can't be opened
 };
 
 struct fault {

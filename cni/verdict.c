@@ -2,11 +2,13 @@
 #include "verdict.h"
 
 #include "agent.h"
+#include "handover.h"
 #include "state.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 // The agent waits up to 5 s for ztunnel and may first read the pod from the API server. kubelet
 // gives the runtime 2 minutes or more for a sandbox.
@@ -27,7 +29,8 @@ bool verdict_is_foregone(const struct netconf* conf, const struct attachment* at
     return netconf_excludes(conf, args->pod_namespace);
 }
 
-int verdict_of_answer(const struct http_answer* answer, bool* away, struct fault* fault) {
+int verdict_of_answer(const struct http_answer* answer, enum verdict_wish* wish,
+                      struct fault* fault) {
     static const char other[] = "another program or another version of the agent serves that "
                                 "socket; the agent installs its own plugin when it starts";
     json_t* root = json_loadb(answer->body, answer->body_size, 0, NULL);
@@ -36,7 +39,7 @@ int verdict_of_answer(const struct http_answer* answer, bool* away, struct fault
     const char* msg = json_string_value(json_object_get(root, "msg"));
     const char* details = json_string_value(json_object_get(root, "details"));
     int result;
-    *away = false;
+    *wish = WISH_NONE;
     if (answer->status == 200 && verdict != NULL) {
         result = 0;
     } else if (answer->status != 200 && json_is_integer(code) && msg != NULL) {
@@ -44,7 +47,8 @@ int verdict_of_answer(const struct http_answer* answer, bool* away, struct fault
         result = fault_set(fault, number > 0 && number <= CODE_MAX ? (int)number : CNI_AGENT_FAILED,
                            details == NULL ? "" : details, "%s", msg);
         fault->from_agent = true;
-        *away = json_is_true(json_object_get(root, "away"));
+        if (json_is_true(json_object_get(root, "away"))) *wish = WISH_AWAY;
+        if (json_is_true(json_object_get(root, "handOver"))) *wish = WISH_NETNS;
     } else {
         result =
             fault_set(fault, CNI_AGENT_UNINTELLIGIBLE, other,
@@ -80,14 +84,27 @@ static int ask(const struct netconf* conf, const struct attachment* attachment, 
     if (body == NULL)
         return fault_set(fault, CNI_IO_FAILURE, "the node is short of memory", "out of memory");
     snprintf(socket, sizeof socket, "%s/pluginevent.sock", conf->run_dir);
-    *outcome = agent_post(socket, path, body, strlen(body), moment_now() + deadline_ms, &reply);
-    free(body);
-    if (*outcome == AGENT_ANSWERED) {
-        bool away;
-        const int result = verdict_of_answer(&reply.answer, &away, fault);
-        if (away) *outcome = AGENT_AWAY;
-        return result;
+    const moment deadline = moment_now() + deadline_ms;
+    enum verdict_wish wish = WISH_NONE;
+    int connection = -1;
+    int result = 0;
+    // Once with the path alone, and if the agent can't follow it, again with the namespace itself.
+    for (;;) {
+        *outcome = agent_post(socket, path, body, strlen(body), deadline, &reply);
+        if (*outcome != AGENT_ANSWERED) break;
+        result = verdict_of_answer(&reply.answer, &wish, fault);
+        if (wish == WISH_AWAY) *outcome = AGENT_AWAY;
+        if (wish != WISH_NETNS || connection >= 0) break;
+        const enum handover_outcome handed =
+            handover_netns(conf->run_dir, attachment, deadline, &connection, fault);
+        if (handed == HANDOVER_DONE) continue;
+        if (handed == HANDOVER_AWAY) *outcome = AGENT_AWAY;
+        free(body);
+        return -1;
     }
+    if (connection >= 0) close(connection);
+    free(body);
+    if (*outcome == AGENT_ANSWERED || wish == WISH_AWAY) return result;
     if (*outcome == AGENT_UNINTELLIGIBLE)
         return fault_set(fault, CNI_AGENT_UNINTELLIGIBLE, "see which program serves that socket",
                          "the answer at %s is not understood: %s", socket, reply.problem);

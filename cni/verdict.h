@@ -18,8 +18,15 @@ int verdict_add(const struct netconf* conf, const struct attachment* attachment,
 int verdict_check(const struct netconf* conf, const struct attachment* attachment,
                   const struct log_context* log, struct fault* fault);
 
-// Reads the agent's answer: 0 when it agrees, otherwise its error becomes ours. `away` is set when
-// the agent says that it can't judge yet: then the rules for an absent agent hold.
-int verdict_of_answer(const struct http_answer* answer, bool* away, struct fault* fault);
+// What an agent that does not agree asks of us.
+enum verdict_wish {
+    WISH_NONE,
+    WISH_AWAY,  // it can't judge yet: the rules for an absent agent hold
+    WISH_NETNS, // it can't reach the pod's network namespace, and would if it were handed over
+};
+
+// Reads the agent's answer: 0 when it agrees, otherwise its error becomes ours.
+int verdict_of_answer(const struct http_answer* answer, enum verdict_wish* wish,
+                      struct fault* fault);
 
 #endif

@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     static struct fault fault;
     struct http_answer whole = {0};
     struct http_answer part = {0};
-    bool away;
+    enum verdict_wish wish;
     if (size < 2) return 0;
     const size_t split = ((size_t)data[0] << 8 | data[1]) % (size - 1);
     data += 2;
@@ -28,7 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const enum http_progress progress = http_parse(buffer, size, false, &whole);
     if (progress == HTTP_DONE) {
         if (whole.body < buffer || whole.body + whole.body_size > buffer + size) abort();
-        if (verdict_of_answer(&whole, &away, &fault) == 0 && whole.status != 200) abort();
+        if (verdict_of_answer(&whole, &wish, &fault) == 0 && whole.status != 200) abort();
     }
 
     const size_t part_size = split < size ? split : size;
@@ -45,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
     memcpy(buffer, data, size);
     if (http_parse(buffer, size, true, &whole) == HTTP_DONE)
-        verdict_of_answer(&whole, &away, &fault);
+        verdict_of_answer(&whole, &wish, &fault);
     free(buffer);
     return 0;
 }

@@ -91,7 +91,7 @@ export class Admission implements CniHandler {
   }
 
   private checkSidecar(pod: Pod, request: CniPodRequest): void {
-    using netns = this.parts.finder.open(request.netns);
+    using netns = this.parts.finder.open(request.netns, request.takeNetns?.());
     if (!this.sidecars.isUnredirected(pod, netns)) return;
     throw new AgentError(
       "NOT_CAPTURED",
@@ -101,7 +101,7 @@ export class Admission implements CniHandler {
   }
 
   private async capture(pod: Pod, request: CniPodRequest): Promise<void> {
-    const handle = this.parts.finder.open(request.netns);
+    const handle = this.parts.finder.open(request.netns, request.takeNetns?.());
     const enrollment = this.roster.ensure(pod);
     enrollment.admittedUntil = Date.now() + ADMITTED_MS;
     enrollment.offerSandbox(handle, request.ips);
@@ -123,7 +123,7 @@ export class Admission implements CniHandler {
 
   /** The netns is the runtime's: nothing of it is kept, and its rules go with it. */
   private async redirect(pod: Pod, request: CniPodRequest, signal: AbortSignal): Promise<void> {
-    using netns = this.parts.finder.open(request.netns);
+    using netns = this.parts.finder.open(request.netns, request.takeNetns?.());
     // Whoever gave up will come again, with a netns of its own.
     if (signal.aborted) throw retry("REQUEST_ABORTED", "the plugin gave up waiting");
     await this.sidecars.redirect(pod, request.ips, netns, "cni");

@@ -8,6 +8,7 @@ import { Agent } from "../agent/agent.ts";
 import { nameserversFrom } from "../agent/nameservers.ts";
 import type { ProcessFacts } from "../agent/report.ts";
 import { SuccessionQuestion } from "../agent/succession.ts";
+import { NetnsHandover } from "../cniserver/handover.ts";
 import { LogServer } from "../cniserver/log-server.ts";
 import { removeState, stateWrittenAt, writeState } from "../cniserver/published-state.ts";
 import { CniServer } from "../cniserver/server.ts";
@@ -15,7 +16,8 @@ import { systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
 import { PLUGIN_NAME } from "../core/constants.ts";
 import type { Succession, Successor } from "../core/daemonset.ts";
-import { messageOf } from "../core/errors.ts";
+import { AgentError, messageOf } from "../core/errors.ts";
+import type { NetnsFinder } from "../core/ports/netns.ts";
 import type { Logger } from "../core/ports/telemetry.ts";
 import type { SettingReport } from "../core/report/settings.ts";
 import type { ComponentReport } from "../core/report/status.ts";
@@ -35,6 +37,7 @@ import { UpstreamHost } from "../dataplane/upstream/host.ts";
 import { KubeCluster } from "../kube/cluster.ts";
 import { native } from "../native/load.ts";
 import { ProcNetnsFinder } from "../netns/finder.ts";
+import { HandedNetnsFinder } from "../netns/handed.ts";
 import { sampleRedirection } from "../sidecar/sample.ts";
 import { bootId } from "../sys/boot.ts";
 import { nameserversOf } from "../sys/resolv-conf.ts";
@@ -65,10 +68,24 @@ function after(ms: number): Promise<void> {
   return new Promise((resolve) => systemClock.after(ms, resolve));
 }
 
+/** @throws AgentError when ambient can't do without the node's /proc */
+function netnsFinder(config: Config, logger: Logger): NetnsFinder {
+  try {
+    return new ProcNetnsFinder(config, logger);
+  } catch (error) {
+    if (config.ambientEnabled || !(error instanceof AgentError)) throw error;
+    logger.info("running pods can't be looked into; new ones are, as the plugin hands them over", {
+      reason: error.message,
+    });
+    return new HandedNetnsFinder(error);
+  }
+}
+
 /** The agent with everything it needs, wired once: the only place that knows all parts. */
 export class AgentProcess {
   private readonly agent: Agent;
   private readonly admin: Admin;
+  private readonly handover: NetnsHandover;
   private readonly cniServer: CniServer;
   private readonly logServer: LogServer;
   private readonly keeper: Keeper;
@@ -91,7 +108,7 @@ export class AgentProcess {
     const metrics = new PromMetrics(version);
     const clock = systemClock;
     const binding = native();
-    const finder = new ProcNetnsFinder(config, log.scope("netns"));
+    const finder = netnsFinder(config, log.scope("netns"));
     const host = finder.host();
     const dataplane = log.scope("dataplane");
     const ebpf = new EbpfEngine({
@@ -155,8 +172,10 @@ export class AgentProcess {
       clock,
     });
     metrics.onScrape(() => this.agent.measure());
+    this.handover = new NetnsHandover({ runDir: config.runDir, binding, logger });
     this.cniServer = new CniServer({
       runDir: config.runDir,
+      handover: this.handover,
       handler: this.agent.admission,
       logger: log.scope("cni-server"),
       metrics,
@@ -219,6 +238,7 @@ export class AgentProcess {
     await this.agent.start();
     void this.question.prepare();
     await this.logServer.listen();
+    this.handover.listen();
     await this.cniServer.listen();
     this.answering = true;
     this.keeper.start();
@@ -243,6 +263,7 @@ export class AgentProcess {
     this.answering = false;
     await this.keeper.stop();
     await this.cniServer.stop();
+    this.handover.stop();
     await this.agent.stop();
     await this.logServer.stop();
     await this.debugServer.stop();
@@ -259,6 +280,7 @@ export class AgentProcess {
     await Promise.race([unchained, after(CHAIN_MS)]);
     this.answering = false;
     await this.cniServer.stop();
+    this.handover.stop();
     await this.agent.depart(successor, until);
     if (removed) await removeState(this.config.runDir);
     await this.logServer.stop();

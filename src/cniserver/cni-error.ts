@@ -9,6 +9,8 @@ export interface CniError {
   readonly details: string | undefined;
   /** The agent can't judge yet: the plugin applies its rules for an absent agent. */
   readonly away: boolean;
+  /** The path of the pod's netns leads nowhere in the agent's container: the plugin may hand the netns over. */
+  readonly handOver: boolean;
 }
 
 /** Spec codes. */
@@ -44,6 +46,9 @@ const PART_CODES: ReadonlyMap<string, number> = new Map([
   ["NFT", 106],
 ]);
 
+/** A path that the node has and we don't see, or may not follow. */
+const UNREACHED = new Set(["NETNS_NOT_FOUND", "NETNS_UNREADABLE", "NETNS_PATH_INVALID"]);
+
 const BODY_STATUS: ReadonlyMap<string, number> = new Map([
   ["BAD_REQUEST", 400],
   ["BODY_ENCODING", 400],
@@ -60,10 +65,16 @@ export function cniError(error: unknown): CniError {
       msg: `the agent failed: ${messageOf(error)}`,
       details: "this is a defect of the agent: its log has the stack",
       away: false,
+      handOver: false,
     };
   }
   // The stable word in the text is what people search for.
-  const base = { msg: `${error.message} (${error.code})`, details: error.remedy, away: false };
+  const base = {
+    msg: `${error.message} (${error.code})`,
+    details: error.remedy,
+    away: false,
+    handOver: UNREACHED.has(error.code),
+  };
   const bodyStatus = BODY_STATUS.get(error.code);
   if (bodyStatus !== undefined) return { ...base, status: bodyStatus, code: DECODE_FAILURE };
   const code = TRANSIENT.has(error.code)

@@ -27,7 +27,8 @@ const matching = (pattern: RegExp, maxLength: number, what: string) =>
 const LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?";
 const podNamespace = matching(new RegExp(`^${LABEL}$`), 63, "the name of a namespace");
 const podName = matching(new RegExp(`^${LABEL}(\\.${LABEL})*$`), 253, "the name of a pod");
-const id = matching(/^[A-Za-z0-9][A-Za-z0-9_.-]*$/, 256, "an id");
+const ID = { pattern: /^[A-Za-z0-9][A-Za-z0-9_.-]*$/, maxLength: 256 } as const;
+const id = matching(ID.pattern, ID.maxLength, "an id");
 const uid = v.union(
   [
     v.pipe(
@@ -96,6 +97,10 @@ function parse<S extends v.GenericSchema>(schema: S, body: string): v.InferOutpu
     "BAD_REQUEST",
     missing ? `${field} is missing` : field === null ? `the body is not an object` : `${field}: ${issue.message}`,
   );
+}
+
+export function isContainerId(value: string): boolean {
+  return value.length <= ID.maxLength && ID.pattern.test(value);
 }
 
 /** Body of POST /v1/add and /v1/check. @throws AgentError BAD_REQUEST naming the field */

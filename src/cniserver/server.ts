@@ -6,9 +6,11 @@ import { PLUGIN_SOCKET_MODE, RUN_FILE } from "../core/constants.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import { podKey } from "../core/pod.ts";
 import type { CniHandler, CniPodRequest, CniVerdict } from "../core/ports/cni.ts";
+import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
 import { readBody, respond, UnixHttpServer } from "../sys/unix-http.ts";
 import { cniError } from "./cni-error.ts";
+import type { NetnsHandover } from "./handover.ts";
 import { parseOwnRequest, parseUpstreamRequest } from "./request.ts";
 
 export interface CniServerOptions {
@@ -17,6 +19,8 @@ export interface CniServerOptions {
   readonly handler: CniHandler;
   readonly logger: Logger;
   readonly metrics: Metrics;
+  /** Where plugins hand over a netns whose path leads nowhere here; without one they aren't asked to. */
+  readonly handover?: Pick<NetnsHandover, "take">;
   readonly clock?: Clock;
   /** Requests in work at once; further ones are told to try again. */
   readonly maxConcurrent?: number;
@@ -25,6 +29,8 @@ export interface CniServerOptions {
 }
 
 const BODY_MAX = 64 * 1024;
+/** "Precondition Required": the request will come again, with the netns. */
+const NETNS_WANTED = 428;
 const MAX_CONCURRENT = 256;
 /** The plugin gives ADD 15 s and CHECK 5 s (cni/verdict.c), upstream's plugin 5 s. */
 const DEADLINE_MS = 14_000;
@@ -37,8 +43,8 @@ interface Route {
   readonly parse: (body: string) => CniPodRequest;
   readonly work: (request: CniPodRequest, signal: AbortSignal) => Promise<CniVerdict | "ok">;
   readonly success: (response: ServerResponse, verdict: CniVerdict | "ok") => void;
-  /** Returns the status it sent. */
-  readonly failure: (response: ServerResponse, error: unknown) => number;
+  /** Returns the status it sent. `mayHandOver`: the plugin has not been asked for the netns itself yet. */
+  readonly failure: (response: ServerResponse, error: unknown, mayHandOver: boolean) => number;
 }
 
 /** Serves the CNI plugin, ours and upstream's, on `<run dir>/pluginevent.sock`. */
@@ -103,7 +109,9 @@ export class CniServer {
     } else if (path === "/v1/ping" && request.method === "GET") {
       respond(response, 200, "application/json", JSON.stringify({ agent: "ambient-cni", protocol: 1 }));
     } else {
-      this.count(ownFailure(response, new AgentError("BAD_REQUEST", `there is nothing at ${path.slice(0, 120)}`), 404));
+      this.count(
+        ownFailure(response, new AgentError("BAD_REQUEST", `there is nothing at ${path.slice(0, 120)}`), false, 404),
+      );
     }
   }
 
@@ -114,23 +122,34 @@ export class CniServer {
     this.active += 1;
     let pod: string | undefined;
     let outcome = { verdict: "", result: "ok" };
+    let handed: NetnsHandle | undefined;
+    let mayHandOver = false;
     try {
       if (request.method !== "POST") throw new AgentError("BAD_REQUEST", `${request.method} is not served, POST is`);
       const limit = this.options.maxConcurrent ?? MAX_CONCURRENT;
       if (this.active > limit) throw new AgentError("AGENT_BUSY", `the agent already works on ${limit} requests`);
       const parsed = route.parse(await readBody(request, BODY_MAX));
+      handed = this.options.handover?.take(parsed.containerId);
+      mayHandOver = this.options.handover !== undefined && handed === undefined;
+      const takeNetns = () => {
+        const taken = handed;
+        handed = undefined;
+        return taken;
+      };
+      const asked = handed === undefined ? parsed : { ...parsed, takeNetns };
       pod = podKey({ namespace: parsed.podNamespace, name: parsed.podName });
-      const verdict = await this.within(route.deadlineMs, gone, (signal) => route.work(parsed, signal));
+      const verdict = await this.within(route.deadlineMs, gone, (signal) => route.work(asked, signal));
       route.success(response, verdict);
       outcome = { verdict, result: "ok" };
       this.count(200);
       this.logger.debug(`${route.name}: ${verdict}`, { pod, containerId: parsed.containerId });
     } catch (error) {
-      const status = response.destroyed ? 499 : route.failure(response, error);
+      const status = response.destroyed ? 499 : route.failure(response, error, mayHandOver);
       outcome = { verdict: "", result: codeOf(error) };
       this.count(status);
       this.report(route.name, pod, status, error);
     } finally {
+      handed?.close();
       this.active -= 1;
       this.options.metrics.count("ambient_cni_plugin_requests_total", { verb: route.name, ...outcome });
       this.options.metrics.observe("ambient_cni_plugin_request_seconds", (this.clock.now() - started) / 1000, {
@@ -171,7 +190,8 @@ export class CniServer {
 
   private report(route: string, pod: string | undefined, status: number, error: unknown): void {
     const fields = { pod, status, error: messageOf(error) };
-    if (error instanceof AgentError) this.logger.warn(`${route} failed`, { ...fields, code: error.code });
+    if (status === NETNS_WANTED) this.logger.debug(`${route}: the plugin is asked for the netns itself`, fields);
+    else if (error instanceof AgentError) this.logger.warn(`${route} failed`, { ...fields, code: error.code });
     else this.logger.error(`${route} failed`, { ...fields, stack: error instanceof Error ? error.stack : undefined });
   }
 
@@ -184,15 +204,13 @@ function ownSuccess(response: ServerResponse, verdict: CniVerdict | "ok"): void 
   respond(response, 200, "application/json", JSON.stringify({ verdict }));
 }
 
-function ownFailure(response: ServerResponse, error: unknown, status?: number): number {
-  const { status: usual, code, msg, details, away } = cniError(error);
-  respond(
-    response,
-    status ?? usual,
-    "application/json",
-    JSON.stringify({ code, msg, details, ...(away ? { away } : {}) }),
-  );
-  return status ?? usual;
+function ownFailure(response: ServerResponse, error: unknown, mayHandOver: boolean, status?: number): number {
+  const { status: usual, code, msg, details, away, handOver } = cniError(error);
+  const asksNetns = handOver && mayHandOver;
+  const sent = asksNetns ? NETNS_WANTED : (status ?? usual);
+  const body = { code, msg, details, ...(away ? { away } : {}), ...(asksNetns ? { handOver } : {}) };
+  respond(response, sent, "application/json", JSON.stringify(body));
+  return sent;
 }
 
 /** Upstream: 400 with text for a body it can't read, 500 with text for everything else. */

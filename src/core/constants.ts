@@ -91,6 +91,8 @@ export const DEFAULT_RUN_DIR = "/var/run/istio-cni";
 export const RUN_FILE = {
   pluginSocket: "pluginevent.sock",
   logSocket: "log.sock",
+  /** Where the plugin hands over what the agent can't reach by its path. */
+  netnsSocket: "netns.sock",
   /** What the plugin may rely on while the agent is away. */
   state: "ambient-cni-state.json",
   pluginLog: "istio-cni.log",

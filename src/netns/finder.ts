@@ -51,8 +51,8 @@ export class ProcNetnsFinder implements NetnsFinder {
     this.#host.close();
   }
 
-  open(hostPath: string): NetnsHandle {
-    const netns = openNetnsPath(hostPath, this.#hostRoot, this.#proc);
+  open(hostPath: string, handed?: NetnsHandle): NetnsHandle {
+    const netns = handed ?? openNetnsPath(hostPath, this.#hostRoot, this.#proc);
     if (!this.#forbidden.has(netns.id)) return netns;
     netns.close();
     throw new AgentError(

@@ -28,7 +28,7 @@ export async function removeRunFiles(config: RunConfig, steps: Steps): Promise<v
   const sockets = placesOf(config.ztunnelSocket, config.hostRoot);
   for (const dir of placesOf(config.runDir, config.hostRoot)) {
     for (const name of FILES) await removeFile(join(dir, name), steps);
-    sockets.push(...[...AGENT_SOCKETS, RUN_FILE.logSocket].map((name) => join(dir, name)));
+    sockets.push(...[...AGENT_SOCKETS, RUN_FILE.logSocket, RUN_FILE.netnsSocket].map((name) => join(dir, name)));
   }
   for (const path of sockets) {
     if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true && !(await isServed(path))) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the agent answers to the CNI plugin.
+import type { NetnsHandle } from "./netns.ts";
 
 export interface CniPodRequest {
   readonly containerId: string;
@@ -12,6 +13,8 @@ export interface CniPodRequest {
   readonly podUid: string | undefined;
   /** Canonical addresses of prevResult. */
   readonly ips: readonly string[];
+  /** The pod's netns as the plugin has opened it, where it was asked to; whoever takes it owns it. */
+  readonly takeNetns?: () => NetnsHandle | undefined;
 }
 
 export type CniVerdict = "ambient" | "sidecar" | "none";

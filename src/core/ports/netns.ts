@@ -18,10 +18,11 @@ export interface NetnsFinder {
    */
   find(pods: readonly Pod[]): Promise<Map<string, NetnsHandle>>;
   /**
-   * Opens the netns path of a CNI request (a path of the host).
+   * Opens the netns path of a CNI request (a path of the host). `handed`: that netns as the plugin has opened it,
+   * used in place of the path; this one owns it, also when it throws.
    * @throws AgentError when it is no netns, is the host's own, or lies outside the mounted paths.
    */
-  open(hostPath: string): NetnsHandle;
+  open(hostPath: string, handed?: NetnsHandle): NetnsHandle;
   /** The host's own netns, for probe exemption; held for the life of the process. */
   host(): NetnsHandle;
   /**

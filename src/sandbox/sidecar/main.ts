@@ -12,6 +12,7 @@ import type { ConnectOptions, Endpoint } from "../../native/binding.ts";
 import { native } from "../../native/load.ts";
 import { relay } from "../ztunnel/relay.ts";
 import { fdOf } from "../ztunnel/socket-fd.ts";
+import { becomeUser } from "./identity.ts";
 import { SIDECAR_OPTIONS, type SidecarEvent, type SidecarOptions } from "./options.ts";
 
 const PASSTHROUGH = { 4: "127.0.0.6", 6: "::6" } as const;
@@ -25,9 +26,7 @@ export function runSidecar(argument: string): void {
   const options = v.parse(SIDECAR_OPTIONS, JSON.parse(argument));
   // The addon, its file, is read as whoever started us.
   native();
-  process.setgroups?.([]);
-  process.setgid?.(options.gid);
-  if (options.uid !== undefined) process.setuid?.(options.uid);
+  becomeUser(options);
   const sidecar = new Sidecar(options);
   for (const family of options.ipv6 ? ([4, 6] as const) : ([4] as const)) sidecar.serveDns(family);
   sidecar.listen(SIDECAR_PORT.tunnel, (socket) => socket.end("tunnel\n"));

@@ -6,6 +6,7 @@ import { SIDECAR_PORT } from "../../core/constants.ts";
 import type { Family } from "../../core/ip.ts";
 import { native } from "../../native/load.ts";
 import { fdOf } from "../ztunnel/socket-fd.ts";
+import { becomeUser } from "./identity.ts";
 
 const PROXY_ID = 1337;
 const PORT = 15002;
@@ -18,9 +19,7 @@ const FAILED = 126;
 /** Exits with 0 once a listener has seen the original destination port, with 126 after 5 s. */
 export function runValidation(family: Family): void {
   const binding = native();
-  process.setgroups?.([]);
-  process.setgid?.(PROXY_ID);
-  process.setuid?.(PROXY_ID);
+  becomeUser({ uid: PROXY_ID, gid: PROXY_ID });
   for (const port of [SIDECAR_PORT.outbound, SIDECAR_PORT.inbound]) {
     const server = createServer((socket) => {
       const seen = binding.originalDestination(fdOf(socket))?.port;

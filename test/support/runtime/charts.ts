@@ -49,10 +49,31 @@ const DIRECTORIES: readonly (readonly [name: string, mountPath: string, hostPath
   ["cni-ztunnel-sock-dir", "/var/run/ztunnel", "/var/run/ztunnel", "DirectoryOrCreate"],
 ];
 
-/** istio-cni's own chart of 1.31 in the ambient profile, with our image (packaging.md). */
-export function stockChart(): AgentChart {
+export interface StockValues {
+  /** `ambient.enabled` */
+  readonly ambient: boolean;
+  /** `repair.repairPods` */
+  readonly repairPods: boolean;
+}
+
+/** What the chart mounts into its container: with nothing to repair and no ambient, nothing that shows a pod's netns. */
+function isMounted(name: string, { ambient, repairPods }: StockValues): boolean {
+  if (name === "cni-host-procfs") return ambient || repairPods;
+  return ambient || (name !== "cni-netns-dir" && name !== "cni-ztunnel-sock-dir");
+}
+
+/** istio-cni's own chart of 1.31, by default in the ambient profile, with our image (packaging.md). */
+export function stockChart(values: StockValues = { ambient: true, repairPods: true }): AgentChart {
   const { env, args } = chart("newest");
-  const { GOMEMLIMIT: _limit, ...settings } = env;
+  const { GOMEMLIMIT: _limit, ...fixed } = env;
+  const settings = {
+    ...fixed,
+    AMBIENT_ENABLED: String(values.ambient),
+    REPAIR_REPAIR_PODS: String(values.repairPods),
+  };
+  const mounted = DIRECTORIES.filter(([name]) => isMounted(name, values));
+  // The chart has this volume also where nothing mounts it.
+  const volumes = DIRECTORIES.filter(([name]) => name === "cni-netns-dir" || isMounted(name, values));
   const fieldRef = (name: string, fieldPath: string) => ({ name, valueFrom: { fieldRef: { fieldPath } } });
   const template = {
     metadata: {
@@ -81,7 +102,7 @@ export function stockChart(): AgentChart {
             runAsGroup: 0,
             capabilities: { drop: ["ALL"], add: ["NET_ADMIN", "NET_RAW", "SYS_PTRACE", "SYS_ADMIN", "DAC_OVERRIDE"] },
           },
-          volumeMounts: DIRECTORIES.map(([name, mountPath]) => ({
+          volumeMounts: mounted.map(([name, mountPath]) => ({
             name,
             mountPath,
             ...(name === "cni-host-procfs" ? { readOnly: true } : {}),
@@ -89,7 +110,7 @@ export function stockChart(): AgentChart {
           })),
         },
       ],
-      volumes: DIRECTORIES.map(([name, , path, type = ""]) => ({ name, hostPath: { path, type } })),
+      volumes: volumes.map(([name, , path, type = ""]) => ({ name, hostPath: { path, type } })),
     },
   };
   return {

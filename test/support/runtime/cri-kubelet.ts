@@ -5,10 +5,12 @@ import type { ApiServer } from "../../../src/sandbox/apiserver/api-server.ts";
 import type { Exchange } from "../../../src/sandbox/app/protocol.ts";
 import type { SandboxNode } from "../../../src/sandbox/node.ts";
 import { ipOf, type PodOnNode, PodRecords, type PodRequest } from "../../../src/sandbox/pod-records.ts";
+import { until } from "../../../src/sandbox/until.ts";
 import type { ContainerConfigSchema, NamespaceOptionSchema, PodSandboxConfigSchema } from "../gen/cri_pb.ts";
-import { NamespaceMode } from "../gen/cri_pb.ts";
+import { ContainerState, NamespaceMode } from "../gen/cri_pb.ts";
 import type { Containerd } from "./containerd.ts";
 import { CriError } from "./cri.ts";
+import { CheckFailed, PROXY, sidecarContainer, VALIDATION } from "./cri-sidecar.ts";
 import { POD_IMAGE } from "./images.ts";
 
 export const POD_PORT = 8080;
@@ -82,6 +84,7 @@ export class CriKubelet {
     const { podSandboxId: sandboxId } = await cri.call("runPodSandbox", { config });
     const ips = await this.addresses(sandboxId);
     this.networked({ namespace, name, uid, ips }, serviceAccount);
+    if (request.sidecar === true) await this.startSidecar({ namespace, name, uid, ips }, sandboxId, config);
     const containerId = await this.runContainer(sandboxId, config, {
       // As kubelet counts: the name of one that a broken-off attempt has made stays reserved.
       metadata: { name: "app", attempt: config.metadata?.attempt ?? 0 },
@@ -114,6 +117,32 @@ export class CriKubelet {
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
     }
+  }
+
+  /** What injection adds to a pod: its check, and when that has passed its proxy. @throws CheckFailed */
+  private async startSidecar(pod: PodOnNode, sandboxId: string, config: SandboxConfig): Promise<void> {
+    const attempt = config.metadata?.attempt ?? 0;
+    const checkId = await this.runContainer(sandboxId, config, sidecarContainer(VALIDATION, attempt));
+    const exitCode = await this.exitOf(checkId);
+    if (exitCode !== 0) {
+      this.records.reportFailedCheck(pod, exitCode);
+      throw new CheckFailed(exitCode, this.output(pod, VALIDATION.name));
+    }
+    await this.runContainer(sandboxId, config, sidecarContainer(PROXY, attempt));
+    await until("the sidecar listens", () =>
+      this.output(pod, PROXY.name).some((line) => line.includes('"event":"ready"')),
+    );
+  }
+
+  /** Waits for the end of a container. */
+  private async exitOf(containerId: string): Promise<number> {
+    let exitCode = 0;
+    await until("the container has ended", async () => {
+      const { status } = await this.containerd.cri.call("containerStatus", { containerId });
+      exitCode = status?.exitCode ?? 0;
+      return status?.state === ContainerState.CONTAINER_EXITED;
+    });
+    return exitCode;
   }
 
   /** Removes sandboxes of attempts whose end nobody has heard. */
@@ -157,9 +186,9 @@ export class CriKubelet {
     return JSON.parse(text) as Outcome;
   }
 
-  /** The lines that the pod's container has printed so far. */
-  output(pod: PodOnNode): string[] {
-    const text = readFileSync(this.logPath(pod, "app"), "utf8");
+  /** The lines that a container of the pod has printed so far. */
+  output(pod: PodIdentity, container = "app"): string[] {
+    const text = readFileSync(this.logPath(pod, container), "utf8");
     // <time> stdout F <line>
     return text
       .split("\n")
