@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import { styleText } from "node:util";
 import { messageOf } from "../core/errors.ts";
 import type { Check } from "../sandbox/checks.ts";
+import { writeEntrance } from "../sandbox/entrance.ts";
 import { PodFollower } from "../sandbox/follower.ts";
 import { Sandbox, type SandboxOptions } from "../sandbox/sandbox.ts";
 
@@ -79,6 +80,8 @@ export async function linger(sandboxes: readonly Sandbox[], say: (text: string) 
   say(`  kubectl get pods -A; kubectl label namespace default istio.io/dataplane-mode=ambient\n`);
   say(`  kubectl run web --image=any; kubectl delete pod web\n`);
   for (const { node, name } of sandboxes) {
+    const own = sandboxes.length === 1 ? "" : `      # for ${name}`;
+    say(`  export PATH=${writeEntrance(node, PROGRAM)}:$PATH; ambient-cni status${own}\n`);
     say(`  tail -f ${node.path("agent.log")}\n`);
     say(`  nsenter -t ${node.pid} -m -n -p bash      # a shell on ${name}\n`);
   }

@@ -20,6 +20,14 @@ export function nodeCommand(node: SandboxNode, program: string, args: readonly s
   return onNode(node, [process.execPath, program, ...args]);
 }
 
+/** Settings by which the command line finds the sandbox's node. */
+export function directoriesOf(node: SandboxNode): Record<string, string> {
+  return {
+    MOUNTED_CNI_NET_DIR: node.path("etc/cni/net.d"),
+    AMBIENT_CNI_BIN_DIR: node.path("opt/cni/bin"),
+  };
+}
+
 /** HTTP GET /healthz as kubelet does it: by a process of the node itself. @throws Error with what the shell said */
 export async function probe(node: SandboxNode, address: string, port: number): Promise<string> {
   const { status, stdout, stderr } = await onNode(node, ["bash", "--norc", "-c", GET, address, String(port)]);
@@ -34,11 +42,7 @@ export async function probe(node: SandboxNode, address: string, port: number): P
 async function onNode(node: SandboxNode, argv: readonly string[]): Promise<CommandOutcome> {
   const child = node.spawn(argv, {
     cgroup: `${node.cgroups.root}/system/init`,
-    env: {
-      PATH: process.env.PATH ?? "",
-      MOUNTED_CNI_NET_DIR: node.path("etc/cni/net.d"),
-      AMBIENT_CNI_BIN_DIR: node.path("opt/cni/bin"),
-    },
+    env: { PATH: process.env.PATH ?? "", ...directoriesOf(node) },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const { stdout, stderr } = child.process;

@@ -22,6 +22,25 @@ export const COMMANDS: readonly string[] = [
   "version",
 ];
 
+/** Options that leave it at that: inspect, for one, can run programs too. */
+const OPTIONS: readonly string[] = [
+  "--all",
+  "--brief",
+  "--category",
+  "--diff",
+  "--enrolled",
+  "--failing",
+  "--namespace",
+  "--no-color",
+  "--output",
+  "--quick",
+  "--reset",
+  "--timeout",
+  "--wait",
+  "-n",
+  "-o",
+];
+
 /** Names in a scenario that nothing has, and words that don't go together. */
 export function wrongReferences(scenario: Scenario): WrongReference[] {
   const { namespaces, pods, services, steps, nodes = 1 } = scenario;
@@ -69,12 +88,16 @@ export function wrongReferences(scenario: Scenario): WrongReference[] {
       kept.add(step.open);
     } else if ("say" in step) known([...at, "say"], "open connection", step.say, [...kept]);
     else if ("run" in step) {
-      const [command = ""] = step.run.trim().split(/\s+/);
+      const [command = "", ...words] = step.run.trim().split(/\s+/);
       if (!COMMANDS.includes(command)) {
         wrong(
           [...at, "run"],
           `not a command that a scenario runs: ${JSON.stringify(command)} (${COMMANDS.join(", ")})`,
         );
+      }
+      const option = words.find((word) => word.startsWith("-") && !OPTIONS.includes(word.split("=")[0] ?? ""));
+      if (COMMANDS.includes(command) && option !== undefined) {
+        wrong([...at, "run"], `not an option that a scenario uses: ${JSON.stringify(option)} (${OPTIONS.join(", ")})`);
       }
     } else if ("connect" in step) {
       const { connect, to, expect } = step;

@@ -60,6 +60,11 @@ test.each([
   ],
   ["run: remove --host-root /", /^steps\[0\]\.run: not a command that a scenario runs: "remove"/],
   ["run: bugreport -o /etc/passwd", /^steps\[0\]\.run: not a command that a scenario runs: "bugreport"/],
+  [
+    "run: inspect shop/web --netns-shell -- reboot",
+    /^steps\[0\]\.run: not an option that a scenario uses: "--netns-shell"/,
+  ],
+  ["run: pods --from=/etc/shadow", /^steps\[0\]\.run: not an option that a scenario uses: "--from=/],
   ["{ sabotage: shop/web, by: rm -rf / }", /^steps\[0\]\.by: not one of flush-nftables, .*: "rm -rf \/"$/],
   ["say: old", /^steps\[0\]\.say: no open connection "old"/],
   ["dance: shop/web", /^steps\[0\]: not a step \(one of start, /],
