@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Successor } from "../core/daemonset.ts";
 import type { Stop } from "../core/disposable.ts";
-import { messageOf } from "../core/errors.ts";
+import { AgentError, messageOf } from "../core/errors.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
 import type { NamespaceChange, PodChange } from "../core/ports/cluster.ts";
 import type { CniHandler } from "../core/ports/cni.ts";
@@ -15,7 +15,9 @@ import { Departure } from "./departure.ts";
 import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
 import { Gauges } from "./gauges.ts";
 import { Inspection } from "./inspection.ts";
+import type { ManualCaptures } from "./manual-captures.ts";
 import type { Parts } from "./parts.ts";
+import { Planner } from "./planner.ts";
 import { Publication } from "./publication.ts";
 import { Readiness } from "./readiness.ts";
 import { Reconciler } from "./reconciler.ts";
@@ -112,8 +114,9 @@ export class Agent {
     const { cluster, probes, logger } = this.parts;
     await cluster.start();
     const captured = [...cluster.pods()].filter((pod) => annotationOf(pod) !== null);
-    if (captured.length > 0) {
-      logger.info("ambient is off: captured pods are released", { pods: captured.length });
+    const manual = await this.parts.claims.read().catch(() => []);
+    if (captured.length + manual.length > 0) {
+      logger.info("ambient is off: captured pods are released", { pods: captured.length, manual: manual.length });
       try {
         return await this.startMesh(Promise.resolve());
       } catch (error) {
@@ -156,6 +159,7 @@ export class Agent {
     await this.halt(Math.max(0, Math.min(STOP_DEADLINE_MS, (until - clock.now()) / 3)));
     if (this.adopted) {
       const departure = new Departure(this.parts, this.roster, until, this.reconciler.queue.running);
+      await departure.endManual();
       if (successor === "other") await departure.handOver();
       else if (config.uncaptureOnRemoval) await departure.uncapture();
       await departure.vacate();
@@ -183,6 +187,17 @@ export class Agent {
   /** Looks at single pods. */
   inspection(prover: Prover): Inspection {
     return new Inspection(this.parts, this.roster, this.report, this.sidecars, prover);
+  }
+
+  /** Says what would be done. */
+  planner(): Planner {
+    return new Planner(this.parts, this.roster, this.report);
+  }
+
+  /** Captures by hand; whoever asks is told to come again until pods are known. @throws AgentError AGENT_STARTING */
+  get manual(): ManualCaptures {
+    if (this.serving) return this.reconciler.manual;
+    throw new AgentError("AGENT_STARTING", "the agent is still reading the cluster and the kernel", "try again");
   }
 
   /** Every pod of the node with its state and the reason for it. */
@@ -254,6 +269,7 @@ export class Agent {
       const engine = foreign ? "nftables" : (enrollment.engine ?? dataplane.engine);
       owners.set(pod.uid, { uid: pod.uid, ips: exempt, engine, netns: handle });
     }
+    await this.reconciler.manual.adopt(owners);
     await probes.reconcile(owners);
     logger.info("kernel state adopted", { pods: candidates.length, found: found.size, captured: adopted });
   }

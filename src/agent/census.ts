@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { isTerminal, podKey } from "../core/pod.ts";
+import type { ManualClaim } from "../core/ports/manual.ts";
 import { eligibilityOf } from "./desire.ts";
+import type { Enrollment } from "./enrollment.ts";
+import { manualEligibility } from "./manual-captures.ts";
 import type { Parts } from "./parts.ts";
 import type { Roster } from "./roster.ts";
 
@@ -10,7 +13,7 @@ export interface PodStatus {
   readonly pod: string;
   readonly ips: readonly string[];
   readonly phase: string;
-  readonly state: "enrolled" | "pending" | "failing" | "draining" | "unwanted" | "none" | "sidecar";
+  readonly state: "enrolled" | "pending" | "failing" | "draining" | "unwanted" | "none" | "sidecar" | "manual";
   /** Stable word: why it is (not) in the mesh, or the failure's code. */
   readonly reason: string;
   readonly detail: string;
@@ -59,7 +62,30 @@ export function census(parts: Parts, roster: Roster): PodStatus[] {
       existing: enrollment?.state === "enrolled" ? enrollment.existing : 0,
     });
   }
+  for (const enrollment of roster.all()) {
+    if (enrollment.manual !== undefined) seen.push(manualStatus(enrollment, enrollment.manual));
+  }
   return seen;
+}
+
+function manualStatus(enrollment: Enrollment, claim: ManualClaim): PodStatus {
+  const { uid, name, ips, failure, engine, netns, acked, state, existing } = enrollment;
+  const { reason, detail } = manualEligibility(claim);
+  return {
+    uid,
+    pod: name,
+    ips,
+    phase: "Running",
+    state: state === "draining" ? "draining" : "manual",
+    reason: failure?.code ?? reason,
+    detail: failure?.message ?? detail,
+    netns: netns?.id,
+    engine: state === "enrolled" ? engine : undefined,
+    acked,
+    captured: state === "enrolled",
+    annotation: null,
+    existing,
+  };
 }
 
 /** Where what is wanted of a pod and what is in the kernel fall apart. */

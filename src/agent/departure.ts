@@ -50,7 +50,8 @@ export class Departure {
   ) {
     this.#workUntil = until - HOST_MS;
     // Pods that have gone, and whose turn did not come any more: their netns live on only through us.
-    for (const { uid, admittedUntil } of [...roster.all()]) {
+    for (const { uid, admittedUntil, manual } of [...roster.all()]) {
+      if (manual !== undefined) continue;
       if (parts.cluster.pod(uid) === undefined && Date.now() >= admittedUntil && !unfinished.has(uid))
         roster.remove(uid);
     }
@@ -80,6 +81,28 @@ export class Departure {
     );
     logger.info("pods handed over to istio-cni", { pods: this.#handedOver.size });
     this.#complain("pods could not be handed over and stay captured by us", failures);
+  }
+
+  /** What was captured by hand was meant for an experiment: without the agent it is over. */
+  async endManual(): Promise<void> {
+    for (const { enrollment, netns } of this.#captives()) {
+      if (enrollment.manual === undefined) continue;
+      try {
+        this.#checkTime();
+        await this.#bounded(this.parts.ztunnel.del(enrollment.uid));
+        await this.#release(enrollment, netns);
+        this.roster.remove(enrollment.uid);
+      } catch (error) {
+        this.parts.logger.error("what was captured by hand stays so", {
+          netns: enrollment.manual.netns,
+          reason: messageOf(error),
+        });
+      }
+    }
+    const left = [...this.roster.all()].flatMap(({ manual }) => manual ?? []);
+    await this.parts.claims.write(left).catch((error: unknown) => {
+      this.parts.logger.error("the record of captures by hand stays", { reason: messageOf(error) });
+    });
   }
 
   /** Takes every captured pod out of the mesh, with time for its open connections as far as there is some. */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError } from "../core/errors.ts";
-import type { CaptureSpec, EngineName, Observation } from "../core/ports/dataplane.ts";
+import type { CapturePlan, CaptureSpec, EngineName, Observation } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
+import type { PlannedChange } from "../core/ports/plan.ts";
 import { runSteps, type Step } from "../core/transaction.ts";
 import { exemptibleIps } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";
@@ -14,6 +15,19 @@ export function netnsNotFound(enrollment: Enrollment): AgentError {
     `no process of pod ${enrollment.name} (uid ${enrollment.uid}) lives in a netns that carries ${enrollment.ips.join(", ")}`,
     "nothing to do while the pod starts; otherwise check that the node's /proc is mounted and that the pod's runtime uses a Linux netns",
   );
+}
+
+const ADD_TO_ZTUNNEL = "add to ztunnel";
+
+/** A step, and what it would change. */
+interface EnrolmentStep extends Step {
+  plan(capture: CapturePlan): readonly PlannedChange[];
+}
+
+export interface EnrolmentPlan {
+  readonly engine: EngineName;
+  readonly others: CapturePlan["others"];
+  readonly steps: readonly { readonly name: string; readonly changes: readonly PlannedChange[] }[];
 }
 
 /**
@@ -78,10 +92,9 @@ export class Enroller {
   }
 
   private async captureAnew(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    const { dataplane, ztunnel, probes, metrics, logger, decisions } = this.parts;
+    const { dataplane, ztunnel, metrics, logger, decisions } = this.parts;
     const began = performance.now();
-    const ackedBefore = enrollment.acked;
-    if (!ackedBefore && !ztunnel.connections().some(({ ready }) => ready)) {
+    if (enrollment.served && !enrollment.acked && !ztunnel.connections().some(({ ready }) => ready)) {
       // Told before anything is touched: a pod that waits for a ztunnel is looked at many times.
       throw new AgentError(
         "NO_ZTUNNEL",
@@ -89,14 +102,45 @@ export class Enroller {
         "check that the ztunnel pod of this node runs and mounts the directory of the ZDS socket",
       );
     }
-    const steps: Step[] = [
+    const timings = await runSteps(this.steps(enrollment, netns, spec), (step, reason) =>
+      logger.error("undoing a failed enrolment", { pod: enrollment.name, step, reason }),
+    );
+    const engine = enrollment.engine ?? dataplane.engine;
+    for (const { name, milliseconds } of timings) {
+      metrics.observe("ambient_cni_enroll_seconds", milliseconds / 1000, { engine, phase: name.replaceAll(" ", "_") });
+    }
+    const milliseconds = performance.now() - began;
+    metrics.observe("ambient_cni_enroll_seconds", milliseconds / 1000, { engine, phase: "total" });
+    decisions.note(enrollment, {
+      what: "captured",
+      engine,
+      milliseconds,
+      phases: Object.fromEntries(timings.map((timing) => [timing.name, timing.milliseconds])),
+      reason: enrollment.manual !== undefined ? "manual" : enrollment.inCniAdd ? "cni" : "watch",
+      detail: spec.ips.join(", "),
+    });
+  }
+
+  /** What an enrolment would do, if nothing of ours were in the netns. Changes nothing. @throws AgentError as Dataplane.plan. */
+  plan(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec, engine?: EngineName): EnrolmentPlan {
+    const capture = this.parts.dataplane.plan(netns, spec, engine);
+    const steps = this.steps(enrollment, netns, spec).map((step) => ({ name: step.name, changes: step.plan(capture) }));
+    return { engine: capture.engine, others: capture.others, steps };
+  }
+
+  private steps(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): readonly EnrolmentStep[] {
+    const { dataplane, ztunnel, probes } = this.parts;
+    const ackedBefore = enrollment.acked;
+    const steps: readonly EnrolmentStep[] = [
       {
         name: "prepare routes",
+        plan: ({ preparation }) => preparation,
         apply: () => dataplane.prepare(netns, spec),
         undo: () => dataplane.release(netns),
       },
       {
-        name: "add to ztunnel",
+        name: ADD_TO_ZTUNNEL,
+        plan: () => ztunnel.plan(enrollment.workload),
         apply: async () => {
           // Acked in a snapshot, before the engine had anything to do with this netns.
           if (enrollment.acked) return dataplane.listenersOpened(netns);
@@ -111,6 +155,8 @@ export class Enroller {
       },
       {
         name: "exempt probes",
+        plan: ({ engine }) =>
+          probes.plan({ uid: enrollment.uid, ips: exemptibleIps(this.parts.config, spec.ips), engine }),
         apply: () => this.exempt(enrollment, spec, dataplane.engineFor(netns, spec)),
         undo: async () => {
           await probes.revoke(enrollment.uid, enrollment.exemptIps);
@@ -119,6 +165,7 @@ export class Enroller {
       },
       {
         name: "capture",
+        plan: ({ steering }) => steering,
         apply: async () => {
           enrollment.engine = await dataplane.capture(netns, spec);
         },
@@ -126,28 +173,12 @@ export class Enroller {
         undo: () => undefined,
       },
     ];
-    const timings = await runSteps(steps, (step, reason) =>
-      logger.error("undoing a failed enrolment", { pod: enrollment.name, step, reason }),
-    );
-    const engine = enrollment.engine ?? dataplane.engine;
-    for (const { name, milliseconds } of timings) {
-      metrics.observe("ambient_cni_enroll_seconds", milliseconds / 1000, { engine, phase: name.replaceAll(" ", "_") });
-    }
-    const milliseconds = performance.now() - began;
-    metrics.observe("ambient_cni_enroll_seconds", milliseconds / 1000, { engine, phase: "total" });
-    decisions.note(enrollment, {
-      what: "captured",
-      engine,
-      milliseconds,
-      phases: Object.fromEntries(timings.map((timing) => [timing.name, timing.milliseconds])),
-      reason: enrollment.inCniAdd ? "cni" : "watch",
-      detail: spec.ips.join(", "),
-    });
+    return enrollment.served ? steps : steps.filter(({ name }) => name !== ADD_TO_ZTUNNEL);
   }
 
   /** Makes sure that a captured pod is known to ztunnel, once one is connected. */
   private async introduce(enrollment: Enrollment, netns: NetnsHandle): Promise<void> {
-    if (enrollment.acked || !this.parts.ztunnel.connections().some(({ ready }) => ready)) return;
+    if (!enrollment.served || enrollment.acked || !this.parts.ztunnel.connections().some(({ ready }) => ready)) return;
     await this.introduceTo(enrollment, netns);
   }
 

@@ -3,6 +3,7 @@ import type { Stop } from "../core/disposable.ts";
 import { type Pod, podKey } from "../core/pod.ts";
 import type { RedirectionState } from "../core/ports/cluster.ts";
 import type { CaptureSpec, EngineName } from "../core/ports/dataplane.ts";
+import type { ManualClaim } from "../core/ports/manual.ts";
 import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
 import type { Workload } from "../core/ports/ztunnel.ts";
 import { RepairPace } from "../core/repair-pace.ts";
@@ -64,6 +65,8 @@ export class Enrollment {
   adopted = false;
   /** Captured by the watch though its ADD should have done it. */
   late = false;
+  /** A netns that somebody captured by hand: `pod` is made up for it. */
+  manual: ManualClaim | undefined;
   private drainTimer: Stop | undefined;
   private watched: { readonly netns: NetnsId; readonly stop: Stop } | undefined;
   private handle: NetnsHandle | undefined;
@@ -81,7 +84,12 @@ export class Enrollment {
   }
 
   get name(): string {
-    return podKey(this.pod);
+    return this.manual === undefined ? podKey(this.pod) : this.uid;
+  }
+
+  /** Whether a ztunnel is to be told of it. */
+  get served(): boolean {
+    return this.manual === undefined || this.manual.workload !== null;
   }
 
   get workload(): Workload {

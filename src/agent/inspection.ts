@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Eligibility } from "../core/eligibility.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
 import type { Pod } from "../core/pod.ts";
 import { podKey } from "../core/pod.ts";
-import type { CaptureSpec } from "../core/ports/dataplane.ts";
+import type { CaptureSpec, KernelFact } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { Prover } from "../core/ports/proof.ts";
 import type { InspectReport } from "../core/report/inspect.ts";
 import type { ProofsReport, ResetsReport } from "../core/report/proofs.ts";
 import { captureSpec, eligibilityOf } from "./desire.ts";
+import { manualEligibility } from "./manual-captures.ts";
 import type { Parts } from "./parts.ts";
+import { withinNetns } from "./reach.ts";
 import type { AgentReport } from "./report.ts";
 import type { Roster } from "./roster.ts";
 import type { Sidecars } from "./sidecars.ts";
@@ -36,17 +39,18 @@ export class Inspection {
 
   /** @throws AgentError POD_NOT_FOUND; what the kernel says when it can't be read. */
   async inspect(uid: string): Promise<InspectReport> {
-    const { cluster, config } = this.parts;
+    const { cluster } = this.parts;
     const pod = this.podOf(uid);
     const row = this.report.pods().pods.find((one) => one.uid === uid);
     if (row === undefined) throw notFound(uid);
-    const eligibility = eligibilityOf(config, cluster, pod);
+    const eligibility = this.eligibilityOf(pod);
     const spec = eligibility.verdict === "ambient" ? this.specOf(pod) : undefined;
     const sidecar = eligibility.verdict === "sidecar" ? this.sidecars.inspect(pod) : undefined;
-    const seen = await this.within(pod, (netns) => {
+    const served = this.roster.get(uid)?.served ?? true;
+    const seen = await withinNetns(this.parts, this.roster, pod, (netns) => {
       const { facts, counters } = this.parts.dataplane.examine(netns, spec);
       return {
-        facts: [...(sidecar?.facts(netns) ?? []), ...facts],
+        facts: [...(sidecar?.facts(netns) ?? []), ...facts.map(served ? (fact) => fact : unserved)],
         counters,
         existing: spec === undefined ? null : this.parts.existing.count(netns, spec),
       };
@@ -54,12 +58,15 @@ export class Inspection {
     return {
       ...this.report.head(),
       pod: row,
-      identity: {
-        serviceAccount: pod.serviceAccount,
-        labels: pod.labels,
-        annotations: pod.annotations,
-        namespaceLabels: cluster.namespace(pod.namespace)?.labels ?? null,
-      },
+      identity:
+        this.roster.get(uid)?.manual !== undefined
+          ? null
+          : {
+              serviceAccount: pod.serviceAccount,
+              labels: pod.labels,
+              annotations: pod.annotations,
+              namespaceLabels: cluster.namespace(pod.namespace)?.labels ?? null,
+            },
       eligibility,
       desired: spec === undefined ? (sidecar?.desired ?? {}) : desiredOf(spec),
       facts: seen?.facts ?? [{ name: "netns", ok: pod.hostNetwork ? null : false, text: unreachedText(pod) }],
@@ -107,13 +114,13 @@ export class Inspection {
     let name = uid;
     try {
       const pod = this.podOf(uid);
-      name = podKey(pod);
-      const { verdict, detail } = eligibilityOf(this.parts.config, this.parts.cluster, pod);
+      name = this.roster.get(uid)?.name ?? podKey(pod);
+      const { verdict, detail } = this.eligibilityOf(pod);
       const sidecar = verdict === "sidecar" ? redirected : undefined;
       if (verdict !== "ambient" && sidecar === undefined) {
         return { pod: name, problem: `not in the mesh: ${detail}` };
       }
-      const value = await this.within(pod, (netns) =>
+      const value = await withinNetns(this.parts, this.roster, pod, (netns) =>
         sidecar === undefined ? act({ pod, netns, spec: this.specOf(pod) }) : sidecar({ pod, netns }),
       );
       if (value === undefined) return { pod: name, problem: unreachedText(pod) };
@@ -123,31 +130,28 @@ export class Inspection {
     }
   }
 
-  /** In the netns that is held, or else in the one that /proc shows now; undefined: there is none. */
-  private async within<T>(pod: Pod, act: (netns: NetnsHandle) => T | Promise<T>): Promise<T | undefined> {
-    const held = this.roster.get(pod.uid)?.netns;
-    if (held !== undefined) return await act(held);
-    if (pod.hostNetwork) return undefined;
-    const found = (await this.parts.finder.find([pod])).get(pod.uid);
-    if (found === undefined) return undefined;
-    try {
-      return await act(found);
-    } finally {
-      found.close();
-    }
-  }
-
   private specOf(pod: Pod): CaptureSpec {
     const enrollment = this.roster.get(pod.uid);
     const { config, nameservers } = this.parts;
     return enrollment?.spec ?? captureSpec(config, pod, enrollment?.ips ?? pod.ips, nameservers).spec;
   }
 
+  private eligibilityOf(pod: Pod): Eligibility {
+    const manual = this.roster.get(pod.uid)?.manual;
+    return manual === undefined ? eligibilityOf(this.parts.config, this.parts.cluster, pod) : manualEligibility(manual);
+  }
+
   private podOf(uid: string): Pod {
-    const pod = this.parts.cluster.pod(uid);
+    const known = this.roster.get(uid);
+    const pod = known?.manual === undefined ? this.parts.cluster.pod(uid) : known.pod;
     if (pod === undefined) throw notFound(uid);
     return pod;
   }
+}
+
+/** Of a netns of which no ztunnel was to be told: that none listens is as it should be. */
+function unserved(fact: KernelFact): KernelFact {
+  return fact.name.startsWith("listener ") && fact.ok === false ? { ...fact, ok: null } : fact;
 }
 
 function notFound(uid: string): AgentError {

@@ -5,6 +5,7 @@ import type { Cluster } from "../core/ports/cluster.ts";
 import type { Dataplane, ExistingConnections } from "../core/ports/dataplane.ts";
 import type { Drift } from "../core/ports/drift.ts";
 import type { Journal } from "../core/ports/journal.ts";
+import type { ManualClaims } from "../core/ports/manual.ts";
 import type { NetnsFinder } from "../core/ports/netns.ts";
 import type { ProbeExemption } from "../core/ports/probes.ts";
 import type { SidecarDataplane } from "../core/ports/sidecar.ts";
@@ -27,6 +28,8 @@ export interface Parts {
   readonly publish: (clearNamespaces: readonly string[]) => Promise<void>;
   /** When an agent last wrote that state on this node since boot (wall clock, ms); undefined = never. */
   readonly lastAliveAt: number | undefined;
+  /** What was captured by hand, for the next agent. */
+  readonly claims: ManualClaims;
   /** What was decided about each pod, for people. */
   readonly decisions: Journal;
   /** What others had changed and we put right. */

@@ -8,6 +8,7 @@ import { Announcer, annotationOf } from "./announcer.ts";
 import { captureSpec, eligibilityOf } from "./desire.ts";
 import { Enroller, netnsNotFound } from "./enroll.ts";
 import type { Enrollment } from "./enrollment.ts";
+import { ManualCaptures } from "./manual-captures.ts";
 import { NetnsLookup } from "./netns-lookup.ts";
 import { OlderConnections } from "./older-connections.ts";
 import type { Parts } from "./parts.ts";
@@ -36,6 +37,7 @@ export class Reconciler {
   private readonly unenroller: Unenroller;
   private readonly announcer: Announcer;
   private readonly older: OlderConnections;
+  readonly manual: ManualCaptures;
 
   constructor(
     private readonly parts: Parts,
@@ -47,6 +49,12 @@ export class Reconciler {
     this.unenroller = new Unenroller(parts);
     this.announcer = new Announcer(parts);
     this.older = new OlderConnections(parts);
+    this.manual = new ManualCaptures(parts, roster, {
+      enroller: this.enroller,
+      unenroller: this.unenroller,
+      queue: () => this.queue,
+      watch: (enrollment) => this.watch(enrollment),
+    });
     this.queue = new KeyedQueue({
       concurrency: CONCURRENCY,
       backoff: BACKOFF,
@@ -76,8 +84,9 @@ export class Reconciler {
   }
 
   private async pass(uid: string): Promise<void> {
-    const pod = this.pod(uid);
     const known = this.roster.get(uid);
+    if (known?.manual !== undefined) return this.manual.pass(known, known.manual);
+    const pod = this.pod(uid);
     if (pod === undefined || isTerminal(pod)) return this.end(uid, pod, known);
 
     const { verdict, reason } = eligibilityOf(this.parts.config, this.parts.cluster, pod);

@@ -109,13 +109,15 @@ export class AgentReport {
     const pod = this.parts.cluster.pod(status.uid);
     const enrollment = this.roster.get(status.uid);
     const failure = enrollment?.failure;
-    const began = status.state === "enrolled" ? enrollment?.enrolledAt : (failure?.since ?? pod?.createdAt);
-    const unknown = status.state === "enrolled" && enrollment?.adopted === true;
+    const captured = status.state === "enrolled" || status.state === "manual";
+    const began = captured ? enrollment?.enrolledAt : (failure?.since ?? pod?.createdAt);
+    const unknown = captured && enrollment?.adopted === true;
     const [namespace = "", name = ""] = status.pod.split("/");
+    const made = enrollment?.manual !== undefined;
     return {
       uid: status.uid,
-      namespace,
-      name,
+      namespace: made ? null : namespace,
+      name: made ? null : name,
       ips: status.ips,
       hostNetwork: pod?.hostNetwork ?? false,
       phase: status.phase,
@@ -197,6 +199,7 @@ const WORDS: readonly (readonly [PodReport["mesh"], string])[] = [
   ["draining", "draining"],
   ["unwanted", "captured unwanted"],
   ["sidecar", "sidecar"],
+  ["manual", "captured by hand"],
   ["none", "not in mesh"],
 ];
 

@@ -42,7 +42,7 @@ export class Roster {
   snapshot(): SnapshotEntry[] {
     const entries: SnapshotEntry[] = [];
     for (const enrollment of this.byUid.values()) {
-      if (enrollment.forgotten) continue;
+      if (enrollment.forgotten || !enrollment.served) continue;
       if (enrollment.netns === undefined && enrollment.annotation !== "enabled") continue;
       entries.push({ workload: enrollment.workload, netns: enrollment.netns });
     }

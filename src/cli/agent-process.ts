@@ -38,6 +38,7 @@ import { KubeCluster } from "../kube/cluster.ts";
 import { native } from "../native/load.ts";
 import { ProcNetnsFinder } from "../netns/finder.ts";
 import { HandedNetnsFinder } from "../netns/handed.ts";
+import { ManualClaimsFile } from "../netns/manual-claims.ts";
 import { sampleRedirection } from "../sidecar/sample.ts";
 import { bootId } from "../sys/boot.ts";
 import { nameserversOf } from "../sys/resolv-conf.ts";
@@ -165,6 +166,7 @@ export class AgentProcess {
       }),
       publish: (clear) => writeState(config.runDir, boot, clear),
       lastAliveAt,
+      claims: new ManualClaimsFile(config.runDir, boot),
       decisions: this.decisions,
       drift,
       logger,
@@ -199,6 +201,7 @@ export class AgentProcess {
         metrics: () => metrics.text(),
         facts: () => this.facts(),
         inspection,
+        agent: this.agent,
         settings,
         bpf: binding.bpfVersions(KNOBS),
       }),

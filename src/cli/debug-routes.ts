@@ -1,10 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Agent } from "../agent/agent.ts";
 import type { Inspection } from "../agent/inspection.ts";
+import { manualEligibility } from "../agent/manual-captures.ts";
+import type { PlanQuestion } from "../agent/planner.ts";
 import type { AgentReport, ProcessFacts } from "../agent/report.ts";
+import { AgentError } from "../core/errors.ts";
+import { ENGINE_NAMES } from "../core/ports/dataplane.ts";
+import type { ManualRequest } from "../core/ports/manual.ts";
 import type { DecisionsReport } from "../core/report/decisions.ts";
 import type { AgentDocumentName } from "../core/report/documents.ts";
 import { type LevelsChange, type LevelsReport, levelsChangeSchema } from "../core/report/levels.ts";
 import type { LinesReport, MetricsReport } from "../core/report/lines.ts";
+import {
+  type EnrollReport,
+  manualReleaseSchema,
+  manualRequestSchema,
+  type UnenrollReport,
+} from "../core/report/manual.ts";
+import type { PlanReport } from "../core/report/plan.ts";
 import { podsQuestionSchema } from "../core/report/proofs.ts";
 import type { SettingReport, SettingsReport } from "../core/report/settings.ts";
 import type { VersionsReport } from "../core/report/versions.ts";
@@ -15,6 +28,7 @@ import type { Log } from "../telemetry/log.ts";
 export interface DebugParts {
   readonly report: AgentReport;
   readonly inspection: Inspection;
+  readonly agent: Pick<Agent, "planner" | "manual">;
   readonly log: Log;
   /** The text of all metrics. */
   readonly metrics: () => Promise<string>;
@@ -23,10 +37,56 @@ export interface DebugParts {
   readonly bpf: BpfVersions;
 }
 
+/** A capture is verified by real connections, in ms. */
+const MANUAL_MS = 20_000;
+
+function planQuestion(query: URLSearchParams): PlanQuestion {
+  const engine = query.get("engine") ?? undefined;
+  const known = ENGINE_NAMES.find((name) => name === engine);
+  if (engine !== undefined && known === undefined) {
+    throw new AgentError(
+      "BAD_REQUEST",
+      `engine: ${JSON.stringify(engine.slice(0, 40))} is none of ${ENGINE_NAMES.join(", ")}`,
+    );
+  }
+  return { engine: known, anyway: query.has("anyway") };
+}
+
+/** About network namespaces that are captured by hand. */
+function manualRoutes(report: AgentReport, agent: DebugParts["agent"]) {
+  return {
+    plan: async (request: ManualRequest): Promise<PlanReport> => {
+      const { claim, netns, spec } = await agent.manual.examine(request);
+      try {
+        const { detail } = manualEligibility(claim);
+        return agent.planner().planNetns(agent.manual.imagine(claim), netns, spec, detail);
+      } finally {
+        netns.close();
+      }
+    },
+    enroll: async (request: ManualRequest): Promise<EnrollReport> => {
+      const { uid } = await agent.manual.enroll(request);
+      const pod = report.pods().pods.find((one) => one.uid === uid);
+      if (pod === undefined) throw new AgentError("MANUAL_LOST", `${uid} was released a moment after it was captured`);
+      const captured = report
+        .decisions(uid)
+        .pods.flatMap(({ decisions }) => decisions)
+        .findLast(({ what }) => what === "captured");
+      return { ...report.head(), pod, phases: captured?.phases ?? {} };
+    },
+    unenroll: async ({ netns }: { readonly netns: string }): Promise<UnenrollReport> => ({
+      ...report.head(),
+      netns,
+      result: await agent.manual.unenroll(netns),
+    }),
+  };
+}
+
 /** What the agent answers, by document; none is missing. */
 export function debugRoutes({
   report,
   inspection,
+  agent,
   log,
   metrics,
   facts,
@@ -51,6 +111,8 @@ export function debugRoutes({
     const nodejs = process.version;
     return { ...report.head(), agent, kernel, nodejs, libbpf, bpfSchema: schema, bpfGeneration: generation };
   };
+  const manual = manualRoutes(report, agent);
+  const planner = agent.planner();
   return {
     status: { get: () => report.status(facts()) },
     pods: { get: () => report.pods() },
@@ -63,6 +125,12 @@ export function debugRoutes({
     metrics: { get: metricsText },
     inspect: { get: (query) => inspection.inspect(query.get("pod") ?? "") },
     verify: { get: (query) => inspection.verify(query.get("pod") ?? "") },
+    plan: {
+      get: (query) => planner.plan(query.get("pod") ?? "", planQuestion(query)),
+      post: posted(manualRequestSchema, manual.plan),
+    },
+    enroll: { post: posted(manualRequestSchema, manual.enroll), deadlineMs: MANUAL_MS },
+    unenroll: { post: posted(manualReleaseSchema, manual.unenroll), deadlineMs: MANUAL_MS },
     "reset-existing": { post: posted(podsQuestionSchema, ({ uids }) => inspection.resetExisting(uids)) },
   };
 }

@@ -27,7 +27,9 @@ export type EligibilityReason =
   | "sidecar-role"
   | "opted-out"
   | "not-selected"
-  | "namespace-unknown";
+  | "namespace-unknown"
+  /** No pod: a netns that somebody captured by hand. */
+  | "manual";
 
 export interface Eligibility {
   readonly verdict: Verdict;

@@ -31,6 +31,11 @@ export class Assignment {
     return this.engines[0];
   }
 
+  /** Whether any pod may get this engine. */
+  knows(engine: Engine): boolean {
+    return this.engines.includes(engine);
+  }
+
   /**
    * Engines to try for this pod, best first. What speaks against an engine is added to `fallbacks` when
    * its turn comes: most pods get the first one, and nobody asks the others.

@@ -4,6 +4,7 @@ import type { Config } from "../core/config/config.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
 import type {
+  CapturePlan,
   CaptureSpec,
   Dataplane,
   EngineName,
@@ -19,6 +20,7 @@ import type { NativeBinding } from "../native/binding.ts";
 import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
 import type { Engine, EngineState } from "./engine.ts";
+import { choiceFor } from "./engine-choice.ts";
 import { kernelFacts } from "./examine.ts";
 import type { Legs } from "./netfilter/mode.ts";
 import { Preparation } from "./preparation.ts";
@@ -133,6 +135,17 @@ export class NodeDataplane implements Dataplane {
 
   verdicts(netns: NetnsHandle, engine: EngineName): VerdictCounts {
     return this.#engines.find(({ name }) => name === engine)?.verdicts(netns) ?? {};
+  }
+
+  plan(netns: NetnsHandle, spec: CaptureSpec, wanted?: EngineName): CapturePlan {
+    const obstacle = familyObstacle(this.options.binding, netns, spec);
+    if (obstacle !== undefined) {
+      throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
+    }
+    const { engine, others } = choiceFor(this.#assigned, this.#engines, this.#tests, netns, spec, wanted);
+    const { changes, letters } = this.#preparation.plan(netns, spec);
+    const steering = engine.planned(netns, spec, { sysctls: letters });
+    return { engine: engine.name, others, preparation: changes, steering };
   }
 
   async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { CaptureSpec, EngineName, EngineTest, Observation } from "../core/ports/dataplane.ts";
 import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
+import type { PlannedChange } from "../core/ports/plan.ts";
 import type { ZtunnelPeer } from "../core/ports/ztunnel.ts";
 import type { VerdictCounts } from "../core/verdicts.ts";
 import type { SocketInfo } from "../native/binding.ts";
@@ -23,6 +24,8 @@ export interface Engine {
   selfTest(): Promise<EngineTest>;
   /** What `apply` would write, as text. Pure. @throws AgentError for a value it refuses. */
   plan(spec: CaptureSpec): string;
+  /** What `apply` would write into this netns, if nothing of ours were in it. No fork. @throws AgentError as `plan`. */
+  planned(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): readonly PlannedChange[];
   /** Why this engine can't capture this pod, or undefined. Reads the kernel, no fork. */
   ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined;
   /** Compares the kernel with the plan. No fork. */

@@ -3,10 +3,11 @@
 import { AgentError } from "../core/errors.ts";
 import type { CaptureSpec } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
+import type { PlannedChange } from "../core/ports/plan.ts";
 import type { NativeBinding } from "../native/binding.ts";
-import { addRouting, removeRouting, routingPresent } from "./routes.ts";
+import { addRouting, plannedRouting, removeRouting, routingPresent } from "./routes.ts";
 import { familiesOf } from "./routing-state.ts";
-import { ALL_LETTERS, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
+import { ALL_LETTERS, plannedSysctls, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
 import { upstreamPresent } from "./upstream/traces.ts";
 
 export interface Prepared {
@@ -51,6 +52,23 @@ export class Preparation {
       );
     }
     this.#prepared.set(netns, { sysctls: merged(letters, changed), untouched });
+  }
+
+  /** What `prepare` would do to a netns in which nothing of ours is, and the letters that it would remember. */
+  plan(
+    netns: NetnsHandle,
+    spec: CaptureSpec,
+  ): { readonly changes: readonly PlannedChange[]; readonly letters: string } {
+    const routing = plannedRouting(familiesOf(this.binding, netns, spec));
+    const sysctls = plannedSysctls(this.binding, netns.fd);
+    return {
+      changes: [
+        { what: "policy routing in the pod", text: routing.join("\n") },
+        { what: "sysctls of the pod", text: sysctls.lines.join("\n") },
+      ],
+      // What is ours already does not count as somebody else's.
+      letters: merged(this.letters(netns), sysctls.letters),
+    };
   }
 
   /**

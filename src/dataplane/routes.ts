@@ -4,6 +4,7 @@
 import { LOCAL_MARK, MARK_MASK, ROUTE_TABLE, RULE_PRIORITY } from "../core/constants.ts";
 import { codeOf } from "../core/errors.ts";
 import type { AddressFamily, NativeBinding, RouteSpec, RuleSpec } from "../native/binding.ts";
+import { routeText, ruleText } from "./routing-text.ts";
 
 /** RFC 3549 numbers that rtnetlink uses: lo is the first interface of every netns. */
 const LO_INDEX = 1;
@@ -77,6 +78,11 @@ function addedRule(binding: NativeBinding, netns: number, family: AddressFamily)
     if (codeOf(error) === "EEXIST") return false;
     throw error;
   }
+}
+
+/** What `addRouting` would write. Pure. */
+export function plannedRouting(wanted: readonly AddressFamily[]): readonly string[] {
+  return wanted.flatMap((family) => [ruleText(rule(family)), routeText(route(family), "lo")]);
 }
 
 /** Sentences about what is not there. */

@@ -55,6 +55,22 @@ export function setSysctls(
   return { changed, failures };
 }
 
+/** What `setSysctls` would write, with what is there now, and the letters of what it would change. */
+export function plannedSysctls(
+  binding: NativeBinding,
+  netns: number,
+): { readonly lines: readonly string[]; readonly letters: string } {
+  const known = SYSCTLS.map((sysctl) => ({ ...sysctl, value: read(binding, netns, sysctl.key) }));
+  const there = known.filter(({ value }) => value !== undefined);
+  return {
+    lines: there.map(({ key, value }) => `sysctl -w ${key.replaceAll("/", ".")}=${WANTED}  # is ${value}`),
+    letters: there
+      .filter(({ value }) => value !== WANTED)
+      .map(({ letter }) => letter)
+      .join(""),
+  };
+}
+
 /** Names of required sysctls that are not as they should be. */
 export function wrongSysctls(binding: NativeBinding, netns: number): string[] {
   return SYSCTLS.filter(({ required }) => required)

@@ -25,6 +25,16 @@ export interface AnnotatorOptions {
   readonly signal: AbortSignal;
 }
 
+/** The request that makes the annotation say `value`, or nothing. Pure. */
+export function annotationPatch(pod: PodRef, value: RedirectionState | null) {
+  return {
+    method: "PATCH",
+    path: podPath(pod.namespace, pod.name, "status"),
+    contentType: "application/merge-patch+json",
+    body: { metadata: { uid: pod.uid, annotations: { [REDIRECTION_ANNOTATION]: value } } },
+  } as const;
+}
+
 /** Writes `ambient.istio.io/redirection` of pods, through pods/status as istio-cni does. */
 export class Annotator {
   readonly #options: AnnotatorOptions;
@@ -65,14 +75,7 @@ export class Annotator {
   ): Promise<"patched" | "gone" | "conflict"> {
     const { client, signal } = this.#options;
     try {
-      await client.request({
-        method: "PATCH",
-        path: podPath(pod.namespace, pod.name, "status"),
-        contentType: "application/merge-patch+json",
-        body: { metadata: { uid: pod.uid, annotations: { [REDIRECTION_ANNOTATION]: value } } },
-        signal,
-        timeoutMs,
-      });
+      await client.request({ ...annotationPatch(pod, value), signal, timeoutMs });
       return "patched";
     } catch (error) {
       if (!(error instanceof KubeError)) throw error;

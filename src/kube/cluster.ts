@@ -15,8 +15,9 @@ import type {
   PodRef,
   RedirectionState,
 } from "../core/ports/cluster.ts";
+import type { PlannedChange } from "../core/ports/plan.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
-import { Annotator } from "./annotate.ts";
+import { Annotator, annotationPatch } from "./annotate.ts";
 import { KubeClient } from "./client.ts";
 import { type CredentialSource, inClusterCredentials } from "./credentials.ts";
 import { EventRecorder } from "./events.ts";
@@ -179,6 +180,11 @@ export class KubeCluster implements Cluster {
 
   async readNode(name: string, signal: AbortSignal): Promise<NodeInfo | undefined> {
     return await this.#read(nodePath(name), signal, nodeFromKube);
+  }
+
+  planAnnotation(pod: PodRef, value: RedirectionState | null): readonly PlannedChange[] {
+    const { method, path, contentType, body } = annotationPatch(pod, value);
+    return [{ what: `${method} ${path} (${contentType})`, text: JSON.stringify(body, null, 2) }];
   }
 
   annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone"> {

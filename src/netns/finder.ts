@@ -62,6 +62,11 @@ export class ProcNetnsFinder implements NetnsFinder {
     );
   }
 
+  missing(netns: NetnsHandle, ips: readonly string[]): readonly string[] {
+    const carried = carriedBy(netns);
+    return ips.filter((ip) => !carried.has(ip));
+  }
+
   async find(pods: readonly Pod[]): Promise<Map<string, NetnsHandle>> {
     const found = new Map<string, NetnsHandle>();
     // Without an address nothing could tell the pod's netns from one its process happens to be in.
@@ -154,7 +159,15 @@ export class ProcNetnsFinder implements NetnsFinder {
 
 /** Whether an interface of the netns has one of these (canonical) addresses. */
 function carriesOneOf(netns: HeldNetns, ips: readonly string[]): boolean {
-  return native()
-    .addresses(netns.fd)
-    .some(({ address }) => ips.includes(canonicalIp(address)));
+  const carried = carriedBy(netns);
+  return ips.some((ip) => carried.has(ip));
+}
+
+/** Addresses of its interfaces, canonical. */
+function carriedBy(netns: NetnsHandle): ReadonlySet<string> {
+  return new Set(
+    native()
+      .addresses(netns.fd)
+      .map(({ address }) => canonicalIp(address)),
+  );
 }

@@ -29,6 +29,10 @@ export class HandedNetnsFinder implements NetnsFinder {
     throw this.#unreached(`the network namespace ${shown}`);
   }
 
+  missing(): readonly string[] {
+    throw this.#unreached("addresses of a network namespace");
+  }
+
   async find(pods: readonly Pod[]): Promise<Map<string, NetnsHandle>> {
     if (pods.length === 0) return new Map();
     throw this.#unreached("the network namespaces of running pods");

@@ -4,9 +4,11 @@ import { type Clock, systemClock } from "../core/clock.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
+import type { PlannedChange } from "../core/ports/plan.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
 import type { SnapshotEntry, Workload, Ztunnel, ZtunnelConnection, ZtunnelListener } from "../core/ports/ztunnel.ts";
 import type { NativeBinding, SeqpacketConnection, SeqpacketHandler, SeqpacketServer } from "../native/binding.ts";
+import { encodeAdd } from "./codec.ts";
 import { Dispatch } from "./dispatch.ts";
 import { Registry } from "./registry.ts";
 import { Session } from "./session.ts";
@@ -81,6 +83,15 @@ export class ZdsServer implements Ztunnel {
     this.#snapshot = snapshot;
     this.#listener = listener;
     for (const session of this.#registry.all()) this.#begin(session);
+  }
+
+  plan(workload: Workload): readonly PlannedChange[] {
+    const { uid, name, namespace, serviceAccount } = workload;
+    const bytes = encodeAdd(workload).length;
+    const message = { add: { uid, workload_info: { name, namespace, service_account: serviceAccount } } };
+    return [
+      { what: `ZDS message of ${bytes} bytes, with the netns beside it`, text: JSON.stringify(message, null, 2) },
+    ];
   }
 
   add(workload: Workload, netns: NetnsHandle, signal?: AbortSignal): Promise<void> {

@@ -19,6 +19,7 @@ import type {
 } from "../../src/core/ports/cluster.ts";
 import type {
   CaptureMode,
+  CapturePlan,
   CaptureSpec,
   Dataplane,
   EngineName,
@@ -27,6 +28,7 @@ import type {
   KernelFact,
   Observation,
 } from "../../src/core/ports/dataplane.ts";
+import type { ManualClaim, ManualClaims } from "../../src/core/ports/manual.ts";
 import type { NetnsFinder, NetnsHandle, NetnsId } from "../../src/core/ports/netns.ts";
 import type { ExemptPod, ProbeExemption, ProbeHeir } from "../../src/core/ports/probes.ts";
 import type { Proof } from "../../src/core/ports/proof.ts";
@@ -120,6 +122,9 @@ export class FakeCluster implements Cluster {
   }
   async readNode() {
     return thrown(this.node);
+  }
+  planAnnotation({ name }: PodRef, value: RedirectionState | null) {
+    return [{ what: "PATCH", text: `${name} ${value}` }];
   }
   async annotate(pod: PodRef, value: RedirectionState | null): Promise<"patched" | "gone"> {
     if (this.annotateError !== undefined) throw this.annotateError;
@@ -222,6 +227,8 @@ export class FakeFinder implements NetnsFinder {
   /** Netns id by pod uid: what /proc shows. */
   readonly proc = new Map<string, string>();
   readonly openHandles = new Set<FakeHandle>();
+  /** Paths that lead nowhere. */
+  readonly closed = new Set<string>();
   passes = 0;
 
   async find(pods: readonly Pod[]) {
@@ -234,8 +241,11 @@ export class FakeFinder implements NetnsFinder {
     return found;
   }
   open(path: string) {
-    if (!path.startsWith("/")) throw new AgentError("NETNS_INVALID", `no netns: ${path}`);
+    if (!path.startsWith("/") || this.closed.has(path)) throw new AgentError("NETNS_INVALID", `no netns: ${path}`);
     return new FakeHandle(path, this.openHandles);
+  }
+  missing(): readonly string[] {
+    return [];
   }
   async inhabited() {
     return new Set(this.proc.values());
@@ -262,6 +272,9 @@ export class FakeZtunnel implements Ztunnel {
     this.journal.push("ztunnel serve");
     this.snapshot = snapshot;
     this.listener = listener;
+  }
+  plan({ name }: Workload) {
+    return [{ what: "ZDS", text: `add ${name}` }];
   }
   async add(workload: Workload, netns: NetnsHandle): Promise<void> {
     if (!this.connected) throw new AgentError("NO_ZTUNNEL", "no ztunnel is connected");
@@ -308,6 +321,7 @@ export class FakeDataplane implements Dataplane {
   captureError: Error | undefined;
   handOverError: Error | undefined;
   observeError: Error | undefined;
+  planError: Error | undefined;
   proxied = 0;
   readonly watchers = new Map<() => void, string>();
   /** What was told of ztunnels, with the mode of the netns at that time. */
@@ -345,6 +359,12 @@ export class FakeDataplane implements Dataplane {
   readonly counted = new Map<string, VerdictCounts>();
   verdicts({ id }: NetnsHandle): VerdictCounts {
     return this.counted.get(id) ?? {};
+  }
+  plan(_netns: NetnsHandle, spec: CaptureSpec, wanted?: EngineName): CapturePlan {
+    if (this.planError !== undefined) throw this.planError;
+    const engine = wanted ?? this.engine;
+    const preparation = [{ what: "routes", text: `for ${spec.ips.join()}` }];
+    return { engine, others: [], preparation, steering: [{ what: "rules", text: `of ${engine}` }] };
   }
   present(netns: NetnsHandle): boolean {
     return this.kernel.has(netns.id) || this.upstreams.has(netns.id);
@@ -410,6 +430,9 @@ export class FakeProbes implements ProbeExemption {
   meanwhile: () => void = () => undefined;
   constructor(private readonly journal: string[]) {}
   async start(): Promise<void> {}
+  plan({ ips }: ExemptPod) {
+    return [{ what: "host", text: `exempt ${ips.join()}` }];
+  }
   async allow({ uid, ips }: ExemptPod): Promise<void> {
     if (this.error !== undefined) throw this.error;
     this.journal.push(`exempt ${uid} ${ips.join()}`);
@@ -433,6 +456,18 @@ export class FakeProbes implements ProbeExemption {
   async bequeath(heirs: readonly ProbeHeir[]): Promise<void> {
     this.heirs = heirs;
     this.journal.push(`bequeath ${heirs.map(({ uid }) => uid).join()}`);
+  }
+}
+
+export class FakeClaims implements ManualClaims {
+  written: readonly ManualClaim[] = [];
+  error: Error | undefined;
+  async read() {
+    return this.written;
+  }
+  async write(claims: readonly ManualClaim[]) {
+    if (this.error !== undefined) throw this.error;
+    this.written = [...claims];
   }
 }
 
@@ -543,6 +578,7 @@ export class FakeParts implements Parts {
   readonly published: (readonly string[])[] = [];
   readonly nameservers = () => undefined;
   lastAliveAt: number | undefined;
+  readonly claims = new FakeClaims();
   readonly decisions = new DecisionJournal(silent);
   readonly drift = new DriftLedger(noMetrics);
   readonly logger = silent;

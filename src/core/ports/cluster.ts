@@ -4,6 +4,7 @@ import type { AgentPod, DaemonSet } from "../daemonset.ts";
 import type { Stop } from "../disposable.ts";
 import type { NodeInfo } from "../placement.ts";
 import type { Namespace, Pod } from "../pod.ts";
+import type { PlannedChange } from "./plan.ts";
 
 export interface PodChange {
   readonly kind: "upsert" | "delete";
@@ -57,6 +58,8 @@ export interface Cluster {
   readDaemonSet(namespace: string, name: string, signal: AbortSignal): Promise<DaemonSet | undefined>;
   readAgentPod(namespace: string, name: string, signal: AbortSignal): Promise<AgentPod | undefined>;
   readNode(name: string, signal: AbortSignal): Promise<NodeInfo | undefined>;
+  /** What `annotate` would send. */
+  planAnnotation(pod: PodRef, value: RedirectionState | null): readonly PlannedChange[];
   /**
    * Sets or (null) removes `ambient.istio.io/redirection` through pods/status, with the uid as
    * precondition: a successor of the same name is never touched (`gone`).

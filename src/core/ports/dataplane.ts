@@ -3,9 +3,11 @@
 import type { Stop } from "../disposable.ts";
 import type { VerdictCounts } from "../verdicts.ts";
 import type { NetnsHandle, NetnsId } from "./netns.ts";
+import type { PlannedChange } from "./plan.ts";
 import type { ZtunnelPeer } from "./ztunnel.ts";
 
-export type EngineName = "ebpf" | "nftables" | "iptables";
+export const ENGINE_NAMES = ["ebpf", "nftables", "iptables"] as const;
+export type EngineName = (typeof ENGINE_NAMES)[number];
 
 export interface CaptureSpec {
   readonly uid: string;
@@ -66,6 +68,17 @@ export interface EngineTest {
   readonly milliseconds: number;
 }
 
+/** What an enrolment would write into a netns in which nothing of ours is. */
+export interface CapturePlan {
+  readonly engine: EngineName;
+  /** Every other engine, and why it is not that one. */
+  readonly others: readonly { readonly engine: EngineName; readonly reason: string }[];
+  /** Of `prepare`. */
+  readonly preparation: readonly PlannedChange[];
+  /** Of `capture`. */
+  readonly steering: readonly PlannedChange[];
+}
+
 export interface Dataplane {
   /** Functional self-test of each engine in a scratch netns pair. @throws AgentError NO_ENGINE. */
   start(): Promise<readonly EngineTest[]>;
@@ -82,6 +95,11 @@ export interface Dataplane {
   examine(netns: NetnsHandle, spec: CaptureSpec | undefined): Examination;
   /** What this engine has decided in the netns since it captured it. Reads the kernel, no fork; cheaper than `examine`. */
   verdicts(netns: NetnsHandle, engine: EngineName): VerdictCounts;
+  /**
+   * What `prepare` and `capture` would do, with this engine or else the one that the pod would get. Reads the kernel,
+   * no fork, and changes nothing. @throws AgentError as they do, and NO_ENGINE for an engine that does not work here.
+   */
+  plan(netns: NetnsHandle, spec: CaptureSpec, engine?: EngineName): CapturePlan;
   /** Sysctls, route and rule: harmless without capture. Idempotent; undone when a step fails. */
   prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
   /** Capture on and verified from inside the netns; an unchanged netns costs no fork. Undone on failure. */

@@ -23,6 +23,8 @@ export interface NetnsFinder {
    * @throws AgentError when it is no netns, is the host's own, or lies outside the mounted paths.
    */
   open(hostPath: string, handed?: NetnsHandle): NetnsHandle;
+  /** Which of these canonical addresses no interface of the netns has. */
+  missing(netns: NetnsHandle, ips: readonly string[]): readonly string[];
   /** The host's own netns, for probe exemption; held for the life of the process. */
   host(): NetnsHandle;
   /**

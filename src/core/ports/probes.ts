@@ -2,6 +2,7 @@
 // The host's side: kubelet's probes reach pods directly.
 import type { EngineName } from "./dataplane.ts";
 import type { NetnsHandle } from "./netns.ts";
+import type { PlannedChange } from "./plan.ts";
 
 export interface ExemptPod {
   readonly uid: string;
@@ -17,6 +18,8 @@ export interface ProbeHeir extends ExemptPod {
 export interface ProbeExemption {
   /** Creates what is missing, flushes nothing, begins to watch for removal by other tools. */
   start(): Promise<void>;
+  /** What `allow` would change on the host. Reads the kernel. */
+  plan(pod: ExemptPod): readonly PlannedChange[];
   /** Before capture. Idempotent. Calls made close together share one transaction. */
   allow(pod: ExemptPod): Promise<void>;
   /** After capture, in the same way: what only the captured pod can show is found out with it. */

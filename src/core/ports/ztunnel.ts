@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ztunnel as the agent sees it: told of pods over ZDS.
 import type { NetnsHandle, NetnsId } from "./netns.ts";
+import type { PlannedChange } from "./plan.ts";
 
 export interface Workload {
   readonly uid: string;
@@ -49,6 +50,8 @@ export interface Ztunnel {
   listen(): void;
   /** Starts answering peers. Call it only once the pod list has been rebuilt: an early snapshot kills proxies. */
   serve(snapshot: () => readonly SnapshotEntry[], listener: ZtunnelListener): void;
+  /** What `add` would send. @throws AgentError ZDS_MESSAGE. */
+  plan(workload: Workload): readonly PlannedChange[];
   /**
    * Sends `add` to the newest connection that finished its snapshot, falling back to the next.
    * Resolves on its ack. @throws AgentError NO_ZTUNNEL | ZTUNNEL_REFUSED | ZTUNNEL_TIMEOUT.

@@ -9,6 +9,8 @@ import { enginesSchema } from "./engines.ts";
 import { inspectSchema } from "./inspect.ts";
 import { levelsSchema } from "./levels.ts";
 import { linesSchema, metricsSchema } from "./lines.ts";
+import { enrollSchema, unenrollSchema } from "./manual.ts";
+import { planSchema } from "./plan.ts";
 import { podsSchema } from "./pods.ts";
 import { proofsSchema, resetsSchema } from "./proofs.ts";
 import { settingsSchema } from "./settings.ts";
@@ -29,6 +31,9 @@ export const DOCUMENTS = {
   check: checksSchema,
   lines: linesSchema,
   metrics: metricsSchema,
+  plan: planSchema,
+  enroll: enrollSchema,
+  unenroll: unenrollSchema,
 };
 
 export type DocumentName = keyof typeof DOCUMENTS;

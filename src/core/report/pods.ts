@@ -4,7 +4,7 @@ import { HEAD, list } from "./document.ts";
 
 /**
  * Where a pod stands. The agent's words compare what Kubernetes wants with what is; `captured` is the
- * kernel's alone: steering of ours is in its netns, and nobody could be asked whether it should be.
+ * kernel's alone; `manual`: somebody has captured a netns by hand, and it belongs to no pod. For `captured`, steering of ours is in its netns, and nobody could be asked whether it should be.
  */
 export const MESH_STATES = [
   "enrolled",
@@ -15,6 +15,7 @@ export const MESH_STATES = [
   /** Captured, and does not belong to the mesh. */
   "unwanted",
   "sidecar",
+  "manual",
   "none",
   "unknown",
 ] as const;

@@ -1,11 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // What of the engine is in one pod's netns besides map entries: local routes, TC filters, one link.
+import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { Link, NativeBinding } from "../../native/binding.ts";
 import type { BpfNode, BpfPod } from "../../native/bpf.ts";
 import { glance } from "../glance.ts";
+import { routeText } from "../routing-text.ts";
 import { localRoutes, missingLocalRoutes, removeLocalRoutes } from "./local-routes.ts";
 
 const LO_INDEX = 1;
+const LOOKUP_PROGRAM = "ambient_lookup";
+
+/** A program at an interface of the pod. */
+interface Filter {
+  readonly index: number;
+  readonly name: string;
+  readonly direction: "ingress" | "egress";
+  readonly program: string;
+}
+
+const LOOPBACK_FILTER: Filter = { index: LO_INDEX, name: "lo", direction: "ingress", program: "ambient_loopback" };
 
 /** The pod's one interface, where its traffic comes in and leaves. */
 export function podInterface(binding: NativeBinding, netns: number): Link | undefined {
@@ -24,6 +37,24 @@ export function plainInterfaces(binding: NativeBinding, netns: number): readonly
   );
 }
 
+/** What `attachLookup` and `attachInterface` would write. Pure. */
+export function plannedAttachments(pod: BpfPod, link: Link): readonly PlannedChange[] {
+  const filters = [LOOPBACK_FILTER, ...interfaceFilters(link)];
+  const programs = [
+    `sk_lookup of the netns: ${LOOKUP_PROGRAM}`,
+    ...filters.map(({ name, direction, program }) => `TC ${direction} of ${name}: ${program}`),
+  ];
+  return [
+    {
+      what: "local routes in the pod",
+      text: localRoutes(pod)
+        .map((route) => routeText(route, "lo"))
+        .join("\n"),
+    },
+    { what: "BPF programs in the pod", text: programs.join("\n") },
+  ];
+}
+
 export class Attachments {
   constructor(
     private readonly binding: NativeBinding,
@@ -33,15 +64,17 @@ export class Attachments {
   /** Local addresses for ztunnel's ends, and who answers at them. */
   attachLookup(netns: number, cookie: bigint, pod: BpfPod): void {
     this.binding.routeReplace(netns, localRoutes(pod));
-    this.bpf.linkNetns("ambient_lookup", netns, lookupPin(cookie));
-    this.bpf.tcAttach(netns, LO_INDEX, "ingress", "ambient_loopback");
+    this.bpf.linkNetns(LOOKUP_PROGRAM, netns, lookupPin(cookie));
+    this.#attach(netns, [LOOPBACK_FILTER]);
   }
 
   /** Inbound traffic, and the guard for what leaves. */
   attachInterface(netns: number, link: Link): void {
-    const { arrive, leave } = programsOf(link);
-    this.bpf.tcAttach(netns, link.index, "ingress", arrive);
-    this.bpf.tcAttach(netns, link.index, "egress", leave);
+    this.#attach(netns, interfaceFilters(link));
+  }
+
+  #attach(netns: number, filters: readonly Filter[]): void {
+    for (const { index, direction, program } of filters) this.bpf.tcAttach(netns, index, direction, program);
   }
 
   /** Sentences about what is missing or of another version. */
@@ -50,23 +83,12 @@ export class Attachments {
     const sentences: string[] = [];
     const lookup = this.bpf.link(lookupPin(cookie));
     if (lookup === undefined || lookup.target !== inode) sentences.push("the sk_lookup program is not attached");
-    else if (lookup.program !== programs.ambient_lookup) sentences.push("the sk_lookup program is of another version");
-    const { arrive, leave } = programsOf(link);
-    const filters = [
-      {
-        name: "lo",
-        direction: "ingress",
-        found: this.binding.bpfFilterState(netns, LO_INDEX).ingress,
-        wanted: "ambient_loopback",
-      },
-      { name: link.name, direction: "ingress", found: 0, wanted: arrive },
-      { name: link.name, direction: "egress", found: 0, wanted: leave },
-    ];
-    const state = this.binding.bpfFilterState(netns, link.index);
-    for (const { name, direction, found, wanted } of filters) {
-      const program = name === "lo" ? found : direction === "ingress" ? state.ingress : state.egress;
-      if (program === programs[wanted]) continue;
-      const what = program === 0 ? "is missing" : "is of another version";
+    else if (lookup.program !== programs[LOOKUP_PROGRAM]) sentences.push("the sk_lookup program is of another version");
+    const states = new Map([LO_INDEX, link.index].map((index) => [index, this.binding.bpfFilterState(netns, index)]));
+    for (const { index, name, direction, program } of [LOOPBACK_FILTER, ...interfaceFilters(link)]) {
+      const found = states.get(index)?.[direction] ?? 0;
+      if (found === programs[program]) continue;
+      const what = found === 0 ? "is missing" : "is of another version";
       sentences.push(`the TC ${direction} filter of ${name} ${what}`);
     }
     return [...sentences, ...missingLocalRoutes(this.binding, netns, pod)];
@@ -96,8 +118,10 @@ function lookupPin(cookie: bigint): string {
 }
 
 /** A device without link-layer headers (tun, netkit in L3 mode) has no address either. */
-function programsOf({ mac }: Link): { readonly arrive: string; readonly leave: string } {
-  return mac === ""
-    ? { arrive: "ambient_arrive_l3", leave: "ambient_leave_l3" }
-    : { arrive: "ambient_arrive", leave: "ambient_leave" };
+function interfaceFilters({ index, name, mac }: Link): readonly Filter[] {
+  const layer = mac === "" ? "_l3" : "";
+  return [
+    { index, name, direction: "ingress", program: `ambient_arrive${layer}` },
+    { index, name, direction: "egress", program: `ambient_leave${layer}` },
+  ];
 }

@@ -3,6 +3,7 @@ import { AgentError, messageOf } from "../../core/errors.ts";
 import { familyOf } from "../../core/ip.ts";
 import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/dataplane.ts";
 import type { NetnsHandle, NetnsId } from "../../core/ports/netns.ts";
+import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
 import type { ZtunnelPeer } from "../../core/ports/ztunnel.ts";
 import { VERDICTS, type Verdict, type VerdictCounts } from "../../core/verdicts.ts";
@@ -12,13 +13,13 @@ import type { Engine, EngineState } from "../engine.ts";
 import { glance } from "../glance.ts";
 import { isBehindEbpf } from "../proxied.ts";
 import { ALL_LETTERS } from "../sysctls.ts";
-import { podInterface } from "./attachments.ts";
+import { plannedAttachments, podInterface } from "./attachments.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { ineligibility } from "./eligible.ts";
 import { routedShadows } from "./local-routes.ts";
 import { EbpfNode, type EbpfNodeOptions } from "./node.ts";
 import { orphanedCapture } from "./orphan.ts";
-import { ipOf, modeOf, type PodMode, planPod, planText } from "./pod.ts";
+import { entryText, ipOf, modeOf, type PodMode, planPod, planText } from "./pod.ts";
 import { ProberHooks, type ProberOptions } from "./probers.ts";
 import { selfTest } from "./selftest.ts";
 import { freeShadow, isShadowOf } from "./shadow.ts";
@@ -89,6 +90,14 @@ export class EbpfEngine implements Engine {
 
   plan(spec: CaptureSpec): string {
     return planText(spec);
+  }
+
+  planned(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): readonly PlannedChange[] {
+    const link = podInterface(this.options.binding, netns.fd);
+    if (link === undefined) throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} has no single interface`);
+    const pod = this.#planned(netns, spec, "captured", state);
+    const entry = { what: `BPF map entry of netns cookie ${this.#cookie(netns)}`, text: entryText(pod) };
+    return [...plannedAttachments(pod, link), entry];
   }
 
   ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined {

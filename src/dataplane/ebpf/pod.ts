@@ -65,9 +65,14 @@ export function ipOf(spec: CaptureSpec, family: 4 | 6): string {
 export function planText(spec: CaptureSpec): string {
   const shadow6 = spec.ipv6 ? "<shadow>" : "";
   const none: PodFacts = { shadow4: "<shadow>", shadow6, locals: [], sysctls: "", beside: false };
-  const { plan, sysctls, beside, draining, retiring, ...told } = planPod(spec, none, "captured");
-  return Object.entries(told)
-    .map(([key, value]) => `${key} ${Array.isArray(value) ? value.join(", ") : String(value)}`)
+  const { plan, sysctls, beside, draining, retiring, ...rest } = planPod(spec, none, "captured");
+  return entryText(rest);
+}
+
+/** What the programs are told, as text: a line per field. */
+export function entryText(entry: object): string {
+  return Object.entries(entry)
+    .map(([key, value]) => `${key} ${Array.isArray(value) ? value.join(", ") : String(value)}`.trimEnd())
     .join("\n");
 }
 

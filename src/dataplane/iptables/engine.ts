@@ -2,6 +2,7 @@
 import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
 import type { VerdictCounts } from "../../core/verdicts.ts";
 import type { AddressFamily, NativeBinding, SocketInfo } from "../../native/binding.ts";
@@ -19,16 +20,19 @@ import { anyOwned, hasOwned, isUpstreams, type KernelTable, readTables } from ".
 import { namedDifferences, rulesDigest, stateComment } from "./observe.ts";
 import { COUNTING_CHAINS, type Features, planCapture } from "./plan.ts";
 import { type Reference, readReference } from "./reference.ts";
-import { CAPTURE, type Ruleset, VARIANTS, type Variant } from "./ruleset.ts";
+import { CAPTURE, type Ruleset, type TableKey, VARIANTS, type Variant } from "./ruleset.ts";
 import { formatState, parseState, type RulesState } from "./state.ts";
 import { bodyText } from "./text.ts";
 import { Variants } from "./variants.ts";
-import { madeTables, removeRules, writeRules } from "./writer.ts";
+import { madeTables, plannedRules, removeRules, writeRules } from "./writer.ts";
 
 export interface IptablesOptions {
   /** Which one new pods get; undefined: what this node's host uses, if it works, else the other one. */
   readonly variant: Variant | undefined;
 }
+
+/** In a plan, for a digest that only written rules have. */
+const UNREAD = "<as read back>";
 
 interface Planned {
   readonly ruleset: Ruleset;
@@ -82,6 +86,19 @@ export class IptablesEngine implements Engine {
   plan(spec: CaptureSpec): string {
     const variant = this.#variants.preferred;
     return bodyText(CAPTURE, planCapture(spec, this.#variants.features(variant), "captured", [4, 6]));
+  }
+
+  planned(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): readonly PlannedChange[] {
+    const variant = this.#variants.of(netns.fd);
+    const { ruleset, hash, key } = this.#planned(netns, spec, "captured", "own", variant);
+    const rules = this.#references.known(key)?.rules ?? UNREAD;
+    const made = this.#made(readTables(this.binding, netns.fd, variant), ruleset, variant);
+    return plannedRules(
+      CAPTURE,
+      variant,
+      ruleset,
+      formatState({ ...state, mode: "captured", plan: hash, rules, made }),
+    );
   }
 
   ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined {
@@ -166,10 +183,7 @@ export class IptablesEngine implements Engine {
       readReference(CAPTURE, this.binding, fd, variant, ruleset),
     );
     const before = readTables(this.binding, netns.fd, variant);
-    const earlier = parseState(stateComment(CAPTURE, before) ?? "")?.made ?? [];
-    // Those that upstream's rules alone are in go with them.
-    const foreign = before.filter((table) => !isUpstreams(table));
-    const made = madeTables(foreign, ruleset, variant, earlier);
+    const made = this.#made(before, ruleset, variant);
     const state = formatState({ mode, plan: hash, rules: reference.rules, sysctls, made, legs });
     await writeRules(CAPTURE, this.binding, netns.fd, variant, ruleset, state, reference.tables);
     for (const other of VARIANTS) if (other !== variant) await this.#remove(netns, other);
@@ -181,6 +195,14 @@ export class IptablesEngine implements Engine {
         "look for another program that changes iptables inside the pod",
       );
     }
+  }
+
+  /** Tables that are there because of us, once the ruleset is. */
+  #made(before: readonly KernelTable[], ruleset: Ruleset, variant: Variant): readonly TableKey[] {
+    const earlier = parseState(stateComment(CAPTURE, before) ?? "")?.made ?? [];
+    // Those that upstream's rules alone are in go with them.
+    const foreign = before.filter((table) => !isUpstreams(table));
+    return madeTables(foreign, ruleset, variant, earlier);
   }
 
   async #remove(netns: NetnsHandle, variant: Variant): Promise<void> {

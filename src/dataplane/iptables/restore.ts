@@ -13,8 +13,13 @@ const MAX_OUTPUT = 64 * 1024;
  * @throws AgentError IPTABLES_MISSING, or IPTABLES_FAILED with its message and the line it is about.
  */
 export async function restore(variant: Variant, family: AddressFamily, netns: number, text: string): Promise<void> {
+  await runRestore(restoreCommand(variant, family), netns, text);
+}
+
+/** The program that `restore` runs, with its arguments. */
+export function restoreCommand(variant: Variant, family: AddressFamily): readonly string[] {
   // --wait: other programs may hold the lock of the legacy variant; the other one has none.
-  await runRestore([programOf(variant, family), "--noflush", "--wait"], netns, text);
+  return [programOf(variant, family), "--noflush", "--wait"];
 }
 
 /**

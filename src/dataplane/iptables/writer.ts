@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts chains into a netns and takes them out again, each table as a whole.
+import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { type KernelRule, type KernelTable, readTables } from "./kernel.ts";
 import { namedDifferences } from "./observe.ts";
-import { removeTables, restore } from "./restore.ts";
+import { removeTables, restore, restoreCommand } from "./restore.ts";
 import type { Owner, Ruleset, TableKey, Variant } from "./ruleset.ts";
 import { type IsPlain, removeText, replaceText } from "./text.ts";
 
@@ -31,6 +32,14 @@ export async function writeRules(
     const text = replaceText(owner, ruleset.filter(isWrong), family, tables.filter(isWrong), state, isPlain);
     if (text !== "") await restore(variant, family, netns, text);
   }
+}
+
+/** What `writeRules` would write where nothing of the owner's is. Pure. */
+export function plannedRules(owner: Owner, variant: Variant, ruleset: Ruleset, state: string): PlannedChange[] {
+  return FAMILIES.map((family) => ({
+    what: `${restoreCommand(variant, family).join(" ")} in the pod`,
+    text: replaceText(owner, ruleset, family, [], state, () => false).trimEnd(),
+  })).filter(({ text }) => text !== "");
 }
 
 /**

@@ -3,6 +3,7 @@ import { POD_TABLE } from "../../core/constants.ts";
 import { AgentError } from "../../core/errors.ts";
 import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
 import type { VerdictCounts } from "../../core/verdicts.ts";
 import type { NativeBinding, NftTable, SocketInfo } from "../../native/binding.ts";
@@ -24,6 +25,9 @@ import type { Ruleset } from "./ruleset.ts";
 import { selfTest } from "./selftest.ts";
 import { formatState, parseState } from "./state.ts";
 import { bodyText, createText, removeText, replaceText } from "./text.ts";
+
+/** In a plan, for a digest that only a written table has. */
+const UNREAD = "<as read back>";
 
 interface Planned {
   readonly ruleset: Ruleset;
@@ -70,6 +74,14 @@ export class NftablesEngine implements Engine {
 
   plan(spec: CaptureSpec): string {
     return this.#planned(spec, "captured").body;
+  }
+
+  planned(_netns: NetnsHandle, spec: CaptureSpec, state: EngineState): readonly PlannedChange[] {
+    const { ruleset, body, hash } = this.#planned(spec, "captured");
+    // How this kernel shows the rules is known once it has some.
+    const rules = this.#references.known(body)?.rules ?? UNREAD;
+    const comment = formatState({ ...state, mode: "captured", plan: hash, rules });
+    return [{ what: "nft -f - in the pod", text: createText(POD_TABLE, comment, bodyText(ruleset)).trimEnd() }];
   }
 
   ineligible(netns: NetnsHandle, spec: CaptureSpec): string | undefined {

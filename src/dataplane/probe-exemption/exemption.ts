@@ -4,6 +4,7 @@ import type { Stop } from "../../core/disposable.ts";
 import { messageOf } from "../../core/errors.ts";
 import type { Drift } from "../../core/ports/drift.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { ExemptPod, ProbeExemption, ProbeHeir } from "../../core/ports/probes.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
 
@@ -17,6 +18,7 @@ export interface Announcements {
 export interface NodeExemptionOptions {
   /** By a source address that probes wear: for every engine, and every CNI. */
   readonly worn: Pick<ProbeExemption, "start" | "stop"> & {
+    plan(uid: string, ips: readonly string[]): readonly PlannedChange[];
     allow(uid: string, ips: readonly string[]): Promise<void>;
     revoke(uid: string, ips: readonly string[]): Promise<void>;
     reconcile(owners: ReadonlyMap<string, readonly string[]>): Promise<void>;
@@ -59,6 +61,16 @@ export class NodeProbeExemption implements ProbeExemption {
     if (this.#options.announced() === undefined) this.#announcing = false;
     this.#look();
     await this.#options.worn.start();
+  }
+
+  plan({ uid, ips, engine }: ExemptPod): readonly PlannedChange[] {
+    if (engine === "ebpf" && this.#announcing === true) {
+      return [{ what: "on the node", text: "nothing: probes announce themselves" }];
+    }
+    const worn = this.#options.worn.plan(uid, ips);
+    if (engine !== "ebpf" || this.#announcing === false) return worn;
+    const proof = "taken back once the captured pod has proved that probes announce themselves";
+    return [...worn, { what: "on the node, after capture", text: proof }];
   }
 
   async allow({ uid, ips, engine }: ExemptPod): Promise<void> {

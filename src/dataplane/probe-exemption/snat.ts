@@ -7,6 +7,7 @@ import { messageOf } from "../../core/errors.ts";
 import { familyOf } from "../../core/ip.ts";
 import type { Drift } from "../../core/ports/drift.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
+import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { ProbeHeir } from "../../core/ports/probes.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
 import type { NativeBinding } from "../../native/binding.ts";
@@ -80,6 +81,15 @@ export class SnatExemption {
     await this.#serial(() => this.#rewrite());
     this.#watching = this.#options.binding.nftWatch(this.#options.host.fd, () => this.#lookAfter(LOOK_AFTER_MS));
     this.#lookAfter(LOOK_EVERY_MS);
+  }
+
+  /** What `allow` would write. Reads the kernel. */
+  plan(uid: string, ips: readonly string[]): readonly PlannedChange[] {
+    const wanted = new Map(ips.map((ip) => [canonical(ip), checkedUid(uid)]));
+    const text = changeText(this.#table.owners(), wanted);
+    return [
+      { what: "nft -f - on the node", text: text === "" ? "nothing: the addresses are in its sets" : text.trimEnd() },
+    ];
   }
 
   async allow(uid: string, ips: readonly string[]): Promise<void> {

@@ -21,6 +21,7 @@ function engine(name: EngineName, works: boolean): Engine {
     needsSysctls: true,
     selfTest: async () => result,
     plan: never,
+    planned: never,
     ineligible: never,
     observe: never,
     present: never,

@@ -44,6 +44,7 @@ const ASKING: Readonly<Record<string, (h: ClusterHarness, clock: StepClock) => P
 /** Methods that only look at what is cached, or end everything. */
 const SILENT = [
   "pods",
+  "planAnnotation",
   "pod",
   "podNamed",
   "namespace",
