@@ -76,7 +76,12 @@ function factLine({ name, ok, text }: FactReport, paint: Paint): readonly string
 
 function diffText(report: InspectReport, wrong: readonly FactReport[], paint: Paint): string {
   const title = visible(podTitle(report.pod));
-  if (wrong.length === 0) return `${sourceLine(report)}${title}: no disagreement\n`;
+  // Without the agent nobody knows what should be: only what belongs together in the kernel is compared.
+  const told =
+    report.eligibility === null
+      ? "nothing is seen to be wrong; what should be, only the agent knows"
+      : "no disagreement";
+  if (wrong.length === 0) return `${sourceLine(report)}${title}: ${told}\n`;
   return `${sourceLine(report)}${title}\n${aligned(wrong.map((fact) => factLine(fact, paint)))}`;
 }
 

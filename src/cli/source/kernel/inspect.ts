@@ -5,6 +5,8 @@ import type { CaptureSpec } from "../../../core/ports/dataplane.ts";
 import type { InspectReport } from "../../../core/report/inspect.ts";
 import { type PodReport, podTitle } from "../../../core/report/pods.ts";
 import type { ProofsReport } from "../../../core/report/proofs.ts";
+import { readPinned } from "../../../dataplane/ebpf/pinned.ts";
+import { pinnedFacts } from "../../../dataplane/ebpf/pinned-facts.ts";
 import { kernelFacts, listenerFacts } from "../../../dataplane/examine.ts";
 import { PodProver } from "../../../dataplane/proof/prover.ts";
 import { findHostNetns } from "../../../netns/host.ts";
@@ -24,6 +26,7 @@ export async function kernelInspect(view: NodeView, uid: string): Promise<Inspec
     eligibility: null,
     desired: {},
     facts: [
+      ...pinnedFacts(view.binding, netns.fd, readPinned(view.binding, view.config.procDir)),
       ...(pod.mesh === "captured" ? listenerFacts(view.binding, netns.fd, view.config.dnsCapture) : []),
       ...kernelFacts(view.binding, netns, undefined, undefined),
     ],
