@@ -32,7 +32,12 @@ test("200 pods stay captured, are adopted and are released, each within kubelet'
       expect(milliseconds).toBeLessThan(IN_TIME_MS);
       sandbox.daemonSet.put();
       const last = sandbox.agentLog().split("ambient-cni starting").at(-1) ?? "";
-      const captured = Number(/pods stay captured, and.*captured=(\d+)/.exec(last)?.[1] ?? 0);
+      // Said pod by pod where the time was over, and once more with what they need on the host where there was some left.
+      const said = [
+        /pods could not be released and stay captured\s+count=(\d+)/,
+        /pods stay captured, and.*captured=(\d+)/,
+      ];
+      const captured = Math.max(...said.map((words) => Number(words.exec(last)?.[1] ?? 0)));
       expect(await exempt()).toBe(captured);
       console.log(`${PODS - captured} of ${PODS} pods released in ${Math.round(milliseconds)} ms`);
       return captured;
