@@ -25,7 +25,9 @@ export async function withSandbox(
     await body(sandbox);
   } catch (error) {
     const tail = sandbox.agentLog().split("\n").slice(-30).join("\n");
-    throw new Error(`${error instanceof Error ? error.stack : String(error)}\n--- agent's last lines\n${tail}`);
+    // The same error: an assertion's carries what was expected, which the runner shows as a difference.
+    if (error instanceof Error) error.message += `\n--- agent's last lines\n${tail}`;
+    throw error;
   } finally {
     await sandbox.stop();
   }
