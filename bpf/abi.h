@@ -193,12 +193,20 @@ struct ambient_state {
 	__u32 newest_slot;
 	/* 0: ztunnel shares its cgroup with pods, or is not known yet; then its mark alone tells. */
 	__u32 ztunnel_by_cgroup;
-	/* Somebody reads events. */
-	__u32 events;
+	__u32 zero;
 	/* 0: no probe tuples. Else enum ambient_prober: the least that is let through. */
 	__u32 probers;
+	__u64 zero2;
+};
+
+/* monitor: one place only the agent writes, one only the programs write. */
+enum ambient_monitor {
+	/* CLOCK_MONOTONIC, ns: until then events are told; 0: they are not. Ends by itself with its reader.
+	 */
+	AMBIENT_MONITOR_UNTIL,
 	/* Events that found the ring full. */
-	__u64 events_lost;
+	AMBIENT_MONITOR_LOST,
+	AMBIENT_MONITOR_PLACES,
 };
 
 enum ambient_verdict {
@@ -222,6 +230,14 @@ enum ambient_verdict {
 	AMBIENT_IN_UNPARSED,
 	AMBIENT_LOOP_REFUSED,
 	AMBIENT_VERDICTS,
+	/* Told to who reads events, and not counted. */
+	AMBIENT_OUT_ZTUNNEL = AMBIENT_VERDICTS,
+	AMBIENT_OUT_TO_PROBER,
+	AMBIENT_OUT_DRAINING,
+	AMBIENT_OUT_FAMILY,
+	AMBIENT_IN_DRAINING,
+	AMBIENT_IN_FAMILY,
+	AMBIENT_TOLD,
 };
 
 struct ambient_counters {

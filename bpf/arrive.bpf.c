@@ -159,10 +159,11 @@ static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 			return quoted(skb, &p, pod);
 		return TC_ACT_UNSPEC;
 	}
-	if (!p.ipv4 && !(pod->flags & AMBIENT_POD_IPV6))
+	if ((!p.ipv4 && !(pod->flags & AMBIENT_POD_IPV6)) || is_zero(shadow_of(pod, p.ipv4))) {
+		if (parsed == TCP && is_syn(&p))
+			heard(owner->cookie, AMBIENT_IN_FAMILY, &p);
 		return TC_ACT_UNSPEC;
-	if (is_zero(shadow_of(pod, p.ipv4)))
-		return TC_ACT_UNSPEC;
+	}
 	if (parsed == LATER_FRAGMENT) {
 		struct ambient_fragment_key key = {
 			.source = p.source,
@@ -180,8 +181,12 @@ static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 		return TC_ACT_UNSPEC;
 	}
 	if (is_syn(&p)) {
-		if (pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING))
+		if (pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING)) {
+			/* Retiring: it is another engine's to decide. */
+			if (!(pod->flags & AMBIENT_POD_RETIRING))
+				heard(owner->cookie, AMBIENT_IN_DRAINING, &p);
 			return TC_ACT_UNSPEC;
+		}
 		if (!(pod->flags & AMBIENT_POD_INBOUND)) {
 			told(owner->cookie, AMBIENT_IN_BYPASSED, &p);
 			return TC_ACT_UNSPEC;

@@ -47,16 +47,30 @@ static __always_inline bool is_own(const struct request *r)
 	       (pod_address_flags(r->cookie, &r->to) & AMBIENT_ADDRESS_LOCAL);
 }
 
+/* Tells who reads events, and nobody else. */
+static __always_inline void heard(const struct request *r, enum ambient_verdict verdict)
+{
+	struct flow flow = {};
+
+	if (!is_monitored())
+		return;
+	flow.source = is_ipv4(&r->to) ? r->pod->ip4 : r->pod->ip6;
+	flow.destination = r->to;
+	flow.destination_port = r->port;
+	flow.protocol = r->protocol;
+	tell(r->cookie, verdict, &flow);
+}
+
 static __always_inline void told(const struct request *r, enum ambient_verdict verdict)
 {
-	struct flow flow = {
-		.source = is_ipv4(&r->to) ? r->pod->ip4 : r->pod->ip6,
-		.destination = r->to,
-		.destination_port = r->port,
-		.protocol = r->protocol,
-	};
+	count(r->cookie, verdict);
+	heard(r, verdict);
+}
 
-	decided(r->cookie, verdict, &flow);
+static __always_inline enum action passed(const struct request *r, enum ambient_verdict verdict)
+{
+	heard(r, verdict);
+	return PASS;
 }
 
 static __always_inline enum action choose(const struct request *r)
@@ -86,16 +100,20 @@ static __always_inline enum action choose(const struct request *r)
 			told(r, r->ztunnel ? AMBIENT_LOOP_REFUSED : AMBIENT_OUT_REFUSED_SELF);
 			return REFUSE;
 		}
-		if (tcp && !r->ztunnel)
+		if (r->ztunnel)
+			return passed(r, AMBIENT_OUT_ZTUNNEL);
+		if (tcp)
 			told(r, AMBIENT_OUT_LOCAL);
 		return PASS;
 	}
-	if (r->ztunnel || (pod->flags & AMBIENT_POD_DRAINING))
-		return PASS;
+	if (r->ztunnel)
+		return passed(r, AMBIENT_OUT_ZTUNNEL);
+	if (pod->flags & AMBIENT_POD_DRAINING)
+		return passed(r, AMBIENT_OUT_DRAINING);
 	if (is_ipv4(&r->to) ? is_zero(&pod->ip4) : !(pod->flags & AMBIENT_POD_IPV6) || is_zero(&pod->ip6))
-		return PASS;
+		return passed(r, AMBIENT_OUT_FAMILY);
 	if (tcp && (is_same(&r->to, &pod->probe4) || is_same(&r->to, &pod->probe6)))
-		return PASS;
+		return passed(r, AMBIENT_OUT_TO_PROBER);
 	if ((pod->flags & AMBIENT_POD_EXCLUDES) && is_excluded(r->cookie, &r->to)) {
 		told(r, AMBIENT_OUT_EXCLUDED);
 		return PASS;

@@ -20,11 +20,21 @@ static __always_inline struct flow flow_of(const struct packet *p)
 	};
 }
 
+/* Tells who reads events, and nobody else. */
+static __always_inline void heard(__u64 cookie, enum ambient_verdict verdict, const struct packet *p)
+{
+	struct flow flow;
+
+	if (!is_monitored())
+		return;
+	flow = flow_of(p);
+	tell(cookie, verdict, &flow);
+}
+
 static __always_inline void told(__u64 cookie, enum ambient_verdict verdict, const struct packet *p)
 {
-	struct flow flow = flow_of(p);
-
-	decided(cookie, verdict, &flow);
+	count(cookie, verdict);
+	heard(cookie, verdict, p);
 }
 
 /* Dropped, and counted if `whose` is an address of a pod's. */

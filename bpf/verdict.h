@@ -19,23 +19,38 @@ static __always_inline struct ambient_state *node_state(void)
 	return bpf_map_lookup_elem(&state, &zero);
 }
 
-/* Counts the first packet of a flow and, when somebody reads, tells about it. */
-static __always_inline void decided(__u64 cookie, enum ambient_verdict verdict, const struct flow *flow)
+static __always_inline __u64 *monitor_place(__u32 place)
 {
-	struct ambient_counters *count = bpf_map_lookup_elem(&counters, &cookie);
-	struct ambient_state *node = node_state();
-	struct ambient_event *event;
+	return bpf_map_lookup_elem(&monitor, &place);
+}
 
-	if (count)
-		count->verdict[verdict]++;
-	if (!node || !node->events)
-		return;
+/* An array's place is a known address: while nobody reads, one load and one jump. */
+static __always_inline bool is_monitored(void)
+{
+	__u64 *until = monitor_place(AMBIENT_MONITOR_UNTIL);
+
+	return until && *until;
+}
+
+/* Called where is_monitored(). A function of its own, so that the programs are not longer for it. */
+static __noinline int tell(__u64 cookie, __u32 verdict, const struct flow *flow)
+{
+	__u64 *until = monitor_place(AMBIENT_MONITOR_UNTIL);
+	__u64 now = bpf_ktime_get_ns();
+	struct ambient_event *event;
+	__u64 *lost;
+
+	/* The reader is gone without a word, or stuck. */
+	if (!until || now >= *until)
+		return 0;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
-		__sync_fetch_and_add(&node->events_lost, 1);
-		return;
+		lost = monitor_place(AMBIENT_MONITOR_LOST);
+		if (lost)
+			__sync_fetch_and_add(lost, 1);
+		return 0;
 	}
-	event->nanoseconds = bpf_ktime_get_ns();
+	event->nanoseconds = now;
 	event->cookie = cookie;
 	event->source = flow->source;
 	event->destination = flow->destination;
@@ -44,7 +59,18 @@ static __always_inline void decided(__u64 cookie, enum ambient_verdict verdict, 
 	event->protocol = flow->protocol;
 	event->verdict = verdict;
 	event->zero = 0;
-	bpf_ringbuf_submit(event, 0);
+	/* The reader comes by itself, some times a second: waking it would cost the connection. */
+	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+/* Counts the first packet of a flow. */
+static __always_inline void count(__u64 cookie, enum ambient_verdict verdict)
+{
+	struct ambient_counters *counted = bpf_map_lookup_elem(&counters, &cookie);
+
+	if (counted)
+		counted->verdict[verdict]++;
 }
 
 #endif

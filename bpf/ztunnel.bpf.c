@@ -207,13 +207,16 @@ int ambient_getsockopt(struct bpf_sockopt *ctx)
 		bpf_map_delete_elem(&handshakes, &key);
 	} else if (key.source_port) {
 		/* Here, as ztunnel asks on both levels: once per connection. */
-		struct flow flow = { .source = key.source,
-				     .destination = to.address,
-				     .protocol = IPPROTO_TCP };
+		count(key.cookie, AMBIENT_OUT_LOST_DESTINATION);
+		if (is_monitored()) {
+			struct flow flow = { .source = key.source,
+					     .destination = to.address,
+					     .protocol = IPPROTO_TCP };
 
-		flow.source_port = key.source_port;
-		flow.destination_port = to.port;
-		decided(key.cookie, AMBIENT_OUT_LOST_DESTINATION, &flow);
+			flow.source_port = key.source_port;
+			flow.destination_port = to.port;
+			tell(key.cookie, AMBIENT_OUT_LOST_DESTINATION, &flow);
+		}
 	}
 	return 1;
 }

@@ -32,7 +32,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 7;
+constexpr int kAbiVersion = 8;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {

@@ -235,7 +235,16 @@ Napi::Value bpfOpen(const Napi::CallbackInfo& info) {
            });
     define(object, node, "events",
            [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
-               return readEvents(call.Env(), bpf.map("events"), Args(call).function(0, "told"));
+               return openEvents(call.Env(), bpf.map("events"));
+           });
+    define(object, node, "tellUntil",
+           [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
+               tellUntil(bpf, uint64Of(call[0], "nanoseconds"));
+               return call.Env().Undefined();
+           });
+    define(object, node, "eventsLost",
+           [](const Napi::CallbackInfo& call, const BpfNode& bpf) -> Napi::Value {
+               return Napi::Number::New(call.Env(), static_cast<double>(lostEvents(bpf)));
            });
     object.Set("close",
                method(info.Env(), "close", [node](const Napi::CallbackInfo& call) -> Napi::Value {

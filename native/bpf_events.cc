@@ -6,103 +6,72 @@
 
 #include <cerrno>
 #include <memory>
-#include <optional>
+#include <vector>
 
 #include "args.h"
 #include "bpf_address.h"
-#include "env.h"
+#include "bpf_table.h"
 #include "fault.h"
-#include "loop.h"
 
 namespace ambient {
 
 namespace {
 
-/** Events told in one call; more wait in the ring. */
-constexpr size_t kBatch = 512;
-
 struct FreeRing {
     void operator()(ring_buffer* ring) const { ring_buffer__free(ring); }
 };
 
-/** It owns itself while it is open. */
-class EventReader final : public std::enable_shared_from_this<EventReader>,
-                          public Closable,
-                          public Poller::Listener {
+/** The programs wake nobody: who reads comes often enough. */
+class EventReader final {
   public:
-    EventReader(Napi::Env env, int map, Napi::Function told)
-        : env_(env), loop_(*EnvState::of(env).loop),
-          told_(std::make_shared<Callback>(told, "ambient.events")) {
+    explicit EventReader(int map) {
         ring_.reset(ring_buffer__new(map, &EventReader::collect, this, nullptr));
         if (ring_ == nullptr) fail(errno, "bpf", "open the ring buffer of events");
     }
+    EventReader(const EventReader&) = delete;
+    EventReader& operator=(const EventReader&) = delete;
 
-    void start() {
-        poller_.emplace(loop_, ring_buffer__epoll_fd(ring_.get()), *this);
-        poller_->start(UV_READABLE);
-        self_ = shared_from_this();
-        loop_.add(this);
-    }
+    void close() { ring_.reset(); }
 
-    void close() {
-        if (ring_ == nullptr) return;
-        poller_.reset();
-        ring_.reset();
-        told_.reset();
-        loop_.remove(this);
-        self_.reset();
-    }
-
-    void shutdown() override { close(); }
-
-    void ready(int, int) override {
-        std::shared_ptr<EventReader> keep = self_;
-        // -ENOSPC is how collect() ends a batch: what is left makes the fd readable again.
-        ring_buffer__consume(ring_.get());
-        if (batch_.empty()) return;
-        std::shared_ptr<Callback> told = told_;
-        Napi::HandleScope scope(env_);
-        Napi::Array events = Napi::Array::New(env_, batch_.size());
-        for (size_t i = 0; i < batch_.size(); i++)
-            events.Set(static_cast<uint32_t>(i), object(batch_[i]));
+    /** The oldest events, `most` at most; the rest stay in the ring. */
+    const std::vector<ambient_event>& read(size_t most) {
         batch_.clear();
-        if (told) told->call(env_.Global(), {events});
+        most_ = most;
+        // -ENOSPC is how collect() ends a batch.
+        if (ring_ != nullptr && most > 0) ring_buffer__consume(ring_.get());
+        return batch_;
     }
 
   private:
     static int collect(void* self, void* data, size_t size) {
-        auto& batch = static_cast<EventReader*>(self)->batch_;
+        auto& reader = *static_cast<EventReader*>(self);
         if (size >= sizeof(ambient_event))
-            batch.push_back(*static_cast<const ambient_event*>(data));
-        return batch.size() >= kBatch ? -ENOSPC : 0;
+            reader.batch_.push_back(*static_cast<const ambient_event*>(data));
+        return reader.batch_.size() >= reader.most_ ? -ENOSPC : 0;
     }
 
-    Napi::Object object(const ambient_event& event) const {
-        Napi::Object flow = Napi::Object::New(env_);
-        flow.Set("nanoseconds", bigint(env_, event.nanoseconds));
-        flow.Set("cookie", bigint(env_, event.cookie));
-        flow.Set("verdict", verdictName(event.verdict));
-        flow.Set("protocol", event.protocol == IPPROTO_UDP ? "udp" : "tcp");
-        flow.Set("source", bpfAddressText(event.source));
-        flow.Set("sourcePort", static_cast<uint32_t>(ntohs(event.source_port)));
-        flow.Set("destination", bpfAddressText(event.destination));
-        flow.Set("destinationPort", static_cast<uint32_t>(ntohs(event.destination_port)));
-        return flow;
-    }
-
-    Napi::Env env_;
-    Loop& loop_;
-    std::shared_ptr<Callback> told_;
     std::unique_ptr<ring_buffer, FreeRing> ring_;
-    std::shared_ptr<EventReader> self_;
-    std::optional<Poller> poller_;
     std::vector<ambient_event> batch_;
+    size_t most_ = 0;
 };
+
+Napi::Object flowObject(Napi::Env env, const ambient_event& event) {
+    Napi::Object flow = Napi::Object::New(env);
+    flow.Set("nanoseconds", bigint(env, event.nanoseconds));
+    flow.Set("cookie", bigint(env, event.cookie));
+    flow.Set("verdict", verdictName(event.verdict));
+    flow.Set("protocol", event.protocol == IPPROTO_UDP ? "udp" : "tcp");
+    flow.Set("source", bpfAddressText(event.source));
+    flow.Set("sourcePort", static_cast<uint32_t>(ntohs(event.source_port)));
+    flow.Set("destination", bpfAddressText(event.destination));
+    flow.Set("destinationPort", static_cast<uint32_t>(ntohs(event.destination_port)));
+    return flow;
+}
 
 } // namespace
 
 const char* verdictName(unsigned verdict) {
-    static const char* const names[AMBIENT_VERDICTS] = {
+    static const char* const names[AMBIENT_TOLD] = {
         "outbound_captured",
         "outbound_dns",
         "outbound_local",
@@ -122,17 +91,42 @@ const char* verdictName(unsigned verdict) {
         "inbound_no_listener",
         "inbound_unparsed",
         "loop_refused",
+        "outbound_ztunnel",
+        "outbound_to_prober",
+        "outbound_draining",
+        "outbound_family",
+        "inbound_draining",
+        "inbound_family",
     };
-    return verdict < AMBIENT_VERDICTS ? names[verdict] : "unknown";
+    return verdict < AMBIENT_TOLD ? names[verdict] : "unknown";
 }
 
-Napi::Function readEvents(Napi::Env env, int ringMap, Napi::Function told) {
-    auto reader = std::make_shared<EventReader>(env, ringMap, told);
-    reader->start();
-    return method(env, "stop", [reader](const Napi::CallbackInfo& call) -> Napi::Value {
-        reader->close();
-        return call.Env().Undefined();
-    });
+Napi::Object openEvents(Napi::Env env, int ringMap) {
+    auto reader = std::make_shared<EventReader>(ringMap);
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("read", method(env, "read", [reader](const Napi::CallbackInfo& call) -> Napi::Value {
+                   const auto& batch = reader->read(Args(call).number(0, "most"));
+                   Napi::Array flows = Napi::Array::New(call.Env(), batch.size());
+                   for (size_t i = 0; i < batch.size(); i++)
+                       flows.Set(static_cast<uint32_t>(i), flowObject(call.Env(), batch[i]));
+                   return flows;
+               }));
+    object.Set("close",
+               method(env, "close", [reader](const Napi::CallbackInfo& call) -> Napi::Value {
+                   reader->close();
+                   return call.Env().Undefined();
+               }));
+    return object;
+}
+
+void tellUntil(const BpfNode& node, uint64_t nanoseconds) {
+    put(node, "monitor", uint32_t{AMBIENT_MONITOR_UNTIL}, nanoseconds);
+}
+
+uint64_t lostEvents(const BpfNode& node) {
+    uint64_t lost = 0;
+    get(node, "monitor", uint32_t{AMBIENT_MONITOR_LOST}, lost);
+    return lost;
 }
 
 } // namespace ambient

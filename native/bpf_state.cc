@@ -71,7 +71,6 @@ Napi::Object readState(Napi::Env env, const BpfNode& node) {
     const ambient_state state = stateOf(node);
     Napi::Object object = Napi::Object::New(env);
     object.Set("newestSlot", state.newest_slot);
-    object.Set("eventsLost", static_cast<double>(state.events_lost));
     return object;
 }
 
@@ -82,7 +81,6 @@ void writeState(const BpfNode& node, const Fields& fields) {
     }
     if (auto slot = fields.optionalNumber("newestSlot", 1)) state.newest_slot = *slot;
     if (auto known = fields.optionalNumber("ztunnelByCgroup", 1)) state.ztunnel_by_cgroup = *known;
-    if (auto events = fields.optionalNumber("events", 1)) state.events = *events;
     if (auto probers = fields.optionalNumber("probers", 2)) state.probers = *probers;
     put(node, "state", uint32_t{0}, state);
 }

@@ -5,9 +5,11 @@ import { AgentError, messageOf } from "../core/errors.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
 import type { NamespaceChange, PodChange } from "../core/ports/cluster.ts";
 import type { CniHandler } from "../core/ports/cni.ts";
+import type { FlowSource } from "../core/ports/flows.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { ExemptPod } from "../core/ports/probes.ts";
 import type { Prover } from "../core/ports/proof.ts";
+import type { Tracer } from "../core/ports/trace.ts";
 import { Admission } from "./admission.ts";
 import { annotationOf } from "./announcer.ts";
 import { census, type PodStatus } from "./census.ts";
@@ -16,6 +18,7 @@ import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
 import { Gauges } from "./gauges.ts";
 import { Inspection } from "./inspection.ts";
 import type { ManualCaptures } from "./manual-captures.ts";
+import { Monitor } from "./monitor.ts";
 import type { Parts } from "./parts.ts";
 import { Planner } from "./planner.ts";
 import { Publication } from "./publication.ts";
@@ -26,6 +29,7 @@ import { AgentReport } from "./report.ts";
 import { Roster } from "./roster.ts";
 import { Sidecars } from "./sidecars.ts";
 import { Sweep } from "./sweep.ts";
+import { Tracing } from "./tracing.ts";
 import { VerdictTally } from "./verdict-tally.ts";
 import { ZtunnelWatch } from "./ztunnel-watch.ts";
 
@@ -198,6 +202,16 @@ export class Agent {
   get manual(): ManualCaptures {
     if (this.serving) return this.reconciler.manual;
     throw new AgentError("AGENT_STARTING", "the agent is still reading the cluster and the kernel", "try again");
+  }
+
+  /** Tells flows to who asks. */
+  monitor(source: FlowSource): Monitor {
+    return new Monitor(this.parts, this.roster, this.report, source);
+  }
+
+  /** Follows single connections. */
+  tracing(inspection: Inspection, monitor: Monitor, tracer: Tracer): Tracing {
+    return new Tracing(this.parts, this.roster, this.report, inspection, monitor, tracer);
   }
 
   /** Every pod of the node with its state and the reason for it. */

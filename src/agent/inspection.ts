@@ -141,7 +141,8 @@ export class Inspection {
     return manual === undefined ? eligibilityOf(this.parts.config, this.parts.cluster, pod) : manualEligibility(manual);
   }
 
-  private podOf(uid: string): Pod {
+  /** @throws AgentError POD_NOT_FOUND */
+  podOf(uid: string): Pod {
     const known = this.roster.get(uid);
     const pod = known?.manual === undefined ? this.parts.cluster.pod(uid) : known.pod;
     if (pod === undefined) throw notFound(uid);

@@ -32,6 +32,7 @@ import { NodeProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
 import { Kubelet } from "../dataplane/probe-exemption/kubelet.ts";
 import { SnatExemption } from "../dataplane/probe-exemption/snat.ts";
 import { PodProver } from "../dataplane/proof/prover.ts";
+import { PodTracer } from "../dataplane/proof/tracer.ts";
 import { SidecarRedirector } from "../dataplane/sidecar/redirector.ts";
 import { UpstreamHost } from "../dataplane/upstream/host.ts";
 import { KubeCluster } from "../kube/cluster.ts";
@@ -193,6 +194,7 @@ export class AgentProcess {
     const probesFromHost = config.probeSources === "host";
     const prover = new PodProver({ binding, host, probesFromHost });
     const inspection = this.agent.inspection(prover);
+    const monitor = this.agent.monitor(ebpf.flows);
     this.debugServer = new DebugServer({
       path: config.debugSocket,
       routes: debugRoutes({
@@ -202,6 +204,8 @@ export class AgentProcess {
         facts: () => this.facts(),
         inspection,
         agent: this.agent,
+        monitor,
+        tracing: this.agent.tracing(inspection, monitor, new PodTracer(binding)),
         settings,
         bpf: binding.bpfVersions(KNOBS),
       }),

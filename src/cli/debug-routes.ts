@@ -2,9 +2,12 @@
 import type { Agent } from "../agent/agent.ts";
 import type { Inspection } from "../agent/inspection.ts";
 import { manualEligibility } from "../agent/manual-captures.ts";
+import { HISTORY_MAX, type Monitor } from "../agent/monitor.ts";
 import type { PlanQuestion } from "../agent/planner.ts";
 import type { AgentReport, ProcessFacts } from "../agent/report.ts";
+import type { Tracing } from "../agent/tracing.ts";
 import { AgentError } from "../core/errors.ts";
+import { parseDestination } from "../core/flow/destination.ts";
 import { ENGINE_NAMES } from "../core/ports/dataplane.ts";
 import type { ManualRequest } from "../core/ports/manual.ts";
 import type { DecisionsReport } from "../core/report/decisions.ts";
@@ -29,6 +32,8 @@ export interface DebugParts {
   readonly report: AgentReport;
   readonly inspection: Inspection;
   readonly agent: Pick<Agent, "planner" | "manual">;
+  readonly monitor: Monitor;
+  readonly tracing: Tracing;
   readonly log: Log;
   /** The text of all metrics. */
   readonly metrics: () => Promise<string>;
@@ -87,12 +92,14 @@ export function debugRoutes({
   report,
   inspection,
   agent,
+  monitor,
+  tracing,
   log,
   metrics,
   facts,
   settings,
   bpf,
-}: DebugParts): Record<AgentDocumentName, DebugRoute> {
+}: DebugParts): Record<AgentDocumentName | "monitor", DebugRoute> {
   const levels = (): LevelsReport => ({ ...report.head(), scopes: log.levels() });
   const change = ({ reset, levels: wanted }: LevelsChange): LevelsReport => {
     if (reset) log.resetLevels();
@@ -131,6 +138,23 @@ export function debugRoutes({
     },
     enroll: { post: posted(manualRequestSchema, manual.enroll), deadlineMs: MANUAL_MS },
     unenroll: { post: posted(manualReleaseSchema, manual.unenroll), deadlineMs: MANUAL_MS },
+    trace: {
+      get: (query) => tracing.trace(query.get("pod") ?? "", parseDestination(query.get("to") ?? "")),
+      deadlineMs: TRACE_MS,
+    },
+    monitor: { stream: (query, sink) => monitor.read(sink, lastOf(query)) },
     "reset-existing": { post: posted(podsQuestionSchema, ({ uids }) => inspection.resetExisting(uids)) },
   };
+}
+
+/** More than a connection that nobody answers takes. */
+const TRACE_MS = 8000;
+
+/** How many flows of before are asked for. @throws AgentError BAD_REQUEST */
+function lastOf(query: URLSearchParams): number {
+  const text = query.get("last") ?? "0";
+  if (!/^\d{1,4}$/.test(text) || Number(text) > HISTORY_MAX) {
+    throw new AgentError("BAD_REQUEST", `last is ${JSON.stringify(text)}, and at most ${HISTORY_MAX} are kept`);
+  }
+  return Number(text);
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Readable } from "node:stream";
 
 export interface Output {
   write(text: string): void;
@@ -15,6 +16,9 @@ export interface CliEnv {
   now(): Date;
   /** Resolves after `ms`, or at once when the user interrupts. */
   pause(ms: number): Promise<void>;
+  readonly stdin: Readable;
+  /** For a command that runs until the user interrupts: aborted then, in place of the end of the process. */
+  interruption(): AbortSignal;
 }
 
 export function processEnv(): CliEnv {
@@ -35,5 +39,14 @@ export function processEnv(): CliEnv {
     environment: process.env,
     now: () => new Date(),
     pause: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+    // Opened when it is read: a terminal that somebody else reads is left alone.
+    get stdin() {
+      return process.stdin;
+    },
+    interruption: () => {
+      const controller = new AbortController();
+      for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => controller.abort());
+      return controller.signal;
+    },
   };
 }

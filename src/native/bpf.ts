@@ -84,6 +84,13 @@ export interface BpfFlow {
   readonly destinationPort: number;
 }
 
+/** One reader at a time: what one has read the next does not get. */
+export interface BpfEvents {
+  /** The oldest, at most `most`; the rest stay in the ring. None after close. */
+  read(most: number): BpfFlow[];
+  close(): void;
+}
+
 /**
  * Programs and maps below one directory of a bpffs. Pins are paths relative to it, without dots, but
  * for a leading `../` to the directory of another schema. Every
@@ -130,22 +137,21 @@ export interface BpfNode {
   hasListener(cookie: bigint, port: number): boolean;
   /** Enters listeners of these cgroups (exact ids) that are open in the netns. */
   adoptListeners(netns: number, cgroups: readonly bigint[]): void;
-  stateRead(): {
-    readonly newestSlot: 0 | 1;
-    /** Since the maps were made. */
-    readonly eventsLost: number;
-  };
+  stateRead(): { readonly newestSlot: 0 | 1 };
   /** What is not named stays. */
   stateWrite(state: {
     readonly hostCookie?: bigint;
     readonly newestSlot?: 0 | 1;
     readonly ztunnelByCgroup?: 0 | 1;
-    readonly events?: 0 | 1;
     readonly probers?: 0 | 1 | 2;
   }): void;
   /** Ids of the cgroups of ztunnels' pods, at most 16; they replace the ones before. */
   ztunnelsWrite(cgroups: readonly bigint[]): void;
-  /** Batches of events while `stateWrite({events: 1})` holds; returns the function that ends it. */
-  events(told: (flows: BpfFlow[]) => void): () => void;
+  /** The programs tell events until this time (CLOCK_MONOTONIC, ns); 0n: no more. */
+  tellUntil(nanoseconds: bigint): void;
+  /** Opens the ring of events. */
+  events(): BpfEvents;
+  /** Events that found the ring full, since the maps were made. */
+  eventsLost(): number;
   close(): void;
 }

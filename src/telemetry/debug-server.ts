@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import * as v from "valibot";
 import { type Clock, systemClock } from "../core/clock.ts";
+import type { Stop } from "../core/disposable.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import type { Logger } from "../core/ports/telemetry.ts";
 import { DEBUG_PREFIX } from "../core/report/document.ts";
@@ -11,9 +12,14 @@ import { readBody, respond, UnixHttpServer } from "../sys/unix-http.ts";
 export interface DebugRoute {
   readonly get?: (query: URLSearchParams) => unknown;
   readonly post?: (body: unknown) => unknown;
+  /** An answer without an end: lines of JSON until the reader goes or the function that is returned is called. */
+  readonly stream?: (query: URLSearchParams, sink: StreamSink) => Stop;
   /** In ms, in place of DEADLINE_MS: for what works long. */
   readonly deadlineMs?: number;
 }
+
+/** False: the reader has too much unread, and what was to be sent is gone. */
+export type StreamSink = (text: string) => boolean;
 
 export type DebugRoutes = Readonly<Record<string, DebugRoute>>;
 
@@ -33,6 +39,10 @@ const URL_MAX = 2048;
 const ANSWER_MAX = 16 << 20;
 const DEADLINE_MS = 5000;
 const MAX_CONNECTIONS = 32;
+/** Of those, streams: questions must find room beside them. */
+const MAX_STREAMS = 16;
+/** Bytes that a reader may leave unread; with what the kernel holds of them, all that one ever costs. */
+const UNREAD_MAX = 1 << 20;
 /** Requests in work at once: a hundred watchers must not keep the agent from its pods. */
 const MAX_CONCURRENT = 8;
 
@@ -56,6 +66,7 @@ export class DebugServer {
   readonly #options: DebugServerOptions;
   readonly #clock: Clock;
   #active = 0;
+  #streams = 0;
 
   constructor(options: DebugServerOptions) {
     this.#options = options;
@@ -82,6 +93,7 @@ export class DebugServer {
     let status = 200;
     let text: string;
     try {
+      if (this.#streamed(request, response)) return;
       text = JSON.stringify(await this.#work(request));
       if (Buffer.byteLength(text) > ANSWER_MAX) {
         throw new AgentError("ANSWER_TOO_LARGE", `the answer is larger than ${ANSWER_MAX} bytes`);
@@ -97,8 +109,35 @@ export class DebugServer {
     respond(response, status, "application/json", `${text}\n`);
   }
 
-  async #work(request: IncomingMessage): Promise<unknown> {
-    const { method = "", url = "" } = request;
+  /** True: the answer is a stream, which has begun. */
+  #streamed(request: IncomingMessage, response: ServerResponse): boolean {
+    const { route, query } = this.#route(request);
+    const { stream } = route;
+    if (request.method !== "GET" || stream === undefined) return false;
+    if (this.#streams >= MAX_STREAMS) throw new AgentError("BUSY", `${MAX_STREAMS} streams are read already`);
+    let open = true;
+    const sink: StreamSink = (text) => {
+      if (!open || response.writableLength > UNREAD_MAX) return false;
+      if (!response.headersSent) {
+        response.writeHead(200, { "Content-Type": "application/x-ndjson", Connection: "close" });
+      }
+      response.write(text);
+      return true;
+    };
+    const stop = stream(query, sink);
+    this.#streams += 1;
+    response.on("error", () => undefined);
+    response.once("close", () => {
+      open = false;
+      this.#streams -= 1;
+      stop();
+    });
+    request.resume();
+    return true;
+  }
+
+  /** @throws AgentError BAD_REQUEST | NOT_FOUND */
+  #route({ url = "" }: IncomingMessage): { readonly route: DebugRoute; readonly query: URLSearchParams } {
     const { routes } = this.#options;
     if (url.length > URL_MAX) throw new AgentError("BAD_REQUEST", `the URL is longer than ${URL_MAX} characters`);
     const [path = "", query = ""] = url.split("?", 2);
@@ -108,14 +147,21 @@ export class DebugServer {
       const known = Object.keys(routes).map((one) => DEBUG_PREFIX + one);
       throw new AgentError("NOT_FOUND", `known paths: ${known.join(", ")}`);
     }
+    return { route, query: new URLSearchParams(query) };
+  }
+
+  async #work(request: IncomingMessage): Promise<unknown> {
+    const { method = "", url = "" } = request;
+    const { route, query } = this.#route(request);
     const { get, post, deadlineMs = DEADLINE_MS } = route;
     const work =
       method === "GET" && get !== undefined
-        ? () => get(new URLSearchParams(query))
+        ? () => get(query)
         : method === "POST" && post !== undefined
           ? async () => post(parseJson(await readBody(request, BODY_MAX)))
           : undefined;
-    if (work === undefined) throw new AgentError("METHOD_NOT_ALLOWED", `${path} does not take ${method}`);
+    if (work === undefined)
+      throw new AgentError("METHOD_NOT_ALLOWED", `${url.split("?", 1)[0]} does not take ${method}`);
     if (this.#active >= MAX_CONCURRENT) throw new AgentError("BUSY", "too many questions at once", "ask again");
     this.#active += 1;
     const done = Promise.resolve()

@@ -12,7 +12,7 @@ import { plot } from "./datapath/plot.ts";
 import { busySecondsOf, Programs } from "./datapath/programs.ts";
 import { asMarkdown, asText, type Result, replaceSection } from "./datapath/report.ts";
 import { goals, type Round, summarize } from "./datapath/summary.ts";
-import { makeVariants, VARIANT_NAMES, type VariantName } from "./datapath/variants.ts";
+import { makeVariants, USUAL_NAMES, VARIANT_NAMES, type VariantName } from "./datapath/variants.ts";
 import { costOf, totalOf } from "./process-cost.ts";
 
 const SECONDS = "1.6";
@@ -27,7 +27,7 @@ const USAGE = `usage: npm run bench -- datapath [--engines ${VARIANT_NAMES.join(
 
 const { values: options } = parseArgs({
   options: {
-    engines: { type: "string", default: VARIANT_NAMES.join(",") },
+    engines: { type: "string", default: USUAL_NAMES.join(",") },
     rounds: { type: "string", default: "5" },
     seconds: { type: "string", default: SECONDS },
     ipv6: { type: "boolean", default: false },

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { Readable } from "node:stream";
 import { runCommand } from "../../src/cli/commands.ts";
 import type { CliEnv } from "../../src/cli/env.ts";
 import type { DocumentName, Documents } from "../../src/core/report/documents.ts";
@@ -17,11 +18,15 @@ export interface InProcessOptions {
   readonly isTTY?: boolean;
   /** What happens while a command waits. */
   readonly pause?: (ms: number) => Promise<void>;
+  readonly stdin?: string;
+  /** The user's. */
+  readonly interruption?: AbortSignal;
 }
 
 /** Runs a command line in this process, with the clock at noon of the first day of 2026. */
 export async function cli(argv: readonly string[], options: InProcessOptions = {}): Promise<InProcess> {
   const { environment = {}, isTTY = false, pause = async () => undefined } = options;
+  const { stdin = "", interruption = new AbortController().signal } = options;
   const written = { stdout: "", stderr: "" };
   const output = (name: keyof typeof written) => ({
     isTTY,
@@ -40,6 +45,8 @@ export async function cli(argv: readonly string[], options: InProcessOptions = {
       now += ms;
       await pause(ms);
     },
+    stdin: Readable.from([Buffer.from(stdin)]),
+    interruption: () => interruption,
   };
   const status = await runCommand(argv, env);
   return { status, ...written };

@@ -3,6 +3,7 @@ import { type IncomingMessage, request } from "node:http";
 import * as v from "valibot";
 import { AgentError, codeOf, messageOf } from "../../core/errors.ts";
 import { DEBUG_PREFIX } from "../../core/report/document.ts";
+import { linesOf } from "./lines.ts";
 import { AgentUnreachable } from "./unreachable.ts";
 
 /** A node has at most some hundred pods: more than this is no answer of the agent's. */
@@ -31,8 +32,7 @@ export class AgentClient {
    * @throws AgentUnreachable; AgentError NOT_PERMITTED; the agent's own AgentError
    */
   async ask({ name, query = {}, body }: Question): Promise<unknown> {
-    const search = new URLSearchParams(query).toString();
-    const path = `${DEBUG_PREFIX}${name}${search === "" ? "" : `?${search}`}`;
+    const path = pathOf(name, query);
     const { status, text } = await this.send(path, body);
     let json: unknown;
     try {
@@ -41,12 +41,59 @@ export class AgentClient {
       throw this.broken(`answers with what is no JSON: ${JSON.stringify(text.slice(0, 60))}`);
     }
     if (status === 200) return json;
+    throw this.refusal(path, status, json);
+  }
+
+  /**
+   * Lines of an answer that has no end. The iterator ends when `signal` is aborted; while nobody takes its lines the
+   * agent is not read.
+   * @throws as `ask`; AgentUnreachable when the agent ends it
+   */
+  async *lines({ name, query = {} }: Question, lineMax: number, signal: AbortSignal): AsyncGenerator<string> {
+    const path = pathOf(name, query);
+    const incoming = await this.opened(path, signal);
+    if (incoming === undefined) return;
+    const status = incoming.statusCode ?? 0;
+    if (status !== 200) throw this.refusal(path, status, parsed(await collect(incoming)));
+    try {
+      yield* linesOf(incoming, lineMax);
+    } catch (error) {
+      if (signal.aborted) return;
+      throw this.explained(error);
+    } finally {
+      incoming.destroy();
+    }
+    throw this.broken("has ended");
+  }
+
+  /** The head of an answer, which has to come in time; undefined when `signal` is aborted before. */
+  private opened(path: string, signal: AbortSignal): Promise<IncomingMessage | undefined> {
+    return new Promise((resolve, reject) => {
+      const outgoing = request({ socketPath: this.socket, path, agent: false, signal }, (incoming) => {
+        clearTimeout(timer);
+        resolve(incoming);
+      });
+      const timer = setTimeout(() => {
+        reject(this.broken(`does not answer within ${this.timeoutMs} ms`));
+        outgoing.destroy();
+      }, this.timeoutMs);
+      outgoing.on("error", (error) => {
+        clearTimeout(timer);
+        if (signal.aborted) resolve(undefined);
+        else reject(this.explained(error));
+      });
+      outgoing.end();
+    });
+  }
+
+  /** What an answer says that is none. */
+  private refusal(path: string, status: number, json: unknown): AgentError {
     const failure = v.safeParse(errorSchema, json);
-    if (!failure.success) throw this.broken(`answers with HTTP status ${status} and no reason`);
+    if (!failure.success) return this.broken(`answers with HTTP status ${status} and no reason`);
     const { code, message, remedy } = failure.output.error;
-    if (code === "NOT_FOUND") throw this.broken(`is of another version and does not know ${path}`);
-    if (code === "DEADLINE" || code === "BUSY") throw this.broken(`says: ${message}`);
-    throw new AgentError(code, message, remedy ?? undefined);
+    if (code === "NOT_FOUND") return this.broken(`is of another version and does not know ${path}`);
+    if (code === "DEADLINE" || code === "BUSY") return this.broken(`says: ${message}`);
+    return new AgentError(code, message, remedy ?? undefined);
   }
 
   /** `does`: what it does in place of an answer. */
@@ -99,6 +146,19 @@ export class AgentClient {
       default:
         return this.broken(`can't be understood: ${messageOf(error)}`, error);
     }
+  }
+}
+
+function pathOf(name: string, query: Readonly<Record<string, string>>): string {
+  const search = new URLSearchParams(query).toString();
+  return `${DEBUG_PREFIX}${name}${search === "" ? "" : `?${search}`}`;
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }
 

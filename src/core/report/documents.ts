@@ -15,6 +15,7 @@ import { podsSchema } from "./pods.ts";
 import { proofsSchema, resetsSchema } from "./proofs.ts";
 import { settingsSchema } from "./settings.ts";
 import { statusSchema } from "./status.ts";
+import { traceSchema } from "./trace.ts";
 import { versionsSchema } from "./versions.ts";
 
 export const DOCUMENTS = {
@@ -22,6 +23,7 @@ export const DOCUMENTS = {
   pods: podsSchema,
   inspect: inspectSchema,
   verify: proofsSchema,
+  trace: traceSchema,
   "reset-existing": resetsSchema,
   engines: enginesSchema,
   config: settingsSchema,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+
 import { AgentError, messageOf } from "../../core/errors.ts";
 import { familyOf } from "../../core/ip.ts";
 import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/dataplane.ts";
+import type { FlowSource } from "../../core/ports/flows.ts";
 import type { NetnsHandle, NetnsId } from "../../core/ports/netns.ts";
 import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { Logger } from "../../core/ports/telemetry.ts";
@@ -16,6 +18,7 @@ import { ALL_LETTERS } from "../sysctls.ts";
 import { plannedAttachments, podInterface } from "./attachments.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { ineligibility } from "./eligible.ts";
+import { FlowReader } from "./flows.ts";
 import { routedShadows } from "./local-routes.ts";
 import { EbpfNode, type EbpfNodeOptions } from "./node.ts";
 import { orphanedCapture } from "./orphan.ts";
@@ -228,6 +231,21 @@ export class EbpfEngine implements Engine {
   /** What the programs counted for this pod, by verdict. */
   counters(netns: NetnsHandle): Readonly<Record<string, number>> {
     return this.#node?.bpf.counters(this.#cookie(netns)) ?? {};
+  }
+
+  /** Single flows, while they are read. */
+  get flows(): FlowSource {
+    const node = () => this.#node;
+    return {
+      get available() {
+        return node() !== undefined;
+      },
+      open: (told, failed) => {
+        const reader = new FlowReader(this.#opened.bpf, told, failed, this.options.clock);
+        return () => reader.close();
+      },
+      keyOf: (netns) => this.#cookie(netns),
+    };
   }
 
   verdicts(netns: NetnsHandle): VerdictCounts {

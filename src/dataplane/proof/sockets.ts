@@ -24,6 +24,17 @@ export class ProofSockets {
     return this.#all().find((socket) => isPeer(socket, to) && isZtunnels(socket));
   }
 
+  /** Every connected socket of ztunnel's. */
+  ztunnels(): SocketInfo[] {
+    return this.#all().filter(isZtunnels);
+  }
+
+  /** The socket whose own end is `endpoint`. */
+  at({ address, port }: Endpoint): SocketInfo | undefined {
+    const ip = canonicalIp(address);
+    return this.#all().find((socket) => socket.srcPort === port && canonicalIp(socket.src) === ip);
+  }
+
   /** Ends everybody's calls to an endpoint: only a proof has any. */
   endCalls(to: Endpoint): void {
     for (const socket of this.#all()) if (isPeer(socket, to)) this.end(socket);

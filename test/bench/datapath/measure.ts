@@ -94,6 +94,7 @@ export class Trial implements AsyncDisposable {
     const from = direction === "inbound" ? ["--from", ground.clients] : [];
     const loadArgs = ["--mode", mode, "--parallel", String(IN_FLIGHT[mode]), "--to", to, ...from];
     const busyBefore = programs.busySeconds();
+    using _meanwhile = variant.during?.() ?? { [Symbol.dispose]: () => undefined };
     const load = await programs.load(ground.caller(direction), seconds, loadArgs);
     const busySeconds = programs.busySeconds() - busyBefore;
     // The last connections are still being closed.

@@ -14,6 +14,7 @@ const COLOURS: Readonly<Record<VariantName, string>> = {
   nftables: "#3b76c4",
   iptables: "#8a63b8",
   upstream: "#d0702a",
+  monitored: "#74b8ae",
 };
 
 const LABELS = 168;

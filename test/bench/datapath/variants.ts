@@ -3,6 +3,7 @@
 import { messageOf } from "../../../src/core/errors.ts";
 import type { EngineName } from "../../../src/core/ports/dataplane.ts";
 import { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
+import type { EbpfEngine } from "../../../src/dataplane/ebpf/engine.ts";
 import { netfilterEngines } from "../../../src/dataplane/engines.ts";
 import { native } from "../../../src/native/load.ts";
 import { labEbpf } from "../../support/lab-bpf.ts";
@@ -10,7 +11,9 @@ import { noMetrics, quiet, specOf } from "../../support/lab-dataplane.ts";
 import { enrolByUpstream } from "../../support/lab-upstream.ts";
 import type { Ground } from "./ground.ts";
 
-export const VARIANT_NAMES = ["none", "ebpf", "nftables", "iptables", "upstream"] as const;
+export const VARIANT_NAMES = ["none", "ebpf", "nftables", "iptables", "upstream", "monitored"] as const;
+/** Measured when nobody says what. */
+export const USUAL_NAMES = VARIANT_NAMES.filter((name) => name !== "monitored");
 export type VariantName = (typeof VARIANT_NAMES)[number];
 
 export const TITLES: Readonly<Record<VariantName, string>> = {
@@ -19,6 +22,7 @@ export const TITLES: Readonly<Record<VariantName, string>> = {
   nftables: "nftables",
   iptables: "iptables",
   upstream: "upstream's iptables rules",
+  monitored: "ebpf, somebody reads its flows",
 };
 
 export interface Variant {
@@ -30,6 +34,8 @@ export interface Variant {
   /** Called while the proxy listens. */
   capture(ground: Ground): Promise<void>;
   release(ground: Ground): Promise<void>;
+  /** Called around each measurement: what is only to happen then. */
+  during?(): Disposable;
   close(): void;
 }
 
@@ -51,6 +57,7 @@ export async function makeVariants(
     try {
       if (name === "none") variants.push(new WithoutRedirection());
       else if (name === "upstream") variants.push(new UpstreamRules(iptables));
+      else if (name === "monitored") variants.push(await MonitoredEbpf.start());
       else variants.push(await EngineVariant.start(name));
     } catch (error) {
       absent.push({ name, reason: messageOf(error) });
@@ -102,8 +109,8 @@ class EngineVariant implements Variant {
   ) {}
 
   /** @throws AgentError NO_ENGINE */
-  static async start(name: EngineName): Promise<EngineVariant> {
-    return new EngineVariant(name, await startEngine(name));
+  static async start(name: EngineName, ebpf?: EbpfEngine): Promise<EngineVariant> {
+    return new EngineVariant(name, await startEngine(name, ebpf));
   }
 
   async meet(pid: number): Promise<void> {
@@ -125,15 +132,65 @@ class EngineVariant implements Variant {
   }
 }
 
+/** eBPF with a reader of its flows, in this process, who makes lines of them as the agent does. */
+class MonitoredEbpf implements Variant {
+  readonly name = "monitored";
+  readonly redirects = true;
+  readonly seen = { told: 0, lost: 0, bytes: 0 };
+
+  private constructor(
+    private readonly ebpf: EbpfEngine,
+    private readonly variant: EngineVariant,
+  ) {}
+
+  /** @throws AgentError NO_ENGINE */
+  static async start(): Promise<MonitoredEbpf> {
+    const ebpf = labEbpf(native());
+    return new MonitoredEbpf(ebpf, await EngineVariant.start("ebpf", ebpf));
+  }
+
+  meet(pid: number): Promise<void> {
+    return this.variant.meet(pid);
+  }
+
+  capture(ground: Ground): Promise<void> {
+    return this.variant.capture(ground);
+  }
+
+  release(ground: Ground): Promise<void> {
+    return this.variant.release(ground);
+  }
+
+  during(): Disposable {
+    const { seen } = this;
+    const stop = this.ebpf.flows.open(
+      ({ flows, lost }) => {
+        seen.told += flows.length;
+        seen.lost += lost;
+        for (const { netns, ...flow } of flows) seen.bytes += JSON.stringify({ ...flow, pod: netns.toString() }).length;
+      },
+      (error) => {
+        throw error;
+      },
+    );
+    return { [Symbol.dispose]: stop };
+  }
+
+  close(): void {
+    console.error(`flows told: ${this.seen.told}, lost: ${this.seen.lost}`);
+    this.variant.close();
+  }
+}
+
 /** The node's dataplane with this engine and no other. @throws AgentError NO_ENGINE */
-export async function startEngine(name: EngineName): Promise<NodeDataplane> {
+export async function startEngine(name: EngineName, ebpf: EbpfEngine = labEbpf(native())): Promise<NodeDataplane> {
   const binding = native();
   const dataplane = new NodeDataplane({
     binding,
     logger: quiet,
     metrics: noMetrics,
     config: { engine: name },
-    engines: [labEbpf(binding), ...netfilterEngines(binding, quiet, undefined)],
+    engines: [ebpf, ...netfilterEngines(binding, quiet, undefined)],
   });
   try {
     await dataplane.start();
