@@ -4,8 +4,10 @@
 
 #include "accept.h"
 #include "bpf.h"
+#include "bpf_effective.h"
 #include "bpf_orphan.h"
 #include "bpf_pinned.h"
+#include "clock.h"
 #include "connect.h"
 #include "enter.h"
 #include "env.h"
@@ -97,12 +99,15 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<enterNetns>(exports, "enterNetns");
     add<enterRoot>(exports, "enterRoot");
 
+    add<clockState>(exports, "clockState");
+
     add<bpfOpen>(exports, "bpfOpen");
     add<bpfVerify>(exports, "bpfVerify");
     add<bpfNetnsLinked>(exports, "bpfNetnsLinked");
     add<bpfFilterState>(exports, "bpfFilterState");
     add<bpfFilterDetach>(exports, "bpfFilterDetach");
     add<bpfCgroupFlags>(exports, "bpfCgroupFlags");
+    add<bpfCgroupPrograms>(exports, "bpfCgroupPrograms");
     add<bpfRemove>(exports, "bpfRemove");
     add<bpfPinned>(exports, "bpfPinned");
     add<bpfVersions>(exports, "bpfVersions");

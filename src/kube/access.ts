@@ -24,3 +24,9 @@ export const PERMISSIONS: readonly Permission[] = [
 
 /** Needed only where REPAIR_DELETE_PODS is true. */
 export const DELETION: Permission = { group: "", resource: "pods", verbs: ["delete"] };
+
+/**
+ * Nobody grants it by default: the agent itself never asks. `ambient-cni check` does, by hand, and says that it
+ * does not know (AMB-413) where it may not.
+ */
+export const POLICIES: Permission = { group: "networking.k8s.io", resource: "networkpolicies", verbs: ["list"] };

@@ -19,30 +19,22 @@ import type { PlannedChange } from "../core/ports/plan.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
 import { Annotator, annotationPatch } from "./annotate.ts";
 import { KubeClient } from "./client.ts";
-import { type CredentialSource, inClusterCredentials } from "./credentials.ts";
+import { type CredentialsOptions, credentialsFor } from "./credentials-for.ts";
 import { EventRecorder } from "./events.ts";
 import { namespaceFromKube, podFromKube } from "./from-kube.ts";
 import { KubeError } from "./kube-error.ts";
-import { kubeconfigCredentials } from "./kubeconfig.ts";
 import { agentPodFromKube, daemonSetFromKube, nodeFromKube } from "./own-objects.ts";
 import { daemonSetPath, NAMESPACES_PATH, nodePath, PODS_PATH, podPath } from "./paths.ts";
 import { deletePod, labelPod } from "./pod-changes.ts";
 import { Reflector } from "./reflector.ts";
 import { Store } from "./store.ts";
 
-const SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount";
 const READ_TIMEOUT_MS = 10_000;
 /** Problems already told; a pod with a broken status would otherwise repeat itself with every event. */
 const MAX_TOLD = 1_000;
 
-export interface KubeClusterOptions {
+export interface KubeClusterOptions extends CredentialsOptions {
   readonly nodeName: string;
-  /** Path; without it the pod's service account is used. */
-  readonly kubeconfig?: string | undefined;
-  /** Where kubelet mounts the service account. */
-  readonly serviceAccountDir?: string | undefined;
-  /** KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are read from here. */
-  readonly environment?: Readonly<Record<string, string | undefined>> | undefined;
   /** Source of Events and user agent. */
   readonly component?: string | undefined;
   /** Annotations of pods of which the presence matters, besides those that are known anyway. */
@@ -79,7 +71,7 @@ export class KubeCluster implements Cluster {
     }
     this.#marks = options.marks ?? [];
     this.#logger = logger;
-    this.#client = new KubeClient({ credentials: credentialsOf(options), clock, logger, userAgent: component });
+    this.#client = new KubeClient({ credentials: credentialsFor(options), clock, logger, userAgent: component });
     this.#pods = new Store<Pod>(podKey, logger);
     this.#namespaces = new Store<Namespace>((namespace) => namespace.name, logger);
     const shared = { client: this.#client, clock, random, logger, metrics };
@@ -241,14 +233,4 @@ export class KubeCluster implements Cluster {
     this.#told.add(problem);
     this.#logger.warn("an object of the API server is not as it should be", { problem });
   };
-}
-
-function credentialsOf(options: KubeClusterOptions): CredentialSource {
-  if (options.kubeconfig !== undefined) return kubeconfigCredentials(options.kubeconfig);
-  const { environment = process.env, serviceAccountDir = SERVICE_ACCOUNT_DIR } = options;
-  return inClusterCredentials({
-    host: environment.KUBERNETES_SERVICE_HOST,
-    port: environment.KUBERNETES_SERVICE_PORT,
-    directory: serviceAccountDir,
-  });
 }

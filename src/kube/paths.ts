@@ -2,6 +2,7 @@
 
 export const PODS_PATH = "/api/v1/pods";
 export const NAMESPACES_PATH = "/api/v1/namespaces";
+export const POLICIES_PATH = "/apis/networking.k8s.io/v1/networkpolicies";
 
 /** Path of a pod or of its subresource; names are escaped, they may come from a CNI request. */
 export function podPath(namespace: string, name: string, subresource?: string): string {

@@ -262,6 +262,20 @@ export interface SeqpacketServer {
   close(): void;
 }
 
+export interface ClockState {
+  /** False: no program keeps it in time (STA_UNSYNC), or not one that tells the kernel. */
+  readonly synchronised: boolean;
+  /** How far off it may be at most, in ms; grows while nobody keeps it. */
+  readonly maxErrorMs: number;
+}
+
+export interface EffectiveProgram {
+  /** Kernel id. */
+  readonly id: number;
+  /** At most 15 characters; "" for none. */
+  readonly name: string;
+}
+
 export interface NativeBinding {
   readonly abiVersion: number;
   /** Injects the class of every error thrown from now on; called once, by load.ts. */
@@ -378,6 +392,10 @@ export interface NativeBinding {
   /** chroot(2) of this process for good. Throws EPERM without CAP_SYS_CHROOT. */
   enterRoot(root: string): void;
 
+  // -- clock
+  /** How the kernel's clock is kept (adjtimex). Throws EPERM where a seccomp profile refuses the question. */
+  clockState(): ClockState;
+
   // -- BPF
   /**
    * Opens what is pinned in `dir` (made if missing), loads what is not: some 150 ms then, 1 ms else.
@@ -399,6 +417,11 @@ export interface NativeBinding {
   bpfFilterDetach(netns: number, ifindex: number): void;
   /** Attach flags (BPF_F_ALLOW_OVERRIDE = 1, BPF_F_ALLOW_MULTI = 2) and count of what is attached to a cgroup itself. */
   bpfCgroupFlags(cgroup: string, program: string): { readonly flags: number; readonly count: number };
+  /**
+   * Programs of everybody's that the kernel runs for a cgroup at the place of one of ours, first that which
+   * runs first, wherever they are attached.
+   */
+  bpfCgroupPrograms(cgroup: string, program: string): EffectiveProgram[];
 
   // -- SEQPACKET
   /**

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pod looked at closely: by the agent, and without one.
 import { expect, test } from "vitest";
+import type { CheckReport } from "../../src/cli/check/check.ts";
 import type { PodsReport } from "../../src/core/report/pods.ts";
 import { ipOf } from "../../src/sandbox/pod-records.ts";
 import { until } from "../../src/sandbox/until.ts";
@@ -46,8 +47,21 @@ test("inspect, verify and reset-existing, with the agent and without", async () 
     expect(checked.stdout).toMatch(
       /\n {2}‼ no connection is older than its pod's capture {3}AMB-404\n {6}shop\/client: 1\b/,
     );
-    expect(checked.stdout).toMatch(/\n\d+ passed, \d warnings?, 0 failed, 0 not looked at\n$/);
+    // What only the API server knows, and who has a way to it.
+    expect(checked.stdout).toMatch(/\n\d+ passed, \d warnings?, 0 failed, 5 not known\n$/);
     expect(checked.status, checked.stdout).toBe(0);
+    const inside = await inPod(sandbox, "check", "-o", "json");
+    const { checks } = JSON.parse(inside.stdout) as { readonly checks: readonly CheckReport[] };
+    const unknown = checks
+      .filter(({ verdict }) => verdict === "skip")
+      .map(({ code, evidence }) => `${code} ${evidence}`);
+    expect(unknown).toEqual([
+      expect.stringMatching(/^AMB-411 the node has no default route/),
+      expect.stringMatching(/^AMB-413 this account may not list NetworkPolicies/),
+      expect.stringMatching(/^AMB-604 it says nothing about itself/),
+    ]);
+    const clock = checks.find(({ code }) => code === "AMB-104");
+    expect(clock?.evidence, "the sandbox's API server has the same clock").toMatch(/^they differ by less than \d s$/);
 
     const reset = await onNode(sandbox, "reset-existing", "--all");
     expect(reset, reset.stderr).toMatchObject({ status: 0 });
@@ -99,5 +113,9 @@ test("inspect, verify and reset-existing, with the agent and without", async () 
     expect(broken.stdout).toMatch(/\n {2}× listener 15001 +outbound: ztunnel does not listen\n/);
     expect(broken.status).toBe(1);
     expect((await onNode(sandbox, "verify", "client")).stdout).toMatch(/\nFAIL shop\/client: /);
+    // A pod that goes while no agent runs leaves its entry.
+    await sandbox.kubelet.remove(server);
+    const stale = await onNode(sandbox, "check", "--category", "agent");
+    expect(stale.stdout).toMatch(/ {3}AMB-603\n {6}1 of 2 belong to no process of the node\n/);
   });
 });

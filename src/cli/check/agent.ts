@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent, its view of the cluster, and ztunnel at its socket.
-import { readPinned } from "../../dataplane/ebpf/pinned.ts";
-import { findResidents } from "../../netns/residents.ts";
 import { type Check, fail, ok, skip, warn } from "./check.ts";
 
 /** A watch of the API server's that is older than its own time limit is a dead one, in seconds. */
@@ -62,19 +60,11 @@ export const AGENT_CHECKS: readonly Check[] = [
     fix: "nothing while the agent runs: it collects them every 30 s; `ambient-cni remove` does so without it",
     about:
       "The eBPF engine's state outlives the agent on the node's bpffs. An entry of a pod that has gone while no agent ran takes room, and nothing else.",
-    run: async ({ view }) => {
-      const { pods, obstacle } = readPinned(view.binding, view.config.procDir);
-      if (obstacle !== undefined) return skip(obstacle);
-      const residents = await findResidents(view.config.procDir);
-      try {
-        const living = new Set(residents.map(({ netns }) => view.binding.netnsCookie(netns.fd)));
-        const stale = [...pods.keys()].filter((cookie) => !living.has(cookie)).length;
-        return stale === 0
-          ? ok(`${pods.size} pods`)
-          : warn(`${stale} of ${pods.size} belong to no process of the node`);
-      } finally {
-        for (const { netns } of residents) netns.close();
-      }
+    run: async ({ facts }) => {
+      const pinned = await facts.pinned();
+      if (typeof pinned === "string") return skip(pinned);
+      const { pods, stale } = pinned;
+      return stale === 0 ? ok(`${pods} pods`) : warn(`${stale} of ${pods} belong to no process of the node`);
     },
   },
 ];

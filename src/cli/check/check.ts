@@ -6,10 +6,12 @@ import type { InspectReport } from "../../core/report/inspect.ts";
 import type { PodReport } from "../../core/report/pods.ts";
 import type { ProofsReport } from "../../core/report/proofs.ts";
 import type { NodeView } from "../source/kernel/node-view.ts";
+import type { Facts } from "./facts.ts";
 
 export const CATEGORIES = ["kernel", "cni", "ztunnel", "pods", "agent"] as const;
 export type Category = (typeof CATEGORIES)[number];
 
+/** skip: not known, because it can't be seen from here. Never said of what was seen and is well. */
 export type CheckVerdict = "ok" | "warn" | "fail" | "skip";
 
 export interface CheckResult {
@@ -20,13 +22,14 @@ export interface CheckResult {
 
 export interface CheckContext {
   readonly view: NodeView;
+  readonly facts: Facts;
   /** Documents of the agent, or of the kernel without one; read once each. */
   read<Name extends DocumentName>(name: Name): Promise<Documents[Name]>;
   /** Pods as the kernel shows them, whoever answers for the rest. */
   kernelPods(): Promise<readonly PodReport[]>;
-  /** Everything about one pod. */
+  /** Everything about one pod; read once each. */
   inspect(uid: string): Promise<InspectReport>;
-  /** Proofs of one captured pod. */
+  /** Proofs of one captured pod; made once each. */
   verify(uid: string): Promise<ProofsReport>;
 }
 
@@ -69,7 +72,7 @@ export async function runCheck(check: Check, context: CheckContext): Promise<Che
   try {
     result = await check.run(context);
   } catch (error) {
-    result = skip(`it could not be looked at: ${messageOf(error)}`);
+    result = skip(`not known: ${messageOf(error)}`);
   }
   const troubled = result.verdict === "warn" || result.verdict === "fail";
   return { code, category, title, ...result, fix: troubled ? fix : null, milliseconds: performance.now() - began };

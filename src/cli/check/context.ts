@@ -4,22 +4,25 @@ import type { Session } from "../command.ts";
 import { viewNode } from "../source/kernel/node-view.ts";
 import { kernelPods } from "../source/kernel/pods.ts";
 import type { CheckContext } from "./check.ts";
+import { NodeFacts } from "./node-facts.ts";
 
 /** What checks look at: the node by this process, and the agent's documents where there is an agent. */
 export async function openContext(session: Session): Promise<CheckContext> {
   const view = viewNode(session.env, "");
   const source = await session.source();
-  const known = new Map<DocumentName, Promise<unknown>>();
+  const known = new Map<string, Promise<unknown>>();
+  const once = <T>(key: string, make: () => Promise<T>): Promise<T> => {
+    const making = known.get(key) ?? make();
+    known.set(key, making);
+    // The entry of a key is what `make` of that key makes.
+    return making as Promise<T>;
+  };
   return {
     view,
-    read: async <Name extends DocumentName>(name: Name): Promise<Documents[Name]> => {
-      const reading = known.get(name) ?? source.read(name);
-      known.set(name, reading);
-      // The entry of a name is the document of that name.
-      return (await reading) as Documents[Name];
-    },
-    kernelPods: async () => (await kernelPods(view)).pods,
-    inspect: (uid) => source.read("inspect", { pod: uid }),
-    verify: (uid) => source.read("verify", { pod: uid }),
+    facts: new NodeFacts(view),
+    read: <Name extends DocumentName>(name: Name) => once<Documents[Name]>(name, () => source.read(name)),
+    kernelPods: () => once("kernel pods", async () => (await kernelPods(view)).pods),
+    inspect: (pod) => once(`inspect ${pod}`, () => source.read("inspect", { pod })),
+    verify: (pod) => once(`verify ${pod}`, () => source.read("verify", { pod })),
   };
 }

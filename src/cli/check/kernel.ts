@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the node's kernel can do and how much of it is left.
-import { codeOf } from "../../core/errors.ts";
-import { findHostNetns } from "../../netns/host.ts";
-import { Proc } from "../../sys/proc.ts";
-import { type Check, type CheckContext, fail, ok, skip, warn } from "./check.ts";
+import { type Check, fail, ok, skip, warn } from "./check.ts";
 
 /** Parts of the conntrack table in use from which on somebody should know, and new connections are at risk. */
 const CONNTRACK_WARN = 0.8;
@@ -62,9 +59,10 @@ export const KERNEL_CHECKS: readonly Check[] = [
     fix: "raise net.netfilter.nf_conntrack_max on the node (and its hash size), or find who opens so many connections",
     about:
       "A full table drops new connections of everybody on the node. The eBPF engine makes no entries in pods, the others one for each connection; kube-proxy and most CNIs make some on the node.",
-    run: (context) => {
-      const [count, max] = [conntrack(context, "count"), conntrack(context, "max")];
-      if (count === undefined || max === undefined || max === 0) return skip("conntrack is not in use on this node");
+    run: ({ facts }) => {
+      const table = facts.conntrack();
+      if (table === undefined || table.max === 0) return ok("connections are not tracked on this node");
+      const { count, max } = table;
       const used = count / max;
       const evidence = `${count} of ${max} entries (${Math.round(used * 100)}%)`;
       if (used >= CONNTRACK_FAIL) return fail(evidence);
@@ -72,16 +70,3 @@ export const KERNEL_CHECKS: readonly Check[] = [
     },
   },
 ];
-
-/** From the node's netns: there each netns has a count of its own. */
-function conntrack({ view }: CheckContext, what: "count" | "max"): number | undefined {
-  const { handle: host } = findHostNetns(new Proc(view.config.procDir), false);
-  try {
-    return Number(view.binding.sysctlGet(host.fd, `net/netfilter/nf_conntrack_${what}`).trim());
-  } catch (error) {
-    if (codeOf(error) === "ENOENT") return undefined;
-    throw error;
-  } finally {
-    host.close();
-  }
-}

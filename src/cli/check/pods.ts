@@ -84,7 +84,11 @@ export const POD_CHECKS: readonly Check[] = [
     fix: "set AMBIENT_IPV6=true (ambient.ipv6 in the chart), or take IPv6 from the pods",
     about: "With AMBIENT_IPV6=false IPv6 traffic of captured pods passes ztunnel by, in both directions, in the clear.",
     run: async (context) => {
-      const ipv6 = (await context.read("config")).settings.find(({ setting }) => setting === "AMBIENT_IPV6")?.value;
+      const { source, settings } = await context.read("config");
+      // On the node itself this process's settings are not the agent's.
+      if (source.from === "kernel" && context.view.config.hostRoot === "/")
+        return skip("only the agent knows its settings");
+      const ipv6 = settings.find(({ setting }) => setting === "AMBIENT_IPV6")?.value;
       if (ipv6 === "true") return ok("AMBIENT_IPV6 is true");
       const open = ({ mesh, ips }: PodReport) => isCaptured(mesh) && ips.some((ip) => familyOf(ip) === 6);
       return judged(await all(context), open, fail, "none has", podTitle);

@@ -107,5 +107,5 @@ function checkText(check: Shown, paint: Paint): string {
 function closing(checks: readonly Shown[]): string {
   const count = (verdict: CheckVerdict) => checks.filter((check) => check.verdict === verdict).length;
   const warnings = count("warn");
-  return `${count("ok")} passed, ${warnings} ${warnings === 1 ? "warning" : "warnings"}, ${count("fail")} failed, ${count("skip")} not looked at\n`;
+  return `${count("ok")} passed, ${warnings} ${warnings === 1 ? "warning" : "warnings"}, ${count("fail")} failed, ${count("skip")} not known\n`;
 }

@@ -60,6 +60,15 @@ export const RESOURCES: readonly Resource[] = [
   },
   {
     ...core,
+    group: "networking.k8s.io",
+    plural: "networkpolicies",
+    singular: "networkpolicy",
+    kind: "NetworkPolicy",
+    namespaced: true,
+    shortNames: ["netpol"],
+  },
+  {
+    ...core,
     plural: "events",
     singular: "event",
     kind: "Event",

@@ -102,6 +102,11 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
     works: (a) => a.bpfCgroupFlags(LabCgroups.root.path, "ambient_connect4"),
     fails: (a) => a.bpfCgroupFlags("/tmp", "ambient_connect4"),
   },
+  bpfCgroupPrograms: {
+    works: (a) => a.bpfCgroupPrograms(LabCgroups.root.path, "ambient_connect4"),
+    fails: (a) => a.bpfCgroupPrograms("/tmp", "ambient_connect4"),
+  },
+  clockState: { works: (a) => a.clockState() },
   close: { works: (a) => a.close(a.netnsOpen("/proc/self/ns/net")), fails: (a) => a.close(closed) },
   netnsOpen: {
     works: (a) => a.close(a.netnsOpen("/proc/thread-self/ns/net")),

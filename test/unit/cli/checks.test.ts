@@ -7,8 +7,11 @@ import { type CheckContext, type CheckVerdict, runCheck } from "../../../src/cli
 import { CHECKS } from "../../../src/cli/check/checks.ts";
 import { checksDocument } from "../../../src/cli/check/document.ts";
 import { parseConfig } from "../../../src/core/config/parse.ts";
+import { AgentError } from "../../../src/core/errors.ts";
+import type { NetworkPolicy } from "../../../src/core/network-policy.ts";
 import type { DocumentName, Documents } from "../../../src/core/report/documents.ts";
 import { native } from "../../../src/native/load.ts";
+import { CONNECT, type FactValues, factsOf, GOOD_FACTS, HOUR, NOW, nodeNetwork } from "../../fakes/facts.ts";
 import { CONFIG, ENGINES, FINE, INSPECT, PODS, PROOFS, podReport } from "../../fixtures/reports.ts";
 import { cli, withAgent } from "../../support/cli-env.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
@@ -32,6 +35,7 @@ const conf = (name: string, plugins: readonly object[]) =>
 type Changes = Partial<Documents> & {
   readonly kernelPods?: Documents["pods"]["pods"];
   readonly environment?: Readonly<Record<string, string>>;
+  readonly facts?: { readonly [Name in keyof FactValues]?: FactValues[Name] | Error };
 };
 
 const ipv6 = (value: string): Documents["config"] => ({
@@ -43,7 +47,7 @@ const GOOD = podReport("web-7f4c");
 const SIDECAR = podReport("web-7f4c", { mesh: "sidecar", engine: null, ztunnel: null });
 const FACTS = INSPECT.facts.filter(({ ok }) => ok === true);
 
-function contextOf({ kernelPods, environment = {}, ...changes }: Changes): CheckContext {
+function contextOf({ kernelPods, environment = {}, facts = {}, ...changes }: Changes): CheckContext {
   const { config } = parseConfig(
     {
       NODE_NAME: "worker-3",
@@ -60,7 +64,7 @@ function contextOf({ kernelPods, environment = {}, ...changes }: Changes): Check
     engines: { ...ENGINES, engines: ENGINES.engines.map((one) => ({ ...one, works: true, losses: [] })) },
     config: ipv6("true"),
     inspect: { ...INSPECT, facts: FACTS },
-    verify: { ...PROOFS, proofs: PROOFS.proofs.filter(({ result }) => result === "proved") },
+    verify: { ...PROOFS, proofs: PROOFS.proofs.map((one) => ({ ...one, result: "proved" })) },
     ...changes,
   };
   const read = async <Name extends DocumentName>(name: Name) => documents[name] as Documents[Name];
@@ -76,6 +80,12 @@ function contextOf({ kernelPods, environment = {}, ...changes }: Changes): Check
         node: null,
       }),
     },
+    facts: factsOf({
+      ...GOOD_FACTS,
+      network: nodeNetwork({ uid: GOOD.uid }),
+      policies: { policies: [], pods: [LABELLED], more: false },
+      ...facts,
+    }),
     read,
     kernelPods: async () => kernelPods ?? [{ ...GOOD, mesh: "captured", ztunnel: "listening" }],
     inspect: () => read("inspect"),
@@ -95,12 +105,55 @@ const engines = (changes: Partial<(typeof ENGINES)["engines"][number]>): Changes
   engines: { ...ENGINES, engines: ENGINES.engines.map((one) => ({ ...one, works: true, losses: [], ...changes })) },
 });
 const pods = (...list: Documents["pods"]["pods"]): Changes => ({ pods: { ...PODS, pods: list } });
+const facts = (changes: NonNullable<Changes["facts"]>): Changes => ({ facts: changes });
+const network = (...changes: Parameters<typeof nodeNetwork>) => facts({ network: nodeNetwork(...changes) });
+const clusterNetwork = (changes: Partial<FactValues["clusterNetwork"]>) =>
+  facts({ clusterNetwork: { ...GOOD_FACTS.clusterNetwork, ...changes } });
+/** Nothing is captured that would prove anything. */
+const unproved: Changes = { pods: { ...PODS, pods: [] } };
+const proofs = (row: string, result: "failed" | "skipped", evidence: string): Changes => ({
+  verify: {
+    ...PROOFS,
+    proofs: PROOFS.proofs.map((one) => (one.row === row ? { ...one, result, evidence } : { ...one, result: "proved" })),
+  },
+});
+const CILIUM = { bpfMasquerade: false, masquerade: true, legacyRouting: false, socketLbHostOnly: false };
+const ciliumHas = (changes: Partial<typeof CILIUM>) =>
+  facts({
+    clusterNetwork: { ...GOOD_FACTS.clusterNetwork, types: ["cilium-cni"] },
+    cilium: { ...CILIUM, ...changes },
+  });
+const BALANCER = { id: 12, name: "cil_sock4_conne" };
+const POLICY: NetworkPolicy = {
+  namespace: "shop",
+  name: "only-8080",
+  podSelector: { requirements: [{ key: "app", operator: "In", values: ["web"] }] },
+  rules: { ingress: [{ ports: [{ protocol: "TCP", port: 8080, endPort: undefined }] }], egress: undefined },
+};
+const LABELLED = { uid: GOOD.uid, namespace: "shop", labels: { app: "web" } };
 
 /** What provokes each code; run before the check looks. */
 const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Changes?]>> = {
   "AMB-101": () => ["fail", /ebpf: no bpffs; .*iptables: no bpffs/, engines({ works: false, reason: "no bpffs" })],
   "AMB-102": () => ["warn", /no bpffs/, engines({ works: false, reason: "no bpffs" })],
   "AMB-103": () => ["warn", /sysctls are denied/, engines({ losses: ["sysctls are denied"] })],
+  "AMB-104": () => [
+    "fail",
+    /^the node is 150 s behind; its certificate is not trusted: CERT_NOT_YET_VALID$/,
+    facts({ serverTime: { aheadMs: 150_000, uncertaintyMs: 510, untrusted: "CERT_NOT_YET_VALID" } }),
+  ],
+  "AMB-105": () => ["warn", /not synchronised/, facts({ clock: { synchronised: false, maxErrorMs: 16_000 } })],
+  "AMB-106": () => [
+    "warn",
+    /^cil_sock4_conne \(id 12\) in shop\/web-7f4c \(ebpf\)$/,
+    network({ connect: [BALANCER, CONNECT] }),
+  ],
+  "AMB-107": () => [
+    "fail",
+    /^260000 of 262144 entries \(99%\)$/,
+    facts({ conntrack: { count: 260_000, max: 262_144 } }),
+  ],
+  "AMB-108": () => ["warn", /^shop\/web-7f4c eth0: 7 packets so far$/, network({ rpDrops: 7 })],
   "AMB-201": () => {
     chmodSync(dir.file("bin/istio-cni"), 0o644);
     return ["fail", /mode 644: it can't be run/];
@@ -125,6 +178,17 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
     writeFileSync(dir.file("run/istio-cni-kubeconfig"), "token");
     return ["warn", /istio-cni-kubeconfig$/];
   },
+  "AMB-207": () => [
+    "warn",
+    /^bpf.masquerade=true, bpf.hostLegacyRouting=false$/,
+    { ...ciliumHas({ bpfMasquerade: true }), ...unproved },
+  ],
+  "AMB-208": () => ["warn", /^shared gateway mode$/, { ...clusterNetwork({ ovnGateway: "shared" }), ...unproved }],
+  "AMB-209": () => [
+    "warn",
+    /^enforcing mode strict, and net.ipv4.tcp_early_demux is on/,
+    clusterNetwork({ podSecurityGroups: "strict" }),
+  ],
   "AMB-301": () => ["fail", /^none is connected$/, { status: { ...FINE, ztunnels: [] } }],
   "AMB-401": () => [
     "fail",
@@ -155,6 +219,13 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
     },
   ],
   "AMB-410": () => ["fail", /inbound IPv4: .*past ztunnel/, { ...pods(SIDECAR), verify: PROOFS }],
+  "AMB-411": () => ["fail", /^shop\/web-7f4c eth0 has 1500, veth7f4c 1450$/, network({ mtu: 1500 })],
+  "AMB-412": () => ["fail", /^shop\/web-7f4c \(ebpf\) IPv4: lost/, proofs("probe", "failed", "lost")],
+  "AMB-413": () => [
+    "warn",
+    /^shop\/web-7f4c: ingress of only-8080$/,
+    facts({ policies: { policies: [POLICY], pods: [LABELLED], more: false } }),
+  ],
   "AMB-601": () => [
     "fail",
     /ECONNREFUSED/,
@@ -164,14 +235,22 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
     const kubernetes = (FINE.kubernetes ?? []).map((one) => ({ ...one, watchAgeSeconds: null }));
     return ["warn", /no live watch of pods and namespaces/, { status: { ...FINE, kubernetes } }];
   },
+  "AMB-603": () => ["warn", /^2 of 12 belong to no process/, facts({ pinned: { pods: 12, stale: 2 } })],
+  "AMB-604": () => [
+    "fail",
+    /^it ended 3 h ago$/,
+    facts({ credentials: { ...GOOD_FACTS.credentials, token: { expiresAt: NOW - 3 * HOUR, renewBy: undefined } } }),
+  ],
+  "AMB-605": () => [
+    "warn",
+    /^it ends in 10 days$/,
+    facts({ credentials: { ...GOOD_FACTS.credentials, authorityEnd: NOW + 240 * HOUR } }),
+  ],
 };
-
-/** Of the machine itself, which a unit test can't change: AMB-107's count, AMB-603's pins (test/e2e). */
-const OF_THE_NODE = ["AMB-107", "AMB-603"];
 
 describe("every check", () => {
   test("has a test that provokes it", () => {
-    expect([...Object.keys(PROVOKED), ...OF_THE_NODE].sort()).toEqual(CHECKS.map(({ code }) => code).sort());
+    expect(Object.keys(PROVOKED).sort()).toEqual(CHECKS.map(({ code }) => code).sort());
   });
 
   test.each(Object.keys(PROVOKED))("%s is provoked, and content where all is well", async (code) => {
@@ -185,6 +264,156 @@ describe("every check", () => {
     const codes = CHECKS.map(({ code }) => code);
     expect(new Set(codes).size).toBe(codes.length);
     for (const code of codes) expect(code).toMatch(/^AMB-\d{3}$/);
+  });
+});
+
+describe("what can't be seen is not known", () => {
+  const hidden = new Error("EACCES: permission denied");
+  test.each([
+    ["AMB-104", facts({ serverTime: hidden }), /EACCES/],
+    ["AMB-105", facts({ clock: hidden }), /EACCES/],
+    ["AMB-106", facts({ podsPrograms: hidden }), /EACCES/],
+    ["AMB-107", facts({ conntrack: hidden }), /EACCES/],
+    ["AMB-108", network({ rpDrops: undefined }), /does not count/],
+    ["AMB-207", { ...ciliumHas({}), ...unproved, ...facts({ ...ciliumHas({}).facts, cilium: hidden }) }, /EACCES/],
+    ["AMB-208", { ...clusterNetwork({ ovnGateway: "unknown" }), ...unproved }, /does not say/],
+    ["AMB-209", facts({ clusterNetwork: hidden }), /EACCES/],
+    ["AMB-411", network({}, { uplink: undefined }), /no default route/],
+    ["AMB-412", proofs("probe", "skipped", "only kubelet's own"), /only kubelet's own/],
+    ["AMB-413", facts({ policies: new AgentError("KUBE_FORBIDDEN", "403") }), /may not list NetworkPolicies/],
+    ["AMB-603", facts({ pinned: "no bpffs" }), /no bpffs/],
+    ["AMB-604", facts({ credentials: hidden }), /EACCES/],
+  ] as const)("%s", async (code, changes, evidence) => {
+    expect(await verdictOf(code, changes)).toEqual(["skip", expect.stringMatching(evidence)]);
+  });
+});
+
+describe("more of what is judged", () => {
+  const proved = proofs("none", "failed", "");
+  const egress = { ingress: undefined, egress: POLICY.rules.ingress };
+  const policies = (...list: readonly NetworkPolicy[]) =>
+    facts({ policies: { policies: list, pods: [LABELLED], more: false } });
+  const rulesOf = (
+    ...ports: readonly { readonly port?: number; readonly endPort?: number; readonly protocol?: string }[]
+  ) => ({
+    ingress: [{ ports: ports.map(({ port, endPort, protocol = "TCP" }) => ({ protocol, port, endPort })) }],
+    egress: undefined,
+  });
+  test.each([
+    [
+      "a clock less than two minutes behind",
+      "AMB-104",
+      facts({ serverTime: { aheadMs: 90_000, uncertaintyMs: 500, untrusted: undefined } }),
+      "warn",
+    ],
+    [
+      "an hour ahead",
+      "AMB-104",
+      facts({ serverTime: { aheadMs: -HOUR, uncertaintyMs: 500, untrusted: undefined } }),
+      "warn",
+    ],
+    [
+      "13 hours ahead",
+      "AMB-104",
+      facts({ serverTime: { aheadMs: -13 * HOUR, uncertaintyMs: 500, untrusted: undefined } }),
+      "fail",
+    ],
+    [
+      "a slow answer",
+      "AMB-104",
+      facts({ serverTime: { aheadMs: 11_000, uncertaintyMs: 2000, untrusted: undefined } }),
+      "ok",
+    ],
+    ["a balancer after ours", "AMB-106", network({ connect: [CONNECT, BALANCER] }), "ok"],
+    [
+      "after ours, and the pod has rules",
+      "AMB-106",
+      network({ engine: "nftables", connect: [CONNECT, BALANCER] }),
+      "warn",
+    ],
+    [
+      "a balancer that leaves pods alone",
+      "AMB-106",
+      facts({ network: nodeNetwork({ connect: [BALANCER] }), cilium: { ...CILIUM, socketLbHostOnly: true } }),
+      "ok",
+    ],
+    [
+      "further out, before there is a pod",
+      "AMB-106",
+      facts({
+        network: nodeNetwork({}, { pods: [] }),
+        podsPrograms: { cgroup: "/c", connect: [BALANCER], attachedHere: 0 },
+      }),
+      "ok",
+    ],
+    [
+      "at the pods' cgroup, before there is a pod",
+      "AMB-106",
+      facts({
+        network: nodeNetwork({}, { pods: [] }),
+        podsPrograms: { cgroup: "/c", connect: [BALANCER], attachedHere: 1 },
+      }),
+      "warn",
+    ],
+    ["no conntrack", "AMB-107", facts({ conntrack: undefined }), "ok"],
+    ["85% of conntrack", "AMB-107", facts({ conntrack: { count: 85, max: 100 } }), "warn"],
+    ["Cilium, and a probe that is proved", "AMB-207", { ...ciliumHas({ bpfMasquerade: true }), ...proved }, "ok"],
+    ["Cilium, and a probe that is lost", "AMB-207", { ...ciliumHas({}), ...proofs("probe", "failed", "lost") }, "fail"],
+    [
+      "Cilium without masquerading, with host routing",
+      "AMB-207",
+      { ...ciliumHas({ masquerade: false }), ...unproved },
+      "warn",
+    ],
+    ["Cilium with iptables", "AMB-207", { ...ciliumHas({}), ...unproved }, "ok"],
+    ["OVN-Kubernetes' local gateway", "AMB-208", { ...clusterNetwork({ ovnGateway: "local" }), ...unproved }, "ok"],
+    ["AWS without early demux", "AMB-209", clusterNetwork({ podSecurityGroups: "strict", earlyDemux: false }), "ok"],
+    ["AWS's standard mode", "AMB-209", clusterNetwork({ podSecurityGroups: "standard" }), "ok"],
+    ["larger than the uplink", "AMB-411", network({ mtu: 9001, outside: { ifname: "veth0", mtu: 9001 } }), "warn"],
+    ["no pair, as of ipvlan", "AMB-411", network({ outside: undefined }), "ok"],
+    ["a policy for egress", "AMB-413", policies({ ...POLICY, rules: egress }), "warn"],
+    [
+      "another policy that lets it in",
+      "AMB-413",
+      policies(POLICY, { ...POLICY, rules: rulesOf({ port: 15008 }) }),
+      "ok",
+    ],
+    ["a range of ports", "AMB-413", policies({ ...POLICY, rules: rulesOf({ port: 15000, endPort: 15010 }) }), "ok"],
+    ["another namespace's", "AMB-413", policies({ ...POLICY, namespace: "other" }), "ok"],
+    ["deny all", "AMB-413", policies({ ...POLICY, rules: { ingress: [], egress: [] } }), "ok"],
+    [
+      "only DNS",
+      "AMB-413",
+      policies({ ...POLICY, rules: { ...egress, egress: rulesOf({ protocol: "UDP", port: 53 }).ingress } }),
+      "ok",
+    ],
+    ["every TCP port", "AMB-413", policies({ ...POLICY, rules: rulesOf({}) }), "ok"],
+    [
+      "a token that kubelet has not renewed",
+      "AMB-604",
+      facts({ credentials: { ...GOOD_FACTS.credentials, token: { expiresAt: NOW + HOUR, renewBy: NOW - HOUR } } }),
+      "warn",
+    ],
+    [
+      "a token for ever",
+      "AMB-604",
+      facts({ credentials: { ...GOOD_FACTS.credentials, token: { expiresAt: undefined, renewBy: undefined } } }),
+      "warn",
+    ],
+  ] as const)("%s: %s", async (_, code, changes, verdict) => {
+    expect((await verdictOf(code, changes))[0]).toBe(verdict);
+  });
+});
+
+test("what reverse path filtering drops of a proof is a failure", async () => {
+  let drops = 0;
+  const context = contextOf({});
+  const check = CHECKS.find(({ code }) => code === "AMB-108");
+  if (check === undefined) throw new Error("no such check");
+  const counting = { ...context, facts: { ...context.facts, reversePathDrops: () => drops++ } };
+  expect(await runCheck(check, counting)).toMatchObject({
+    verdict: "fail",
+    evidence: "shop/web-7f4c eth0: 1 packets of its proof, rp_filter is 1 (strict)",
   });
 });
 
@@ -211,7 +440,7 @@ test("the command prints each as it ends, and its exit status is that of the wor
     const fine = await cli(argv, { environment });
     expect(fine).toMatchObject({ status: 0, stderr: "" });
     expect(fine.stdout).toMatch(
-      /^cni\n {2}√ the plugin's binary .*\n(.*\n)+6 passed, 0 warnings, 0 failed, 0 not looked at\n$/,
+      /^cni\n {2}√ the plugin's binary .*\n(.*\n)+9 passed, 0 warnings, 0 failed, 0 not known\n$/,
     );
     conf("10-net.conflist", [BRIDGE]);
     const broken = await cli(argv, { environment });

@@ -420,6 +420,7 @@ test("a Table with the mesh state, and metadata for label columns", async () => 
 test("discovery, version, health and schema", async () => {
   expect((await send("GET", "/api")).body.versions).toEqual(["v1"]);
   expect((await send("GET", "/apis")).body.groups).toMatchObject([
+    { name: "networking.k8s.io", preferredVersion: { version: "v1" } },
     { name: "apps", preferredVersion: { version: "v1" } },
   ]);
   expect((await send("GET", "/apis/apps")).body.kind).toBe("APIGroup");
@@ -431,7 +432,11 @@ test("discovery, version, health and schema", async () => {
   expect((await send("GET", "/apis/apps/v1")).body.resources[0]).toMatchObject({ name: "daemonsets" });
   expect((await send("GET", "/version")).body).toMatchObject({ major: "1" });
   expect(await send("GET", "/readyz")).toMatchObject({ status: 200, body: "ok" });
-  expect(Object.keys((await send("GET", "/openapi/v3")).body.paths)).toEqual(["api/v1", "apis/apps/v1"]);
+  expect(Object.keys((await send("GET", "/openapi/v3")).body.paths)).toEqual([
+    "api/v1",
+    "apis/networking.k8s.io/v1",
+    "apis/apps/v1",
+  ]);
   expect((await send("GET", "/openapi/v3/api/v1")).body.paths).toHaveProperty([
     "/api/v1/namespaces/{namespace}/pods/{name}",
   ]);

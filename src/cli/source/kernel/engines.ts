@@ -1,21 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { EngineTest } from "../../../core/ports/dataplane.ts";
-import type { Logger } from "../../../core/ports/telemetry.ts";
 import type { EnginesReport } from "../../../core/report/engines.ts";
 import { testEngines } from "../../../dataplane/choose.ts";
 import { tryEbpf } from "../../../dataplane/ebpf/trial.ts";
 import { netfilterEngines } from "../../../dataplane/engines.ts";
+import { SILENT } from "../silent.ts";
 import type { NodeView } from "./node-view.ts";
 import { kernelPods } from "./pods.ts";
-
-/** What an engine logs beside its result is in the result too. */
-const SILENT: Logger = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-  child: () => SILENT,
-};
 
 /** Every engine's self-test, made now: real connections in scratch namespaces, which leave nothing. */
 export async function kernelEngines(view: NodeView): Promise<EnginesReport> {

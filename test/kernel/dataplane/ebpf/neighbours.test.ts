@@ -91,6 +91,15 @@ test("a socket load balancer on the root cgroup leaves ztunnel the service's add
       expect(captured.greeting.local.address, "ztunnel's own connection is balanced").toBe(ipOf(lab.client, family));
       expect(ztunnel.via(vip)).toEqual([15001]);
     }
+    // What AMB-106 looks at: the order in which the kernel runs them for a pod.
+    const names = (program: string) =>
+      native()
+        .bpfCgroupPrograms(node.pods.path, program)
+        .map(({ name }) => name);
+    expect(names("ambient_connect4")).toEqual(["ambient_connect", "balance4"]);
+    expect(names("ambient_connect6")).toEqual(["ambient_connect", "balance6"]);
+    const above = native().bpfCgroupPrograms(LabCgroups.root.path, "ambient_connect4");
+    expect(above).toEqual([{ id: expect.any(Number), name: "balance4" }]);
   } finally {
     await end();
   }
