@@ -9,6 +9,7 @@ import { PodProver } from "../../../src/dataplane/proof/prover.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { parseNetstat } from "../../../src/sys/netstat.ts";
+import { DriftLedger } from "../../../src/telemetry/drift-ledger.ts";
 import { noMetrics, quiet, specOf, startDataplane } from "../../support/lab-dataplane.ts";
 import { EBPF, IPTABLES_NFT, NFTABLES } from "../../support/lab-engines.ts";
 import { Call, EchoServer, outcome } from "../../support/lab-peer.ts";
@@ -65,6 +66,7 @@ describe("reverse path filtering", () => {
     const exemption = new SnatExemption({
       ...{ binding: native(), logger: quiet, metrics: noMetrics, host: lab.client.netns },
       config: { ...config, awsBranchEni: false, procDir: "/proc" },
+      drift: new DriftLedger(noMetrics),
     });
     try {
       await dataplane.capture(lab.pod.netns, specOf(lab));
