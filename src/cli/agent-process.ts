@@ -203,6 +203,7 @@ export class AgentProcess {
         metrics: () => metrics.text(),
         facts: () => this.facts(),
         inspection,
+        missing: () => this.missing(),
         agent: this.agent,
         monitor,
         tracing: this.agent.tracing(inspection, monitor, new PodTracer(binding)),

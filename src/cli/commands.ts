@@ -18,6 +18,7 @@ import { addResetExisting } from "./commands/reset-existing.ts";
 import { addSandbox } from "./commands/sandbox.ts";
 import { addStatus } from "./commands/status.ts";
 import { addTrace } from "./commands/trace.ts";
+import { addUi } from "./commands/ui.ts";
 import { addUnenroll } from "./commands/unenroll.ts";
 import { addVerify } from "./commands/verify.ts";
 import { addVersion } from "./commands/version.ts";
@@ -49,6 +50,7 @@ export function buildProgram(env: CliEnv, done: (status: number) => void): Comma
   const program: Program = { root, env, done };
   addStatus(program);
   addPods(program);
+  addUi(program);
   addEngines(program);
   addConfig(program);
   addVersion(program);

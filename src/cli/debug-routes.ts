@@ -22,6 +22,7 @@ import {
 } from "../core/report/manual.ts";
 import type { PlanReport } from "../core/report/plan.ts";
 import { podsQuestionSchema } from "../core/report/proofs.ts";
+import type { ReadinessReport } from "../core/report/readiness.ts";
 import type { SettingReport, SettingsReport } from "../core/report/settings.ts";
 import type { VersionsReport } from "../core/report/versions.ts";
 import type { BpfVersions } from "../native/bpf.ts";
@@ -37,6 +38,8 @@ export interface DebugParts {
   readonly log: Log;
   /** The text of all metrics. */
   readonly metrics: () => Promise<string>;
+  /** What keeps the agent from being ready. */
+  readonly missing: () => readonly string[];
   readonly facts: () => ProcessFacts;
   readonly settings: readonly SettingReport[];
   readonly bpf: BpfVersions;
@@ -96,6 +99,7 @@ export function debugRoutes({
   tracing,
   log,
   metrics,
+  missing,
   facts,
   settings,
   bpf,
@@ -132,6 +136,7 @@ export function debugRoutes({
     metrics: { get: metricsText },
     inspect: { get: (query) => inspection.inspect(query.get("pod") ?? "") },
     verify: { get: (query) => inspection.verify(query.get("pod") ?? "") },
+    readiness: { get: (): ReadinessReport => ({ ...report.head(), missing: missing() }) },
     plan: {
       get: (query) => planner.plan(query.get("pod") ?? "", planQuestion(query)),
       post: posted(manualRequestSchema, manual.plan),

@@ -123,9 +123,16 @@ export async function readBody(request: IncomingMessage, maxBytes: number): Prom
 }
 
 /** Sends an answer with its length and closes the connection: plugins make one request. */
-export function respond(response: ServerResponse, status: number, contentType: string, body: string): void {
+export function respond(
+  response: ServerResponse,
+  status: number,
+  contentType: string,
+  body: string,
+  headers: Readonly<Record<string, string>> = {},
+): void {
   if (response.headersSent || response.destroyed) return;
   response.writeHead(status, {
+    ...headers,
     "Content-Type": contentType,
     "Content-Length": Buffer.byteLength(body),
     Connection: "close",

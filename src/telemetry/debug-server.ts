@@ -7,6 +7,7 @@ import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import type { Logger } from "../core/ports/telemetry.ts";
 import { DEBUG_PREFIX } from "../core/report/document.ts";
 import { readBody, respond, UnixHttpServer } from "../sys/unix-http.ts";
+import { PAGE, PAGE_HEADERS } from "./page/page.ts";
 
 /** One path. GET never changes anything; what does is a POST with a body of its own. */
 export interface DebugRoute {
@@ -93,6 +94,11 @@ export class DebugServer {
     let status = 200;
     let text: string;
     try {
+      requireOwnName(request);
+      if (request.method === "GET" && request.url === "/") {
+        request.resume();
+        return respond(response, 200, "text/html; charset=utf-8", PAGE, PAGE_HEADERS);
+      }
       if (this.#streamed(request, response)) return;
       text = JSON.stringify(await this.#work(request));
       if (Buffer.byteLength(text) > ANSWER_MAX) {
@@ -196,8 +202,26 @@ function parseJson(text: string): unknown {
   }
 }
 
+/**
+ * Whoever forwards the socket to a port (ssh -L) lets a browser reach it, which any web page may lead there: under
+ * another name (DNS rebinding), or with a request of its own.
+ * @throws AgentError FORBIDDEN
+ */
+function requireOwnName({ headers, method }: IncomingMessage): void {
+  const [, name = ""] = /^(.*?)(?::\d{1,5})?$/.exec(headers.host ?? "") ?? [];
+  if (!OWN_NAMES.has(name))
+    throw new AgentError("FORBIDDEN", `${JSON.stringify(name.slice(0, 80))} is no name of this socket`);
+  const site = headers["sec-fetch-site"] ?? "none";
+  const foreign = site !== "none" && site !== "same-origin";
+  if (foreign || (method !== "GET" && headers.origin !== undefined))
+    throw new AgentError("FORBIDDEN", "a web page asks");
+}
+
+const OWN_NAMES: ReadonlySet<string> = new Set(["", "localhost", "127.0.0.1", "[::1]"]);
+
 const STATUS: Readonly<Record<string, number>> = {
   BAD_REQUEST: 400,
+  FORBIDDEN: 403,
   BODY_TOO_LARGE: 400,
   BODY_INCOMPLETE: 400,
   BODY_ENCODING: 400,

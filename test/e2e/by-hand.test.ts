@@ -6,7 +6,7 @@ import { ipOf } from "../../src/sandbox/pod-records.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { until } from "../../src/sandbox/until.ts";
 import { inPod, onNode } from "../support/cli.ts";
-import { LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
+import { LABEL, PROGRAM, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 const LAB = "/run/netns/lab";
 const LAB_IP = "10.66.0.200";
@@ -47,6 +47,20 @@ async function fetchFrom({ node }: Sandbox, url: string): Promise<string> {
     },
     (error: unknown) => `failed: ${String(error)}`,
   );
+}
+
+/** What a browser on the node shows of `ambient-cni ui`. */
+async function browse({ node }: Sandbox): Promise<string> {
+  const ui = node.spawn([process.execPath, PROGRAM, "ui"], { stdio: ["ignore", "pipe", "inherit"] });
+  try {
+    const url = await new Promise<string>((resolve) => {
+      ui.process.stdout?.once("data", (chunk: Buffer) => resolve(chunk.toString().trim()));
+    });
+    const browser = ["chromium-headless-shell", "--headless", "--no-sandbox", "--virtual-time-budget=3000"];
+    return (await node.run([...browser, "--dump-dom", url], { timeoutMs: 30_000 })).stdout;
+  } finally {
+    await ui.end(1000);
+  }
 }
 
 test("plan says what would be done and does nothing; enroll captures a netns of nobody's", async () => {
@@ -127,6 +141,8 @@ test("plan says what would be done and does nothing; enroll captures a netns of 
     expect(gone).toMatchObject({ status: 0, stdout: `${LAB}: released: nothing of ours is left in it\n` });
     expect(await stateOf(sandbox, LAB)).toBe(clean);
 
+    expect(await browse(sandbox)).toMatch(/id="ready" class="ok">ready</);
+
     // As a workload of the mesh it is served, goes on while no agent is there, and is adopted by the next one.
     const served = await onNode(sandbox, ...enroll, "--workload", "shop/lab");
     expect(served.stdout, served.stderr).toMatch(/\nztunnel serves it\n$/);
@@ -148,6 +164,9 @@ test("plan says what would be done and does nothing; enroll captures a netns of 
       stdout: `${LAB}: nothing of ours is in it\n`,
     });
     await sandbox.endAgent("SIGKILL");
+    const away = await browse(sandbox);
+    expect(away).toMatch(/id="away">The agent is away: this is what the kernel shows. agent unreachable: ECONNREFUSED/);
+    expect(away).toContain("<td>shop/server</td>");
     const alone = await onNode(sandbox, ...enroll);
     expect(alone).toMatchObject({ status: 3, stdout: "" });
   });

@@ -21,17 +21,20 @@ export interface InProcessOptions {
   readonly stdin?: string;
   /** The user's. */
   readonly interruption?: AbortSignal;
+  /** Hears what a command writes, while it runs. */
+  readonly wrote?: (text: string) => void;
 }
 
 /** Runs a command line in this process, with the clock at noon of the first day of 2026. */
 export async function cli(argv: readonly string[], options: InProcessOptions = {}): Promise<InProcess> {
-  const { environment = {}, isTTY = false, pause = async () => undefined } = options;
+  const { environment = {}, isTTY = false, pause = async () => undefined, wrote = () => undefined } = options;
   const { stdin = "", interruption = new AbortController().signal } = options;
   const written = { stdout: "", stderr: "" };
   const output = (name: keyof typeof written) => ({
     isTTY,
     write: (text: string) => {
       written[name] += text;
+      wrote(text);
     },
   });
   let now = Date.parse("2026-01-01T12:00:00Z");

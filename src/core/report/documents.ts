@@ -13,6 +13,7 @@ import { enrollSchema, unenrollSchema } from "./manual.ts";
 import { planSchema } from "./plan.ts";
 import { podsSchema } from "./pods.ts";
 import { proofsSchema, resetsSchema } from "./proofs.ts";
+import { readinessSchema } from "./readiness.ts";
 import { settingsSchema } from "./settings.ts";
 import { statusSchema } from "./status.ts";
 import { traceSchema } from "./trace.ts";
@@ -34,6 +35,7 @@ export const DOCUMENTS = {
   lines: linesSchema,
   metrics: metricsSchema,
   plan: planSchema,
+  readiness: readinessSchema,
   enroll: enrollSchema,
   unenroll: unenrollSchema,
 };

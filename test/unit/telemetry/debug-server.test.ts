@@ -66,7 +66,7 @@ test("only POST changes something, and only what its schema allows", async () =>
 });
 
 test.each([
-  ["/", 404, "NOT_FOUND"],
+  ["/index.html", 404, "NOT_FOUND"],
   ["/v1/", 404, "NOT_FOUND"],
   ["/v1/constructor", 404, "NOT_FOUND"],
   ["/v1/../v1/plain", 404, "NOT_FOUND"],
