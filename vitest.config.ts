@@ -17,7 +17,8 @@ const tier = (name: string, testTimeout: number, maxWorkers: number) => ({
 });
 
 const { test } = tier("runtime", 240_000, 1);
-const runtime = { test: { ...test, globalSetup: "test/runtime/build-image.ts" } };
+const image = { globalSetup: "test/runtime/build-image.ts", setupFiles: "test/runtime/await-image.ts" };
+const runtime = { test: { ...test, ...image } };
 
 // Tests of the kernel wait for it most of the time: three of them keep two cores half busy.
 export default defineConfig({

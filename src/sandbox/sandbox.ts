@@ -241,7 +241,7 @@ export class Sandbox {
     if (child === undefined) return 0;
     const began = performance.now();
     if (signal === "SIGTERM") await child.end(this.chart.graceSeconds * 1000);
-    else child.signal(signal);
+    else child.killProgram();
     await child.exited;
     return performance.now() - began;
   }

@@ -77,6 +77,15 @@ export class Child {
     clearTimeout(timer);
   }
 
+  /** SIGKILL to the program alone: its wrappers end once all of its threads have, and with them its open files. */
+  killProgram(): void {
+    try {
+      if (this.running) process.kill(this.leafPid(), "SIGKILL");
+    } catch {
+      // It has ended by itself.
+    }
+  }
+
   signal(name: NodeJS.Signals): void {
     if (!this.running) return;
     try {
