@@ -16,13 +16,13 @@ const tier = (name: string, testTimeout: number, maxWorkers: number) => ({
   },
 });
 
-const { test } = tier("runtime", 240_000, 1);
+const { test } = tier("runtime", 240_000, 2);
 const image = { globalSetup: "test/runtime/build-image.ts", setupFiles: "test/runtime/await-image.ts" };
 const runtime = { test: { ...test, ...image } };
 
-// Tests of the kernel wait for it most of the time: three of them keep two cores half busy.
+// Each test makes its own namespaces, cgroups and files. Those of the kernel wait for it most of the time.
 export default defineConfig({
   test: {
-    projects: [tier("unit", 20_000, 2), tier("kernel", 60_000, 3), tier("e2e", 240_000, 1), runtime],
+    projects: [tier("unit", 20_000, 2), tier("kernel", 60_000, 3), tier("e2e", 240_000, 2), runtime],
   },
 });

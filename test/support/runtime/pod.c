@@ -26,7 +26,7 @@ enum {
     LINE = 512,
     NAME = 64,
     BACKLOG = 128,
-    TIMEOUT_SECONDS = 5,
+    TIMEOUT_SECONDS = 30,
     CHAT_PAUSE_MS = 5
 };
 
