@@ -9,7 +9,7 @@ export interface WrongReference {
 }
 
 /** Commands that only read, or change nothing but the sandbox's own pods and log levels. */
-export const COMMANDS: readonly string[] = [
+const COMMANDS: readonly string[] = [
   "check",
   "config",
   "engines",
@@ -40,6 +40,13 @@ const OPTIONS: readonly string[] = [
   "-n",
   "-o",
 ];
+
+/** Whether a command line of ours does no harm to anything outside the sandbox. */
+export const isHarmless = ([command = "", ...words]: readonly string[]): boolean =>
+  COMMANDS.includes(command) && unknownOption(words) === undefined;
+
+const unknownOption = (words: readonly string[]): string | undefined =>
+  words.find((word) => word.startsWith("-") && !OPTIONS.includes(word.split("=")[0] ?? ""));
 
 /** Names in a scenario that nothing has, and words that don't go together. */
 export function wrongReferences(scenario: Scenario): WrongReference[] {
@@ -95,7 +102,7 @@ export function wrongReferences(scenario: Scenario): WrongReference[] {
           `not a command that a scenario runs: ${JSON.stringify(command)} (${COMMANDS.join(", ")})`,
         );
       }
-      const option = words.find((word) => word.startsWith("-") && !OPTIONS.includes(word.split("=")[0] ?? ""));
+      const option = unknownOption(words);
       if (COMMANDS.includes(command) && option !== undefined) {
         wrong([...at, "run"], `not an option that a scenario uses: ${JSON.stringify(option)} (${OPTIONS.join(", ")})`);
       }
