@@ -97,7 +97,7 @@ test("the first page works as it is written, and so does what other pages look a
           },
           { timeout: 10_000, interval: 200 },
         )
-        .toMatch(/10\.66\.0\.3:8080.*15001/);
+        .toMatch(/ out +tcp +ztunnel +outbound +shop\/web\b.* > 10\.66\.0\.3:8080/);
     } finally {
       verdicts.kill("SIGINT");
     }
