@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { randomBytes, randomUUID } from "node:crypto";
 import { createWriteStream } from "node:fs";
+import { messageOf } from "../core/errors.ts";
 import type { Child } from "../sys/child.ts";
 import { Doorway } from "./doorway.ts";
 import { firstLine, type SandboxNode } from "./node.ts";
@@ -59,8 +60,6 @@ export class ZtunnelProcess {
       cwd: node.dir,
       stdio: ["pipe", "pipe", "pipe"],
     });
-    if (certificates === undefined) child.process.stdin?.end();
-    else void connected(child, certificates.port);
     const log = node.path(`${name}.log`);
     const stream = createWriteStream(log, { flags: "a" });
     // Removed under us when the sandbox is interrupted.
@@ -68,18 +67,21 @@ export class ZtunnelProcess {
     child.process.stdout?.pipe(stream, { end: false });
     child.process.stderr?.pipe(stream, { end: false });
     void child.exited.finally(() => stream.end());
+    if (certificates === undefined) child.process.stdin?.end();
+    else void connected(child, certificates.port, (reason) => stream.write(`${reason}\n`));
     return new ZtunnelProcess(child, log);
   }
 }
 
-/** Lets it reach the service by its own loopback, and go on. One that can't ends. */
-async function connected(child: Child, port: number): Promise<void> {
+/** Lets it reach the service by its own loopback, and go on. One that can't is ended, and its log says why. */
+async function connected(child: Child, port: number, failed: (reason: string) => void): Promise<void> {
   try {
     await firstLine(child, "built");
     const doorway = await Doorway.open(`/proc/${child.leafPid()}/ns/net`, port);
     void child.exited.finally(() => doorway.close());
     child.process.stdin?.end("go\n");
-  } catch {
+  } catch (error) {
+    failed(`no way to the certificate service: ${messageOf(error)}`);
     child.signal("SIGKILL");
   }
 }
