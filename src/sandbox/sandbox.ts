@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { randomBytes } from "node:crypto";
 import { createWriteStream, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { type HeldNetns, openNetns } from "../native/netns.ts";
 import type { Child } from "../sys/child.ts";
+import { ADMIN, AGENT, accounts, SYSTEM_NAMESPACE } from "./accounts.ts";
 import { AgentDaemonSet, agentPod } from "./agent-daemonset.ts";
 import { AgentView } from "./agent-view.ts";
-import { type Account, agentRules } from "./apiserver/access.ts";
+import type { Account } from "./apiserver/access.ts";
 import { ApiServer } from "./apiserver/api-server.ts";
 import { CertificateService } from "./ca/certificate-service.ts";
 import { type Chart, chart } from "./charts.ts";
@@ -36,23 +36,6 @@ export interface SandboxOptions {
   readonly agentRules?: Account["rules"];
   /** The first node of the cluster that this one is the second of: they share its API server. */
   readonly joins?: Sandbox;
-}
-
-export const SYSTEM_NAMESPACE = "istio-system";
-
-const ADMIN = "sandbox-admin";
-const AGENT = `system:serviceaccount:${SYSTEM_NAMESPACE}:istio-cni`;
-
-/** The agent may do what our chart grants, which is less than istio-cni's does, and no more. */
-function accounts(rules: Account["rules"] = agentRules()): Account[] {
-  return [
-    { user: ADMIN, token: randomBytes(16).toString("hex"), rules: "admin" },
-    {
-      user: AGENT,
-      token: randomBytes(16).toString("hex"),
-      rules,
-    },
-  ];
 }
 
 /**

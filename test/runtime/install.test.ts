@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent in its container meets a node whose CNI directory is full, read-only or hostile.
 import { beforeAll, beforeEach, expect, test } from "vitest";
+import { SYSTEM_NAMESPACE } from "../../src/sandbox/accounts.ts";
 import { ipOf } from "../../src/sandbox/pod-records.ts";
-import { SYSTEM_NAMESPACE } from "../../src/sandbox/sandbox.ts";
 import { until } from "../../src/sandbox/until.ts";
 import { ownChart } from "../support/runtime/charts.ts";
 import { type CriPod, POD_PORT } from "../support/runtime/cri-kubelet.ts";

@@ -92,11 +92,16 @@ async function startOne(stage: Stage, subject: string, node: string | undefined)
   }
   const sandboxes = stage.nodes(node);
   for (const sandbox of sandboxes) {
-    if (subject === "agent") await sandbox.startAgent();
+    if (subject === "agent") await startAgent(sandbox);
     else await startZtunnel(sandbox);
   }
   const engines = subject === "agent" ? await Promise.all(sandboxes.map((sandbox) => sandbox.engine())) : [];
   return `${subject} of ${sandboxes.map(({ name }) => name).join(", ")}${engines.length === 0 ? "" : `: ${engines.join(", ")}`}`;
+}
+
+async function startAgent(sandbox: Sandbox): Promise<void> {
+  if (sandbox.agent?.running === true) throw new Error(`the agent of ${sandbox.name} runs already`);
+  await sandbox.startAgent();
 }
 
 async function startZtunnel(sandbox: Sandbox): Promise<void> {

@@ -75,6 +75,7 @@ export class Stage {
   }
 
   async startPod(name: string): Promise<RunningPod> {
+    if (this.running.has(name)) throw new Error(`pod ${name} runs already`);
     const { labels, annotations, serviceAccount, sidecar } = this.template(name);
     const [namespace = "", own = ""] = name.split("/");
     const { kubelet } = this.nodeOf(name);

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync, readFileSync } from "node:fs";
 import { recordOf } from "../../../src/kube/json.ts";
+import { SYSTEM_NAMESPACE } from "../../../src/sandbox/accounts.ts";
 import { AgentView } from "../../../src/sandbox/agent-view.ts";
 import type { ApiServer } from "../../../src/sandbox/apiserver/api-server.ts";
 import type { KubeObject } from "../../../src/sandbox/apiserver/object.ts";
 import { nodeNetwork } from "../../../src/sandbox/network.ts";
 import { NODE_NAME } from "../../../src/sandbox/pod-records.ts";
-import { type Sandbox, SYSTEM_NAMESPACE } from "../../../src/sandbox/sandbox.ts";
+import type { Sandbox } from "../../../src/sandbox/sandbox.ts";
 import { until } from "../../../src/sandbox/until.ts";
 import { ContainerState } from "../gen/cri_pb.ts";
 import type { AgentChart } from "./charts.ts";
