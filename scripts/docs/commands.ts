@@ -18,10 +18,10 @@ export function commandsIn(markdown: string): ShownCommand[] {
   return lines.flatMap((line) => {
     // On a line of its own, after a prompt, or run by another program: `kubectl exec ... -- ambient-cni status`.
     const [, text = ""] = /^(?:\s*(?:\$ )?|.* -- )ambient-cni ([a-z][^#;|>&]*)/.exec(line) ?? [];
-    // Placeholders of what may be left out, or be more.
-    const argv = text
-      .replace(/\.\.\./g, "")
-      .split(/[\s[\]]+/)
+    const words = text.replace(/\.\.\./g, "").match(/'[^']*'|"[^"]*"|\S+/g) ?? [];
+    // Brackets without quotes are those of what may be left out.
+    const argv = words
+      .map((word) => (/^['"]/.test(word) ? word.slice(1, -1) : word.replace(/[[\]]/g, "")))
       .filter((word) => word !== "");
     return argv.length === 0 ? [] : [{ argv, text: text.trim() }];
   });

@@ -37,9 +37,14 @@ function elsewhere(): string[] {
     .flatMap(({ argv }) => {
       const [command = "", ...words] = argv;
       if (words.length === 0 && command !== "status" && command !== "pods") return [];
-      if (!isHarmless(argv) || ["log", "reset-existing"].includes(command) || words.includes("--wait")) return [];
+      if (
+        !isHarmless(argv) ||
+        ["log", "monitor", "reset-existing", "trace"].includes(command) ||
+        words.includes("--wait")
+      )
+        return [];
       // Whichever pod a page speaks of, here it is this one.
-      const pods = ["inspect", "verify"].includes(command) && !words.includes("--all");
+      const pods = ["inspect", "plan", "verify"].includes(command) && !words.includes("--all");
       const options = words.filter((word, index) => word.startsWith("-") || words[index - 1] === "-o");
       return [[command, ...(pods ? [...options, "shop/web"] : words)].join(" ")];
     });

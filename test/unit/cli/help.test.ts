@@ -24,7 +24,7 @@ test.each(ALL)("help of $path fits a screen and has three examples that parse", 
   for (const line of lines) expect(line.length, line).toBeLessThanOrEqual(100);
   expect(examplesOf(command)).toHaveLength(3);
   for (const example of examplesOf(command)) {
-    const [program, ...argv] = (example.split("#")[0] ?? "").trim().split(/\s+/);
+    const [program, ...argv] = (example.split(/[#>|]/)[0] ?? "").trim().split(/\s+/);
     expect(program).toBe("ambient-cni");
     expect(refusalOf(argv), example).toBeUndefined();
   }

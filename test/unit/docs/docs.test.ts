@@ -91,6 +91,7 @@ test("commands are found wherever they are shown, and what programs print is non
     "kubectl exec ds/istio-cni-node -- ambient-cni log zds:debug",
     "export PATH=/tmp/x; ambient-cni status",
     "ambient-cni monitor -o json > flows",
+    "ambient-cni trace shop/web '[fd00::4]:443' | cat",
     "```",
   ].join("\n");
   expect(commandsIn(page).map(({ argv }) => argv.join(" "))).toEqual([
@@ -99,5 +100,6 @@ test("commands are found wherever they are shown, and what programs print is non
     "status",
     "log zds:debug",
     "monitor -o json",
+    "trace shop/web [fd00::4]:443",
   ]);
 });
