@@ -29,6 +29,9 @@ function type(line: string, path: string): Promise<Done> {
   });
 }
 
+/** Options with a value after them. */
+const VALUED = ["-n", "-o", "--category", "--engine", "--timeout"];
+
 /** Commands of pages that need no pod of their own, or another pod than the playground's. */
 function elsewhere(): string[] {
   const documents = makeSite(ROOT).pages.map(({ source }) => readFileSync(`${ROOT}docs/${source}`, "utf8"));
@@ -44,9 +47,9 @@ function elsewhere(): string[] {
       )
         return [];
       // Whichever pod a page speaks of, here it is this one.
-      const pods = ["inspect", "plan", "verify"].includes(command) && !words.includes("--all");
-      const options = words.filter((word, index) => word.startsWith("-") || words[index - 1] === "-o");
-      return [[command, ...(pods ? [...options, "shop/web"] : words)].join(" ")];
+      const own = ["inspect", "plan", "pods", "verify"].includes(command);
+      const isOption = (word: string, index: number) => word.startsWith("-") || VALUED.includes(words[index - 1] ?? "");
+      return [[command, ...words.map((word, index) => (own && !isOption(word, index) ? "shop/web" : word))].join(" ")];
     });
   return [...new Set(lines)];
 }
