@@ -10,6 +10,8 @@ const tier = (name: string, testTimeout: number, maxWorkers: number) => ({
     include: [`test/${name}/**/*.test.ts`],
     testTimeout,
     hookTimeout: testTimeout,
+    // What is awaited comes late on a busy machine.
+    expect: { poll: { timeout: 10_000 } },
     sequence: { groupOrder: TIERS.indexOf(name) },
     maxWorkers,
     pool: "forks" as const,

@@ -50,7 +50,7 @@ test.each(["nftables", "ebpf"] as const)(
         sandbox.node.run(["nsenter", `--net=${client.attachment.netns}`, "--", ...argv], { timeoutMs: 5000 });
       const flushed = async () => {
         await inPod(...flush);
-        await until("it is back", async () => (await inPod(...look)).stdout.search(back) >= 0, 3000);
+        await until("it is back", async () => (await inPod(...look)).stdout.search(back) >= 0, 15_000);
         // The command that looked has seen it; give the capture's own verification its moment.
         await new Promise((resolve) => setTimeout(resolve, 200));
       };

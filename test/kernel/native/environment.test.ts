@@ -7,6 +7,9 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { addonPaths, native } from "../../../src/native/load.ts";
 
+/** Of what a busy machine takes its time for. */
+const PATIENT = { timeout: 10_000 };
+
 let dir: string;
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), "environment-"));
@@ -46,7 +49,7 @@ test("a server out of fds turns peers away without spinning, and serves again wh
     await say("fill");
     const ends: unknown[] = [];
     for (let i = 0; i < 5; i++) native().seqpacketConnect(path, { packet: () => {}, end: () => ends.push(i) });
-    await vi.waitFor(() => expect(ends).toHaveLength(5));
+    await vi.waitFor(() => expect(ends).toHaveLength(5), PATIENT);
     const { cpu } = await say("cpu");
     await new Promise((resolve) => setTimeout(resolve, 300));
     const after = await say("cpu");
@@ -55,7 +58,7 @@ test("a server out of fds turns peers away without spinning, and serves again wh
     expect(after.accepted).toBe(0);
     await say("free");
     const connection = native().seqpacketConnect(path, { packet: () => {}, end: () => {} });
-    await vi.waitFor(async () => expect((await say("cpu")).accepted).toBe(1));
+    await vi.waitFor(async () => expect((await say("cpu")).accepted).toBe(1), PATIENT);
     connection.close();
   } finally {
     child.kill();

@@ -11,6 +11,9 @@ import { createNetns, netnsIdOf } from "../../../src/native/netns.ts";
 import { guardFds } from "../../support/fds.ts";
 import { ourFds } from "../../support/process-fds.ts";
 
+/** Of what a busy machine takes its time for. */
+const PATIENT = { timeout: 10_000 };
+
 guardFds();
 
 /** One end as the tests see it. */
@@ -44,7 +47,7 @@ function connect(): End & { connection: SeqpacketConnection } {
 }
 
 async function accepted(index = 0): Promise<End & { connection: SeqpacketConnection }> {
-  await vi.waitFor(() => expect(peers[index]).toBeDefined());
+  await vi.waitFor(() => expect(peers[index]).toBeDefined(), PATIENT);
   const end = peers[index];
   const connection = end?.connection;
   if (end === undefined || connection === undefined) throw new Error("nobody connected");
@@ -91,9 +94,12 @@ test("datagrams keep their bounds and order in both directions, and say who send
   const { connection, packets } = await accepted();
   expect(connection.peer).toEqual({ pid: process.pid, uid: 0, gid: 0 });
   for (const text of ["a", "bb", "ccc"]) client.connection.send(Buffer.from(text));
-  await vi.waitFor(() => expect(packets.map(({ text }) => text)).toEqual(["a", "bb", "ccc"]));
+  await vi.waitFor(() => expect(packets.map(({ text }) => text)).toEqual(["a", "bb", "ccc"]), PATIENT);
   connection.send(Buffer.from("answer"));
-  await vi.waitFor(() => expect(client.packets).toEqual([{ text: "answer", size: 6, fds: [], truncated: false }]));
+  await vi.waitFor(
+    () => expect(client.packets).toEqual([{ text: "answer", size: 6, fds: [], truncated: false }]),
+    PATIENT,
+  );
   client.connection.close();
 });
 
@@ -102,7 +108,7 @@ test("a netns travels as an fd: fresh, close-on-exec, and ours stays open", asyn
   const client = connect();
   client.connection.send(Buffer.from("add"), netns.fd);
   const { packets } = await accepted();
-  await vi.waitFor(() => expect(packets).toHaveLength(1));
+  await vi.waitFor(() => expect(packets).toHaveLength(1), PATIENT);
   const [fd] = packets[0]?.fds ?? [];
   if (fd === undefined) throw new Error("no fd arrived");
   expect(fd).not.toBe(netns.fd);
@@ -119,7 +125,7 @@ test("4096 bytes arrive whole, one more is cut and marked", async () => {
   client.connection.send(Buffer.alloc(4097, "y"));
   client.connection.send(Buffer.from("next"));
   const { packets } = await accepted();
-  await vi.waitFor(() => expect(packets).toHaveLength(3));
+  await vi.waitFor(() => expect(packets).toHaveLength(3), PATIENT);
   expect(packets.map(({ size, truncated }) => ({ size, truncated }))).toEqual([
     { size: 4096, truncated: false },
     { size: 4096, truncated: true },
@@ -144,7 +150,7 @@ test("a peer that reads nothing makes send throw EAGAIN, and reading cures it", 
   };
   const first = fill();
   expect(first).toBeGreaterThan(10);
-  await vi.waitFor(() => expect(packets).toHaveLength(first));
+  await vi.waitFor(() => expect(packets).toHaveLength(first), PATIENT);
   expect(fill()).toBe(first);
   client.connection.close();
   connection.close();
@@ -159,7 +165,7 @@ test("a closed connection: no calls work, the other end is told once, send gives
     expect(use).toThrow(expect.objectContaining({ code: "EBADF", message: expect.stringContaining("is closed") }));
   }
   expect(() => connection.send(Buffer.from("x"))).toThrow(expect.objectContaining({ code: "EPIPE" }));
-  await vi.waitFor(() => expect(ends).toEqual([undefined]));
+  await vi.waitFor(() => expect(ends).toEqual([undefined]), PATIENT);
   expect(() => connection.send(Buffer.from("x"))).toThrow(expect.objectContaining({ code: "EBADF" }));
   expect(client.ends).toEqual([]);
 });
@@ -175,7 +181,7 @@ test("the last words of a peer that dies with unread messages are still delivere
   attack("unread");
   const { connection, packets, ends } = await accepted();
   connection.send(Buffer.from("never read"));
-  await vi.waitFor(() => expect(ends).toHaveLength(1));
+  await vi.waitFor(() => expect(ends).toHaveLength(1), PATIENT);
   expect(packets.map(({ text }) => text)).toEqual(["last words"]);
   expect(ends[0]).toMatchObject({ code: "ECONNRESET" });
 });
@@ -189,13 +195,13 @@ test("the pidfd is the peer's, and gone peers have none to give", async () => {
   expect(readFileSync(`/proc/self/fdinfo/${pidfd}`, "utf8")).toMatch(new RegExp(`^Pid:\\s+${child.pid}$`, "m"));
   native().close(pidfd);
   child.kill("SIGKILL");
-  await vi.waitFor(() => expect(ends).toEqual([undefined]));
+  await vi.waitFor(() => expect(ends).toEqual([undefined]), PATIENT);
 });
 
 test.each([1, 16, 253])("%i fds in one datagram all arrive", async (count) => {
   attack("fds", String(count));
   const { packets } = await accepted();
-  await vi.waitFor(() => expect(packets).toHaveLength(1));
+  await vi.waitFor(() => expect(packets).toHaveLength(1), PATIENT);
   expect(packets[0]).toMatchObject({ text: "fds", truncated: false });
   expect(packets[0]?.fds).toHaveLength(count);
   for (const fd of packets[0]?.fds ?? []) native().close(fd);
@@ -204,7 +210,7 @@ test.each([1, 16, 253])("%i fds in one datagram all arrive", async (count) => {
 test("an empty datagram is the end of the connection, and its fds are closed", async () => {
   attack("empty", "20");
   const { ends, packets } = await accepted();
-  await vi.waitFor(() => expect(ends).toEqual([undefined]));
+  await vi.waitFor(() => expect(ends).toEqual([undefined]), PATIENT);
   expect(packets).toEqual([]);
   expect(ourFds().filter((fd) => fd.endsWith(" /dev/null")).length).toBeLessThan(10);
 });
@@ -212,7 +218,7 @@ test("an empty datagram is the end of the connection, and its fds are closed", a
 test("a datagram of 100 kB is cut, its fd arrives", async () => {
   attack("large", "100000");
   const { packets } = await accepted();
-  await vi.waitFor(() => expect(packets).toHaveLength(1));
+  await vi.waitFor(() => expect(packets).toHaveLength(1), PATIENT);
   expect(packets[0]).toMatchObject({ size: 4096, truncated: true });
   for (const fd of packets[0]?.fds ?? []) native().close(fd);
   expect(packets[0]?.fds).toHaveLength(1);
@@ -221,11 +227,11 @@ test("a datagram of 100 kB is cut, its fd arrives", async () => {
 test("a flood of one peer does not keep another one waiting until it ends", async () => {
   attack("flood", "100000");
   const flood = await accepted();
-  await vi.waitFor(() => expect(flood.packets.length).toBeGreaterThan(0));
+  await vi.waitFor(() => expect(flood.packets.length).toBeGreaterThan(0), PATIENT);
   const client = connect();
   client.connection.send(Buffer.from("me too"));
   const quiet = await accepted(1);
-  await vi.waitFor(() => expect(quiet.packets).toHaveLength(1), { interval: 1 });
+  await vi.waitFor(() => expect(quiet.packets).toHaveLength(1), { ...PATIENT, interval: 1 });
   const before = flood.packets.length;
   await vi.waitFor(() => expect(flood.ends).toEqual([undefined]), { timeout: 20_000 });
   expect(flood.packets).toHaveLength(100_000);
@@ -249,7 +255,7 @@ test("closing inside a callback ends it: no more packets, no end", async () => {
   });
   const other = await accepted(1);
   for (const text of ["1", "2", "3"]) other.connection.send(Buffer.from(text));
-  await vi.waitFor(() => expect(other.ends).toHaveLength(1));
+  await vi.waitFor(() => expect(other.ends).toHaveLength(1), PATIENT);
   expect(got).toEqual(["1"]);
 });
 
@@ -261,7 +267,7 @@ test("an accept callback may close the connection it was given", async () => {
   });
   const end: End = { connection: undefined, packets: [], ends: [] };
   native().seqpacketConnect(second, handlerOf(end));
-  await vi.waitFor(() => expect(end.ends).toEqual([undefined]));
+  await vi.waitFor(() => expect(end.ends).toEqual([undefined]), PATIENT);
   refusing.close();
   unlinkSync(second);
 });

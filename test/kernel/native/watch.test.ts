@@ -5,6 +5,9 @@ import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { guardFds } from "../../support/fds.ts";
 import { inNetns } from "../../support/netns-lab.ts";
 
+/** Of what a busy machine takes its time for. */
+const PATIENT = { timeout: 10_000 };
+
 guardFds();
 
 let netns: HeldNetns;
@@ -28,7 +31,7 @@ test.each([
   const stop = native().routeWatch(netns.fd, (kind) => told.push(kind));
   try {
     change();
-    await vi.waitFor(() => expect(told).toContain(what));
+    await vi.waitFor(() => expect(told).toContain(what), PATIENT);
     expect(new Set(told).size).toBe(told.length);
   } finally {
     stop();
@@ -45,7 +48,7 @@ test("another netns's changes are not told, and nothing is after stop", async ()
   stopHere();
   native().ruleAdd(netns.fd, RULE);
   native().ruleAdd(another.fd, { ...RULE, priority: 10 });
-  await vi.waitFor(() => expect(told).toEqual(["rule"]));
+  await vi.waitFor(() => expect(told).toEqual(["rule"]), PATIENT);
   expect(here).not.toHaveBeenCalled();
   stopThere();
 });
@@ -59,7 +62,7 @@ test("a watch outlives the netns's fd and survives a flood that overruns its buf
   }
   netns.close();
   // Lost messages count as a change of everything.
-  await vi.waitFor(() => expect(told).toEqual(new Set(["link", "address", "route", "rule", "filter"])));
+  await vi.waitFor(() => expect(told).toEqual(new Set(["link", "address", "route", "rule", "filter"])), PATIENT);
   stop();
 });
 
@@ -68,12 +71,12 @@ test("an nf_tables transaction is told, a refused one is not", async () => {
   const stop = native().nftWatch(netns.fd, changed);
   try {
     await inNetns(netns, "nft", "table inet t { chain c { }; }");
-    await vi.waitFor(() => expect(changed).toHaveBeenCalledTimes(1));
+    await vi.waitFor(() => expect(changed).toHaveBeenCalledTimes(1), PATIENT);
     await expect(inNetns(netns, "nft", "add rule inet t none accept")).rejects.toThrow();
     await inNetns(netns, "nft", "list ruleset");
     expect(changed).toHaveBeenCalledTimes(1);
     await inNetns(netns, "nft", "delete table inet t");
-    await vi.waitFor(() => expect(changed).toHaveBeenCalledTimes(2));
+    await vi.waitFor(() => expect(changed).toHaveBeenCalledTimes(2), PATIENT);
   } finally {
     stop();
   }
@@ -87,7 +90,7 @@ test("a callback may stop its own watch", async () => {
   });
   native().vethAdd(netns.fd, "a0", "b0", netns.fd);
   native().ruleAdd(netns.fd, RULE);
-  await vi.waitFor(() => expect(told).toHaveLength(1));
+  await vi.waitFor(() => expect(told).toHaveLength(1), PATIENT);
   await new Promise((resolve) => setImmediate(resolve));
   expect(told).toHaveLength(1);
 });
