@@ -84,6 +84,8 @@ test("the first page works as it is written, and so does what other pages look a
     expect(await type(status, path)).toMatchObject({ status: 0, stderr: "" });
     expect((await type(pods, path)).stdout).toMatch(/\nshop +web +10\.66\.0\.2 .* enrolled /);
 
+    // The verdict as the page shows it, but for the time of day.
+    const flow = /^\d\d:\d\d:\d\d\.\d{3} (out .*)$/m.exec(page)?.[1] ?? "none";
     const verdicts = spawn("bash", ["--norc", "-c", `exec ${monitor}`], {
       env: { ...process.env, PATH: `${path}:${process.env.PATH}` },
     });
@@ -105,7 +107,7 @@ test("the first page works as it is written, and so does what other pages look a
           },
           { timeout: 10_000, interval: 200 },
         )
-        .toMatch(/ out +tcp +ztunnel +outbound +shop\/web\b.* > 10\.66\.0\.3:8080/);
+        .toContain(flow);
     } finally {
       verdicts.kill("SIGINT");
     }

@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { CAPABILITY_SET } from "../../src/sandbox/jail.ts";
+import { directoriesOf } from "../../src/sandbox/node-command.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { PROGRAM } from "./sandbox.ts";
 
@@ -32,9 +33,7 @@ export function asNobody(sandbox: Sandbox, ...args: readonly string[]): Promise<
 function executeOnNode({ node }: Sandbox, argv: readonly string[]): Promise<CliResult> {
   return execute(node.enter(argv, `${node.cgroups.root}/system/init`), {
     PATH: process.env.PATH ?? "",
-    // The sandbox's node shares the machine's /etc and /opt.
-    MOUNTED_CNI_NET_DIR: node.path("etc/cni/net.d"),
-    AMBIENT_CNI_BIN_DIR: node.path("opt/cni/bin"),
+    ...directoriesOf(node),
   });
 }
 
