@@ -11,6 +11,8 @@ export interface FlowPod {
 
 /** A pod may be captured at any time; who asks often is told what was true so long ago (ms). */
 const FRESH_MS = 500;
+/** The same about a netns that was nobody's then: it may have been captured since. */
+const UNKNOWN_MS = 40;
 
 /** Whose a netns and an address is, at the time of the question. */
 export class FlowNames {
@@ -25,20 +27,20 @@ export class FlowNames {
   ) {}
 
   ofNetns(key: bigint): FlowPod | undefined {
-    this.#refresh();
+    this.#refresh(this.#byNetns.has(key) ? FRESH_MS : UNKNOWN_MS);
     return this.#byNetns.get(key);
   }
 
   /** `namespace/name` of a pod of this node. */
   ofAddress(ip: string): string | undefined {
-    this.#refresh();
+    this.#refresh(FRESH_MS);
     return this.#byAddress.get(ip);
   }
 
-  #refresh(): void {
+  #refresh(freshMs: number): void {
     const { clock, cluster } = this.parts;
     const now = clock.now();
-    if (now - this.#takenAt < FRESH_MS) return;
+    if (now - this.#takenAt < freshMs) return;
     this.#takenAt = now;
     const before = this.#byNetns;
     this.#byNetns = new Map();

@@ -127,7 +127,8 @@ class HeardFlows {
 
   constructor(monitor: Monitor, uid: string, { address, port }: TraceDestination) {
     this.stop = monitor.read((text) => {
-      for (const line of text.trimEnd().split("\n").map(parseFlowLine)) {
+      const ours = text.split("\n").filter((line) => line.includes(uid));
+      for (const line of ours.map(parseFlowLine)) {
         if (line.type !== "flow" || line.uid !== uid || line.direction !== "out" || line.protocol !== "tcp") continue;
         if (line.destination !== address || line.destinationPort !== port || line.reason === "by-ztunnel") continue;
         this.#word ??= line;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the datapath's words mean to people: one table for the stream, its filters and its documentation.
 
-/** Where a connection went: into ztunnel, past it, nowhere with an answer, nowhere without. */
+/** Where a connection went: to ztunnel (or from it), past it, nowhere with an answer, nowhere without. */
 export const FLOW_VERDICTS = ["ztunnel", "passed", "refused", "dropped"] as const;
 export type FlowVerdict = (typeof FLOW_VERDICTS)[number];
 
@@ -30,7 +30,7 @@ export const FLOW_WORDS: Readonly<Record<string, FlowWord>> = {
   outbound_dns: word("out", "ztunnel", "dns", "to ztunnel's DNS at 15053"),
   outbound_local: word("out", "passed", "local", "loopback, or the pod's own address"),
   outbound_excluded: word("out", "passed", "excluded", "in an excluded network"),
-  outbound_ztunnel: word("out", "passed", "by-ztunnel", "ztunnel's own connection"),
+  outbound_ztunnel: word("out", "ztunnel", "by-ztunnel", "ztunnel's own connection"),
   outbound_to_prober: word("out", "passed", "prober", "to the address that probes come from"),
   outbound_draining: word("out", "passed", "draining", "the pod is leaving the mesh"),
   outbound_family: word("out", "passed", "family", "the pod is not captured for this address family"),

@@ -42,10 +42,11 @@ export class FlowReader {
 
   close(): void {
     this.#cancel();
+    this.#events.close();
     try {
       this.bpf.tellUntil(0n);
-    } finally {
-      this.#events.close();
+    } catch {
+      // Closed before us, with the engine: the lease ends by itself.
     }
   }
 

@@ -9,7 +9,9 @@ import { endpointText, holderText, isZtunnels, ProofSockets } from "./sockets.ts
 
 const CONNECT_MS = 3000;
 /** For what ztunnel does with the connection: it begins at once, or waits for nobody knows what. */
-const ONWARD_MS = 150;
+const ONWARD_MS = 400;
+/** The same where it has a tunnel to the destination already, and most likely opens nothing. */
+const TUNNEL_MS = 50;
 
 /**
  * Follows one connection by the kernel's table of sockets. The calling process must be in a cgroup that the eBPF
@@ -80,9 +82,11 @@ export class PodTracer implements Tracer {
     to: TraceDestination,
     seen: (hop: "onward", result: TracedHop["result"], text: string) => void,
   ): Promise<void> {
+    const tunnels = () => sockets.ztunnels().filter(({ dstPort }) => dstPort === ZTUNNEL_PORT.inboundHbone);
+    const direct = tunnels().find((one) => before.has(one.cookie) && canonicalIp(one.dst) === to.address);
     const next = await sockets.await(
       () => sockets.ztunnels().find((one) => one.cookie !== cookie && !before.has(one.cookie) && isCall(one, to)),
-      ONWARD_MS,
+      direct === undefined ? ONWARD_MS : TUNNEL_MS,
     );
     if (next !== undefined) {
       const end = endpointText({ address: next.dst, port: next.dstPort });
@@ -90,9 +94,9 @@ export class PodTracer implements Tracer {
       seen("onward", "ok", `ztunnel ${how} ${end}`);
       return;
     }
-    const tunnels = sockets.ztunnels().filter(({ dstPort }) => dstPort === ZTUNNEL_PORT.inboundHbone);
-    const direct = tunnels.find(({ dst }) => canonicalIp(dst) === to.address);
-    const ends = [...new Set(tunnels.map(({ dst, dstPort }) => endpointText({ address: dst, port: dstPort })))].sort();
+    const ends = [
+      ...new Set(tunnels().map(({ dst, dstPort }) => endpointText({ address: dst, port: dstPort }))),
+    ].sort();
     seen(
       "onward",
       "unseen",

@@ -6,7 +6,7 @@ import { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import type { EbpfEngine } from "../../../src/dataplane/ebpf/engine.ts";
 import { netfilterEngines } from "../../../src/dataplane/engines.ts";
 import { native } from "../../../src/native/load.ts";
-import { labEbpf } from "../../support/lab-bpf.ts";
+import { freshBpffs, LabCgroups, labEbpf } from "../../support/lab-bpf.ts";
 import { noMetrics, quiet, specOf } from "../../support/lab-dataplane.ts";
 import { enrolByUpstream } from "../../support/lab-upstream.ts";
 import type { Ground } from "./ground.ts";
@@ -145,7 +145,8 @@ class MonitoredEbpf implements Variant {
 
   /** @throws AgentError NO_ENGINE */
   static async start(): Promise<MonitoredEbpf> {
-    const ebpf = labEbpf(native());
+    // Programs and maps of its own: its pod has the address of the other variant's.
+    const ebpf = labEbpf(native(), new LabCgroups(), freshBpffs());
     return new MonitoredEbpf(ebpf, await EngineVariant.start("ebpf", ebpf));
   }
 

@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import * as v from "valibot";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { AgentError } from "../../../src/core/errors.ts";
-import { DebugServer, posted } from "../../../src/telemetry/debug-server.ts";
+import { DebugServer, posted, type StreamSink } from "../../../src/telemetry/debug-server.ts";
 import { silent } from "../../fakes/parts.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
 import { send, sendRaw } from "../../support/unix-client.ts";
@@ -14,6 +14,7 @@ let path: string;
 let server: DebugServer;
 let changed: unknown[];
 const releases: (() => void)[] = [];
+const streams: { readonly sink: StreamSink; stopped: boolean }[] = [];
 
 const routes = () => ({
   plain: { get: (query: URLSearchParams) => ({ pod: query.get("pod") }) },
@@ -21,6 +22,17 @@ const routes = () => ({
   refuses: {
     get: () => {
       throw new AgentError("POD_NOT_FOUND", "no such pod", "look again");
+    },
+  },
+  endless: {
+    stream: (query: URLSearchParams, sink: StreamSink) => {
+      if (query.has("refused")) throw new AgentError("BAD_REQUEST", "no");
+      const one = { sink, stopped: false };
+      streams.push(one);
+      sink("first\n");
+      return () => {
+        one.stopped = true;
+      };
     },
   },
   breaks: { get: () => Promise.reject(new Error("a bug")) },
@@ -37,6 +49,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   for (const end of releases.splice(0)) end();
+  streams.length = 0;
   await server.stop();
   dir[Symbol.dispose]();
 });
@@ -118,4 +131,64 @@ test("what is no socket is left alone", async () => {
   await server.stop();
   writeFileSync(path, "mine");
   await expect(server.listen()).rejects.toThrow(/is a file, not a socket/);
+});
+
+/** A reader of the stream; paused, it takes nothing but what the kernel keeps for it. */
+async function reader(paused = false): Promise<{ readonly text: () => string; readonly end: () => void }> {
+  const count = streams.length;
+  const socket = connect(path);
+  let text = "";
+  socket.on("error", () => undefined);
+  if (paused) socket.pause();
+  else socket.on("data", (chunk) => (text += chunk.toString()));
+  socket.write("GET /v1/endless HTTP/1.1\r\nHost: x\r\n\r\n");
+  await expect.poll(() => streams.length).toBe(count + 1);
+  return { text: () => text, end: () => socket.destroy() };
+}
+
+test("a stream goes on until its reader goes", async () => {
+  const one = await reader();
+  const [stream] = streams;
+  expect(stream?.sink("second\n")).toBe(true);
+  await expect.poll(one.text).toMatch(/^HTTP\/1.1 200 (?:.|\n|\r)*first\n(?:.|\n|\r)*second\n/);
+  expect(stream?.stopped).toBe(false);
+  one.end();
+  await expect.poll(() => stream?.stopped).toBe(true);
+  expect(stream?.sink("to nobody\n")).toBe(false);
+});
+
+test("a reader who never reads is refused more, and costs a bounded buffer", async () => {
+  const one = await reader(true);
+  const [stream] = streams;
+  const text = "x".repeat(64 * 1024);
+  let taken = 0;
+  await expect
+    .poll(
+      () => {
+        if (stream?.sink(text)) taken += 1;
+        return stream?.sink("");
+      },
+      { interval: 1 },
+    )
+    .toBe(false);
+  expect(taken * text.length).toBeLessThan(4 << 20);
+  one.end();
+  await expect.poll(() => stream?.stopped).toBe(true);
+});
+
+test("streams leave room for questions, and end with the server", async () => {
+  const readers = [];
+  for (let i = 0; i < 16; i++) readers.push(await reader());
+  expect(await send(path, "GET", "/v1/endless")).toMatchObject({
+    status: 503,
+    body: expect.stringContaining("16 streams"),
+  });
+  expect((await send(path, "GET", "/v1/plain")).status).toBe(200);
+  expect((await send(path, "POST", "/v1/endless", "{}")).status).toBe(405);
+  await server.stop();
+  await expect.poll(() => streams.every(({ stopped }) => stopped)).toBe(true);
+});
+
+test("a stream that can't begin is an answer like any other", async () => {
+  expect(await send(path, "GET", "/v1/endless?refused=1")).toMatchObject({ status: 400 });
 });
