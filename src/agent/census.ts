@@ -27,6 +27,9 @@ export interface PodStatus {
   readonly existing: number;
 }
 
+/** Reason of a pod whose sandbox has been taken down: nothing is captured, and nothing is there that could be. */
+export const SANDBOX_GONE = "SANDBOX_GONE";
+
 /** Every pod of the node with its state and the reason for it. */
 export function census(parts: Parts, roster: Roster): PodStatus[] {
   const seen: PodStatus[] = [];
@@ -43,6 +46,7 @@ export function census(parts: Parts, roster: Roster): PodStatus[] {
       const undecided = captured && reason === "namespace-unknown";
       // Its release is due, or does not succeed: then the reason is the failure's.
       if (verdict !== "ambient" && !undecided) return captured ? "unwanted" : verdict;
+      if (enrollment?.going) return "pending";
       if (enrollment?.state === "enrolled" && failure === undefined && !enrollment.lost) return "enrolled";
       return failure === undefined || waitsForZtunnel ? "pending" : "failing";
     })();
@@ -52,12 +56,12 @@ export function census(parts: Parts, roster: Roster): PodStatus[] {
       ips: pod.ips,
       phase: pod.phase,
       state,
-      reason: failure?.code ?? reason,
-      detail: failure?.message ?? detail,
+      reason: enrollment?.going ? SANDBOX_GONE : (failure?.code ?? reason),
+      detail: enrollment?.going ? "its sandbox has been taken down" : (failure?.message ?? detail),
       netns: enrollment?.netns?.id,
       engine: enrollment?.state === "enrolled" ? enrollment.engine : undefined,
       acked: enrollment?.acked ?? false,
-      captured: enrollment?.state === "enrolled" && !enrollment.lost,
+      captured: enrollment?.state === "enrolled" && !enrollment.lost && !enrollment.going,
       annotation: enrollment?.annotation ?? null,
       existing: enrollment?.state === "enrolled" ? enrollment.existing : 0,
     });
@@ -96,8 +100,8 @@ export type Astray =
   | "not_wanted";
 
 /** undefined: a pod is what it should be, or about to become it without anybody having lost anything. */
-export function astrayOf({ state, captured, phase, ips }: PodStatus): Astray | undefined {
+export function astrayOf({ state, reason, captured, phase, ips }: PodStatus): Astray | undefined {
   if (state === "unwanted") return "not_wanted";
-  const belongs = state === "pending" || state === "failing";
+  const belongs = (state === "pending" || state === "failing") && reason !== SANDBOX_GONE;
   return belongs && !captured && phase === "Running" && ips.length > 0 ? "not_captured" : undefined;
 }

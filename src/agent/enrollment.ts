@@ -57,6 +57,8 @@ export class Enrollment {
   warnings: readonly string[] = [];
   /** A sweep found no process of this pod in any netns. */
   lost = false;
+  /** Its sandbox was captured and has been taken down. */
+  going = false;
   /** Wall clock, ms. */
   enrolledAt: number | undefined;
   /** Open connections that are older than the capture, at the last look. */
@@ -211,6 +213,7 @@ export class Enrollment {
     this.capturedNetns = undefined;
     this.enrolledAt = undefined;
     this.adopted = false;
+    this.going = false;
   }
 
   /** Has `soon` arranged for the next look while this pod drains, in place of the one arranged before. */

@@ -3,6 +3,7 @@ import { type Astray, astrayOf, census, type PodStatus } from "./census.ts";
 import type { Parts } from "./parts.ts";
 import type { KeyedQueue } from "./queue.ts";
 import type { Roster } from "./roster.ts";
+import type { SidecarDrift } from "./sidecar-drift.ts";
 import type { VerdictTally } from "./verdict-tally.ts";
 
 /** A gauge with labels: groups that have emptied go to 0, they don't vanish. */
@@ -30,16 +31,21 @@ export class Gauges {
   private readonly pods: Groups;
   private readonly engines: Groups;
   private readonly astray: Groups;
+  private readonly redirections: Groups;
 
   constructor(
     private readonly parts: Parts,
     private readonly roster: Roster,
     private readonly queue: KeyedQueue,
     private readonly verdicts: VerdictTally,
+    private readonly sidecars: SidecarDrift,
   ) {
     this.pods = new Groups(parts, (metrics, value, labels) => metrics.set("ambient_cni_pods", value, labels));
     this.engines = new Groups(parts, (metrics, value, labels) =>
       metrics.set("ambient_cni_captured_pods", value, labels),
+    );
+    this.redirections = new Groups(parts, (metrics, value, labels) =>
+      metrics.set("ambient_cni_sidecar_pods", value, labels),
     );
     this.astray = new Groups(parts, (metrics, value, labels) => metrics.set("ambient_cni_astray_pods", value, labels));
   }
@@ -52,6 +58,7 @@ export class Gauges {
     this.pods.update(all.map(({ state, reason }) => ({ state, reason })));
     this.engines.update(all.flatMap(({ engine }) => (engine === undefined ? [] : [{ engine }])));
     this.astray.update(all.flatMap(astrayLabels));
+    this.redirections.update(all.flatMap((pod) => this.redirectionOf(pod)));
     metrics.set(
       "ambient_cni_existing_connections",
       all.reduce((sum, { existing }) => sum + existing, 0),
@@ -65,6 +72,11 @@ export class Gauges {
     this.verdicts.read();
     metrics.set("ambient_cni_verdicts_age_seconds", this.verdicts.age / 1000);
     metrics.set("ambient_cni_measure_seconds", (performance.now() - began) / 1000);
+  }
+
+  private redirectionOf({ uid, state, phase }: PodStatus): { redirection: string }[] {
+    if (state !== "sidecar" || phase !== "Running") return [];
+    return [{ redirection: this.sidecars.of(uid)?.word ?? "unknown" }];
   }
 }
 

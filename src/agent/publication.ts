@@ -85,6 +85,7 @@ function plainPod(namespace: string): Pod {
     proxy: undefined,
     initFailures: undefined,
     containerIds: [],
+    deleting: false,
     createdAt: undefined,
     dnsPolicy: "ClusterFirst",
     dnsNameservers: [],

@@ -3,7 +3,7 @@
 // the agent says so.
 import type { Clock } from "../core/clock.ts";
 import type { Logger } from "../core/ports/telemetry.ts";
-import type { PodStatus } from "./census.ts";
+import { type PodStatus, SANDBOX_GONE } from "./census.ts";
 
 /**
  * Reasons outside this agent: ztunnel is never waited for, and what a pod's own author has made impossible must
@@ -15,6 +15,8 @@ const NOT_OURS: ReadonlySet<string> = new Set([
   "ZTUNNEL_TIMEOUT",
   "ANNOTATION_INVALID",
   "POD_NOT_CAPTURABLE",
+  "ADDRESS_LOST",
+  SANDBOX_GONE,
 ]);
 /** Once ready, a pod counts after this, in ms: it joins the mesh, and is captured in a moment. */
 const GRACE_MS = 5_000;

@@ -117,6 +117,7 @@ export class Reconciler {
     if (enrollment.ips.length === 0) return;
     const netns = await this.netnsOf(enrollment);
     const { spec, problem } = this.specOf(enrollment);
+    if (await this.isGoing(enrollment, netns, spec)) return;
     await this.enroller.enroll(enrollment, netns, spec);
     enrollment.lost = false;
     this.watch(enrollment);
@@ -130,6 +131,31 @@ export class Reconciler {
     this.older.look(enrollment, netns, spec);
     await this.annotate(enrollment, "enabled");
     this.announcer.enrolled(enrollment);
+  }
+
+  /**
+   * A pod's sandbox is taken down before the API says that the pod is gone: nothing is wrong with it then. What
+   * takes the addresses of a pod whose processes go on is another matter.
+   */
+  private async isGoing(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<boolean> {
+    const { dataplane, finder, decisions } = this.parts;
+    const vacated = enrollment.wasCaptured && dataplane.vacated(netns, spec);
+    enrollment.going = vacated && (enrollment.pod.deleting || !(await finder.inhabited()).has(netns.id));
+    if (!vacated) return false;
+    const addresses = enrollment.ips.join(", ");
+    if (!enrollment.going) {
+      throw new AgentError(
+        "ADDRESS_LOST",
+        `none of the addresses of ${enrollment.name} (${addresses}) is on an interface of its netns any more, and its processes go on`,
+        "look for what has taken the pod's interface or its address away; its rules stay as they are",
+      );
+    }
+    enrollment.failure = undefined;
+    decisions.note(enrollment, {
+      what: "sandbox gone",
+      detail: `${addresses} is on no interface of its netns any more`,
+    });
+    return true;
   }
 
   /** Any change in the pod's netns leads to a look, the first one at once. The sweep looks anyway. */

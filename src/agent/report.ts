@@ -7,9 +7,12 @@ import { type PodReport, type PodsReport, podTitle } from "../core/report/pods.t
 import type { ComponentReport, StatusProblem, StatusReport } from "../core/report/status.ts";
 import { counted } from "../core/report/words.ts";
 import { census, type PodStatus } from "./census.ts";
+import { driftComponent, driftReport, FIGHT, type Fight } from "./drift-report.ts";
+import type { Failure } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";
 import type { KeyedQueue } from "./queue.ts";
 import type { Roster } from "./roster.ts";
+import type { SidecarDrift } from "./sidecar-drift.ts";
 
 /** What of the process the agent's status shows and the agent doesn't know. */
 export interface ProcessFacts {
@@ -26,6 +29,7 @@ export class AgentReport {
     private readonly parts: Parts,
     private readonly roster: Roster,
     private readonly queue: KeyedQueue,
+    private readonly sidecars: SidecarDrift,
   ) {}
 
   pods(): PodsReport {
@@ -68,6 +72,7 @@ export class AgentReport {
         this.ztunnel(rows),
         config.ambientEnabled ? dataplaneComponent(engine, fallbacks) : AMBIENT_OFF.dataplane,
         podsComponent(counts),
+        driftComponent(this.parts.drift, this.fights(), rows),
       ],
       pods: counts,
       kubernetes: cluster.status().map(({ resourceVersion, watchAgeSeconds, ...rest }) => ({
@@ -77,6 +82,7 @@ export class AgentReport {
       })),
       ztunnels: connections.map(({ id, pid, ready, acked }) => ({ id, pid, ready, acked })),
       dataplane: { engine, fallbacks },
+      drift: driftReport(this.parts.drift),
       problems: rows.flatMap(problemOf),
     };
   }
@@ -108,7 +114,7 @@ export class AgentReport {
   private row(status: PodStatus): PodReport {
     const pod = this.parts.cluster.pod(status.uid);
     const enrollment = this.roster.get(status.uid);
-    const failure = enrollment?.failure;
+    const failure = enrollment?.failure ?? this.redirectionFailure(status);
     const captured = status.state === "enrolled" || status.state === "manual";
     const began = captured ? enrollment?.enrolledAt : (failure?.since ?? pod?.createdAt);
     const unknown = captured && enrollment?.adopted === true;
@@ -141,6 +147,22 @@ export class AgentReport {
               nextTryMs: this.queue.retryMs(status.uid) ?? null,
             },
     };
+  }
+
+  /** A sidecar pod is in no queue: nobody tries again but the look for drift. */
+  private redirectionFailure({ uid, state, phase }: PodStatus): Failure | undefined {
+    const seen = state === "sidecar" && phase === "Running" ? this.sidecars.of(uid) : undefined;
+    if (seen === undefined || (seen.word !== "absent" && seen.word !== "differs")) return undefined;
+    const code = seen.word === "absent" ? "NOT_REDIRECTED" : "REDIRECTION_DIFFERS";
+    return { code, message: seen.detail, since: seen.since };
+  }
+
+  /** Pods that somebody keeps changing. */
+  private fights(): readonly Fight[] {
+    const now = this.parts.clock.now();
+    return [...this.roster.all()]
+      .map(({ name, repairs }) => ({ pod: name, times: repairs.count(now) }))
+      .filter(({ times }) => times >= FIGHT);
   }
 
   private kubernetes(): ComponentReport {

@@ -68,7 +68,7 @@ export class Sidecars {
     pod: Pod,
     ips: readonly string[],
     netns: NetnsHandle,
-    via: "cni" | "repair",
+    via: "cni" | "repair" | "drift",
   ): Promise<RedirectionObservation> {
     const name = podKey(pod);
     const settings = sidecarSettings(pod);
@@ -94,8 +94,13 @@ export class Sidecars {
    * @throws AgentError ANNOTATION_INVALID
    */
   needsRedirection(pod: Pod, netns: NetnsHandle): boolean {
-    const { mode } = this.parts.sidecars.observe(netns, this.plan(pod, pod.ips));
+    const { mode } = this.observe(pod, netns);
     return mode === "absent" || mode === "differs";
+  }
+
+  /** What redirects the pod, against what its annotations ask. @throws as `plan` */
+  observe(pod: Pod, netns: NetnsHandle): RedirectionObservation {
+    return this.parts.sidecars.observe(netns, this.plan(pod, pod.ips));
   }
 
   /** True when nothing redirects this sidecar pod, whatever its annotations say by now. */

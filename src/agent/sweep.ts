@@ -68,7 +68,7 @@ export class Sweep {
         const record = this.roster.ensure(pod);
         record.lost = false;
         record.offerNetns(handle);
-      } else if (enrollment?.netns !== undefined && pod.phase === "Running") {
+      } else if (enrollment?.netns !== undefined && pod.phase === "Running" && !pod.deleting) {
         const age = Date.now() - (enrollment.enrolledAt ?? Date.now());
         if (age > YOUNG_MS) enrollment.lost = true;
       }

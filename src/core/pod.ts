@@ -46,6 +46,8 @@ export interface Pod {
   /** Container ids without their `containerd://` scheme: CRI-O cgroups carry no pod UID. */
   readonly containerIds: readonly string[];
   readonly resourceVersion: string;
+  /** metadata.deletionTimestamp is set: kubelet takes its containers down. */
+  readonly deleting: boolean;
   /** metadata.creationTimestamp, wall clock in ms. */
   readonly createdAt: number | undefined;
   /** spec.dnsPolicy and spec.dnsConfig.nameservers: together they say whom the pod asks for names. */

@@ -23,6 +23,7 @@ import type { Engine, EngineState } from "./engine.ts";
 import { choiceFor } from "./engine-choice.ts";
 import { kernelFacts } from "./examine.ts";
 import type { Legs } from "./netfilter/mode.ts";
+import { addressObstacle } from "./netfilter/own-address.ts";
 import { Preparation } from "./preparation.ts";
 import { Presence } from "./presence.ts";
 import { proxiedSockets } from "./proxied.ts";
@@ -146,6 +147,14 @@ export class NodeDataplane implements Dataplane {
     const { changes, letters } = this.#preparation.plan(netns, spec);
     const steering = engine.planned(netns, spec, { sysctls: letters });
     return { engine: engine.name, others, preparation: changes, steering };
+  }
+
+  vacated(netns: NetnsHandle, spec: CaptureSpec): boolean {
+    return addressObstacle(this.options.binding, netns.fd, spec) !== undefined;
+  }
+
+  mendShared(): readonly string[] {
+    return this.#engines.flatMap((engine) => engine.mendShared?.() ?? []);
   }
 
   async prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {

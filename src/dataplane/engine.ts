@@ -67,6 +67,8 @@ export interface Engine {
    * engine that works this is never so. No fork.
    */
   unreachable?(netns: NetnsHandle): string | undefined;
+  /** Puts back what it has outside the pods' netns. Returns what was missing, each a sentence. @throws NativeError */
+  mendShared?(): readonly string[];
   /** Removes what belongs to netns that are gone. */
   collect?(): void;
   /**

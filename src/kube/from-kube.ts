@@ -78,6 +78,7 @@ export function podFromKube(object: unknown, report: Report, marks: readonly str
     proxy: Object.hasOwn(annotations, SIDECAR_STATUS_ANNOTATION) ? proxyOf(spec) : undefined,
     initFailures: initFailuresOf(spec, status),
     containerIds: containerIdsOf(status),
+    deleting: textOf(metadata.deletionTimestamp) !== "",
     createdAt: timeOf(metadata.creationTimestamp),
     dnsPolicy: textOf(spec.dnsPolicy) || "ClusterFirst",
     dnsNameservers: listOf(recordOf(spec.dnsConfig).nameservers)

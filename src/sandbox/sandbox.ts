@@ -248,6 +248,11 @@ export class Sandbox {
     return ztunnel;
   }
 
+  /** Text of the agent's /metrics; empty when nobody answers. */
+  metrics(): Promise<string> {
+    return this.view.metrics();
+  }
+
   /** Waits until this many ztunnels have the agent's snapshot. */
   ztunnelsConnected(count: number): Promise<void> {
     return this.view.ztunnelsConnected(count);

@@ -26,6 +26,8 @@ const LEVEL: Readonly<Record<DecisionKind, Level>> = {
   "ztunnel refused": "warn",
   draining: "info",
   released: "info",
+  "sandbox gone": "debug",
+  "found captured": "warn",
   forgotten: "info",
   "older connections": "info",
 };

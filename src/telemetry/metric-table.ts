@@ -121,7 +121,7 @@ export const OWN_METRICS: readonly MetricRow[] = [
   gauge(
     "ambient_cni_sidecar_pods",
     ["redirection"],
-    "Running sidecar pods by redirection: redirected, foreign, absent, differs or unknown",
+    "Running sidecar pods by redirection: redirected, foreign, absent, differs, outdated or unknown",
   ),
   counter(
     "ambient_cni_install_repairs_total",

@@ -151,7 +151,14 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     const alone = await onNode(sandbox, "status", "-o", "json");
     expect(alone, alone.stderr).toMatchObject({ status: 3, stderr: "" });
     const status = JSON.parse(alone.stdout) as StatusReport;
-    expect(status.components.map(({ verdict }) => verdict)).toEqual(["ok", "unknown", "ok", "unknown", "unknown"]);
+    expect(status.components.map(({ verdict }) => verdict)).toEqual([
+      "ok",
+      "unknown",
+      "ok",
+      "unknown",
+      "unknown",
+      "unknown",
+    ]);
     // ztunnel's pod is one of those without capture.
     expect(status.pods).toEqual({ captured: 2, none: 2 });
 

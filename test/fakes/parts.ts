@@ -355,6 +355,16 @@ export class FakeDataplane implements Dataplane {
     const ok = spec === undefined ? mode === "absent" : mode === "captured";
     return { facts: [{ name: "capture", ok, text: mode }], counters: {} };
   }
+  /** Netns whose interfaces have lost the pod's addresses. */
+  readonly emptied = new Set<string>();
+  vacated({ id }: NetnsHandle): boolean {
+    return this.emptied.has(id);
+  }
+  /** What mendShared finds next. */
+  unhooked: string[] = [];
+  mendShared(): readonly string[] {
+    return this.unhooked.splice(0);
+  }
   /** By netns, as the kernel has counted. */
   readonly counted = new Map<string, VerdictCounts>();
   verdicts({ id }: NetnsHandle): VerdictCounts {
@@ -487,7 +497,7 @@ export class FakeExisting implements ExistingConnections {
 }
 
 export class FakeSidecars implements SidecarDataplane {
-  /** Redirection in each netns, as text; "foreign" for somebody else's. */
+  /** Redirection in each netns, as text; "foreign" for somebody else's, "outdated" for one of other settings. */
   readonly kernel = new Map<string, string>();
   error: Error | undefined;
   constructor(private readonly journal: string[]) {}
@@ -498,6 +508,9 @@ export class FakeSidecars implements SidecarDataplane {
     const there = this.kernel.get(id);
     if (there === undefined) return { mode: "absent", engine: undefined, differences: [] };
     if (there === "foreign") return { mode: "foreign", engine: "iptables", differences: [] };
+    if (there === "outdated") {
+      return { mode: "differs", engine: "nftables", differences: ["made for other settings"], outdated: true };
+    }
     const right = there === JSON.stringify(redirection);
     return { mode: right ? "redirected" : "differs", engine: "nftables", differences: right ? [] : ["rules differ"] };
   }

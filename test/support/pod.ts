@@ -20,6 +20,7 @@ export function podWith(over: Partial<Pod>): Pod {
     proxy: undefined,
     initFailures: undefined,
     containerIds: [],
+    deleting: false,
     createdAt: undefined,
     dnsPolicy: "ClusterFirst",
     dnsNameservers: [],

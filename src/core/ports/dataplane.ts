@@ -100,6 +100,16 @@ export interface Dataplane {
    * no fork, and changes nothing. @throws AgentError as they do, and NO_ENGINE for an engine that does not work here.
    */
   plan(netns: NetnsHandle, spec: CaptureSpec, engine?: EngineName): CapturePlan;
+  /**
+   * None of the pod's addresses is on an interface of the netns: its sandbox is being taken down, or its runtime
+   * (gVisor) keeps them to itself. No fork.
+   */
+  vacated(netns: NetnsHandle, spec: CaptureSpec): boolean;
+  /**
+   * Puts right what all pods of the node stand on besides what is in their netns. Returns what was missing, each a
+   * sentence. No fork. @throws NativeError
+   */
+  mendShared(): readonly string[];
   /** Sysctls, route and rule: harmless without capture. Idempotent; undone when a step fails. */
   prepare(netns: NetnsHandle, spec: CaptureSpec): Promise<void>;
   /** Capture on and verified from inside the netns; an unchanged netns costs no fork. Undone on failure. */

@@ -20,6 +20,10 @@ export type DecisionKind =
   | "ztunnel refused"
   | "draining"
   | "released"
+  /** Taken down; the API will say so. */
+  | "sandbox gone"
+  /** Something of ours was found in a pod that does not belong to the mesh. */
+  | "found captured"
   /** Gone, or ended. */
   | "forgotten"
   | "older connections";

@@ -21,6 +21,8 @@ export interface RedirectionObservation {
   readonly engine: EngineName | undefined;
   /** Sentences, empty unless mode is `differs`. */
   readonly differences: readonly string[];
+  /** The rules are whole, but were made for other settings of the pod, or by another version of ours: nobody's doing. */
+  readonly outdated?: boolean;
 }
 
 export interface SidecarDataplane {

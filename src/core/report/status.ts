@@ -3,7 +3,7 @@ import * as v from "valibot";
 import { HEAD, list, verdictSchema } from "./document.ts";
 
 export const componentSchema = v.object({
-  name: v.picklist(["cni plugin", "kubernetes", "ztunnel", "dataplane", "pods"]),
+  name: v.picklist(["cni plugin", "kubernetes", "ztunnel", "dataplane", "pods", "drift"]),
   verdict: verdictSchema,
   /** One line for people. */
   text: v.string(),
@@ -45,6 +45,27 @@ export const statusSchema = v.object({
     engine: v.nullable(v.string()),
     fallbacks: list(v.string()),
   }),
+  /** What other programs had changed and the agent has put right since it started; null: only the agent counts. */
+  drift: v.optional(
+    v.nullable(
+      v.object({
+        repaired: v.number(),
+        /** The same by kind of thing. */
+        kinds: v.record(v.string(), v.number()),
+        last: v.nullable(
+          v.object({
+            /** RFC 3339. */
+            at: v.string(),
+            what: v.string(),
+            /** null: it was the node's. */
+            pod: v.nullable(v.string()),
+            detail: v.string(),
+          }),
+        ),
+      }),
+    ),
+    null,
+  ),
   /** What to look at: the object's name, a stable code and a sentence. */
   problems: list(
     v.object({

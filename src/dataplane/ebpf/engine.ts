@@ -258,6 +258,16 @@ export class EbpfEngine implements Engine {
     return counts;
   }
 
+  mendShared(): readonly string[] {
+    const node = this.#node;
+    if (node === undefined || !this.#works) return [];
+    const missing = [...node.hooks.missing(), ...node.ztunnels.missing()];
+    if (missing.length === 0) return [];
+    node.hooks.ensure();
+    node.ztunnels.ensure();
+    return missing;
+  }
+
   close(): void {
     this.#node?.close();
     this.#node = undefined;

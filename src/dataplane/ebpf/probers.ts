@@ -34,30 +34,48 @@ const TIMEOUT_MS = 1000;
 export class ProberHooks {
   #kubeletCgroup: Cgroup | undefined;
   #told: string | undefined;
+  /** What this agent has attached: cgroups by pin. */
+  #attached: ReadonlyMap<string, Cgroup> = new Map();
 
   constructor(private readonly options: ProberOptions) {}
 
-  /** Attaches what is missing; finds kubelet again when it was restarted. Idempotent. @throws NativeError. */
-  ensure(): void {
+  /**
+   * Attaches what is missing; finds kubelet again when it was restarted. Idempotent. Returns what somebody had
+   * taken away, each a sentence. @throws NativeError.
+   */
+  ensure(): readonly string[] {
     const { binding, bpf, cgroups, host, config } = this.options;
+    const lost = this.#lost().filter(({ cgroup }) => cgroups.withId(cgroup.id) !== undefined);
+    const attached = new Map<string, Cgroup>();
+    const attach = (program: string, cgroup: Cgroup, pin: string) => {
+      bpf.linkCgroup(program, cgroup.path, pin);
+      attached.set(pin, cgroup);
+    };
     const root = cgroups.root();
     const kubelet = this.#kubelet();
-    if (kubelet !== undefined) bpf.linkCgroup("ambient_kubelet", kubelet.path, `${PINS}/kubelet-${kubelet.id}`);
+    if (kubelet !== undefined) attach("ambient_kubelet", kubelet, `${PINS}/kubelet-${kubelet.id}`);
     const wide = config.probeSources === "host" || kubelet === undefined;
     // At kubelet's own cgroup one of them is enough: there all of the node's sockets are kubelet's.
-    if (wide && kubelet?.id !== root.id) bpf.linkCgroup("ambient_host", root.path, `${PINS}/host`);
+    if (wide && kubelet?.id !== root.id) attach("ambient_host", root, `${PINS}/host`);
     bpf.stateWrite({ hostCookie: binding.netnsCookie(host.fd), probers: wide ? HOST : KUBELET });
     if (!wide) bpf.unpin(`${PINS}/host`);
     for (const pin of bpf.pins(PINS)) {
       if (pin.startsWith("kubelet-") && pin !== `kubelet-${kubelet?.id}`) bpf.unpin(`${PINS}/${pin}`);
     }
+    this.#attached = attached;
     this.#tell(kubelet, wide);
+    return lost.map(({ pin, cgroup }) => `the program pinned as ${pin} was not attached to ${cgroup.path} any more`);
   }
 
-  /** True while kubelet's cgroup is the one that is hooked. A restarted kubelet has another one. */
+  /** True while all is attached, and kubelet's cgroup is the one that is hooked. A restarted kubelet has another one. */
   get current(): boolean {
-    const known = this.#kubeletCgroup;
-    return known !== undefined && this.options.bpf.link(`${PINS}/kubelet-${known.id}`)?.target === known.id;
+    return this.#kubeletCgroup !== undefined && this.#lost().length === 0;
+  }
+
+  #lost(): { readonly pin: string; readonly cgroup: Cgroup }[] {
+    return [...this.#attached]
+      .map(([pin, cgroup]) => ({ pin, cgroup }))
+      .filter(({ pin, cgroup }) => this.options.bpf.link(pin)?.target !== cgroup.id);
   }
 
   /**
@@ -86,6 +104,7 @@ export class ProberHooks {
     const { bpf } = this.options;
     bpf.stateWrite({ probers: NONE });
     bpf.unpin(PINS);
+    this.#attached = new Map();
   }
 
   async #proveOne(netns: NetnsHandle, ip: string): Promise<string | undefined> {
@@ -110,7 +129,9 @@ export class ProberHooks {
   }
 
   #kubelet(): Cgroup | undefined {
-    if (this.current) return this.#kubeletCgroup;
+    const known = this.#kubeletCgroup;
+    const hooked = known !== undefined && this.options.bpf.link(`${PINS}/kubelet-${known.id}`)?.target === known.id;
+    if (hooked) return known;
     const { kubelet, cgroups } = this.options;
     const pid = kubelet();
     this.#kubeletCgroup = pid === undefined ? undefined : cgroups.ofProcess(pid);

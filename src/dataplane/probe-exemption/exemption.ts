@@ -10,7 +10,8 @@ import type { Logger } from "../../core/ports/telemetry.ts";
 
 /** Probes that announce themselves, as far as the exemption needs to know (ebpf/probers.ts). */
 export interface Announcements {
-  ensure(): void;
+  /** Returns what somebody had taken away, each a sentence. */
+  ensure(): readonly string[];
   readonly current: boolean;
   prove(netns: NetnsHandle, ips: readonly string[]): Promise<string | undefined>;
 }
@@ -158,13 +159,18 @@ export class NodeProbeExemption implements ProbeExemption {
   }
 
   #look(): void {
-    const { announced, kubeletOnly, clock = systemClock, logger } = this.#options;
-    if (this.#stopped || announced() === undefined) return;
+    const { announced, kubeletOnly, clock = systemClock, drift, logger } = this.#options;
+    const hooks = announced();
+    if (this.#stopped || hooks === undefined) return;
     try {
-      if (!announced()?.current) announced()?.ensure();
+      const lost = hooks.current ? [] : hooks.ensure();
+      if (lost.length > 0) {
+        logger.warn("programs that announce probes were taken away; repaired", { lost });
+        drift.repaired("probe_hooks", undefined, lost.join("; "));
+      }
     } catch (error) {
       logger.error("the programs that announce probes can't be attached", { reason: messageOf(error) });
     }
-    this.#looking = clock.after(kubeletOnly ? LOOK_MS : 30 * LOOK_MS, () => this.#look());
+    this.#looking = clock.after(kubeletOnly ? LOOK_MS : 5 * LOOK_MS, () => this.#look());
   }
 }

@@ -13,7 +13,7 @@ import { textHash } from "../netfilter/text-hash.ts";
 import { isOurs } from "./foreign.ts";
 import { iptablesRules, SIDECAR } from "./iptables-rules.ts";
 import { formatState, parseState } from "./state.ts";
-import type { RedirectionWriter } from "./writer.ts";
+import { OTHER_SETTINGS, OTHER_VERSION, type RedirectionWriter } from "./writer.ts";
 
 /** Chains under upstream's names, by one of the two implementations of iptables. */
 export class IptablesRedirection implements RedirectionWriter {
@@ -37,12 +37,11 @@ export class IptablesRedirection implements RedirectionWriter {
       return [
         comment === undefined
           ? "the rule that says what our chains are is missing"
-          : `the rule that says what our chains are is not of this version: ${JSON.stringify(comment)}`,
+          : `the rule that says what our chains are ${OTHER_VERSION}: ${JSON.stringify(comment)}`,
       ];
     }
     const { ruleset, body } = this.#planned(redirection);
-    if (state.plan !== textHash(body))
-      return ["the rules were made for other settings of the pod, or by another version"];
+    if (state.plan !== textHash(body)) return [`the rules were ${OTHER_SETTINGS}`];
     const reference = this.#references.known(body);
     const differences = namedDifferences(SIDECAR, ruleset, tables, reference?.tables);
     if (differences.length === 0 && rulesDigest(SIDECAR, tables) !== (reference?.rules ?? state.rules)) {

@@ -12,7 +12,7 @@ import { type Reference, readReference } from "../nftables/reference.ts";
 import { bodyText, createText, removeText, replaceText } from "../nftables/text.ts";
 import { nftablesRules } from "./nftables-rules.ts";
 import { formatState, parseState } from "./state.ts";
-import type { RedirectionWriter } from "./writer.ts";
+import { OTHER_SETTINGS, OTHER_VERSION, type RedirectionWriter } from "./writer.ts";
 
 /** One `inet` table per pod, replaced as a whole. */
 export class NftablesRedirection implements RedirectionWriter {
@@ -27,12 +27,11 @@ export class NftablesRedirection implements RedirectionWriter {
     if (table === undefined) return undefined;
     const state = parseState(table.comment);
     if (state === undefined) {
-      return [`the table's comment is not of this version: ${JSON.stringify(table.comment)}`];
+      return [`the table's comment ${OTHER_VERSION}: ${JSON.stringify(table.comment)}`];
     }
     const ruleset = nftablesRules(redirection);
     const body = bodyText(ruleset);
-    if (state.plan !== textHash(body))
-      return ["the table was made for other settings of the pod, or by another version"];
+    if (state.plan !== textHash(body)) return [`the table was ${OTHER_SETTINGS}`];
     const reference = this.#references.known(body);
     const differences = namedDifferences(ruleset, table, reference?.table);
     if (differences.length === 0 && rulesDigest(table) !== (reference?.rules ?? state.rules)) {

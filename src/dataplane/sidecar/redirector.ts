@@ -18,7 +18,7 @@ import { proveRedirection } from "./proof.ts";
 import { addRouting, missingRouting, removeRouting } from "./routing.ts";
 import { type InterceptionMode, type Sample, selfTest } from "./selftest.ts";
 import { verifyRedirection } from "./verify.ts";
-import type { RedirectionWriter } from "./writer.ts";
+import { OTHER_SETTINGS, OTHER_VERSION, type RedirectionWriter } from "./writer.ts";
 
 export interface RedirectorOptions {
   readonly binding: NativeBinding;
@@ -74,7 +74,10 @@ export class SidecarRedirector implements SidecarDataplane {
       ...(second === undefined ? [] : [`there are rules of ours by ${first.writer.name} and by ${second.writer.name}`]),
       ...missingRouting(this.options.binding, netns.fd, redirection),
     ];
-    return { mode: differences.length === 0 ? "redirected" : "differs", engine: first.writer.engine, differences };
+    const { engine } = first.writer;
+    if (differences.length === 0) return { mode: "redirected", engine, differences };
+    const outdated = differences.some((text) => text.includes(OTHER_SETTINGS) || text.includes(OTHER_VERSION));
+    return { mode: "differs", engine, differences, outdated };
   }
 
   async redirect(netns: NetnsHandle, redirection: Redirection, pod: string): Promise<RedirectionObservation> {

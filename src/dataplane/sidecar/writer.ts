@@ -3,6 +3,10 @@ import type { EngineName } from "../../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { Redirection } from "../../core/redirection.ts";
 
+/** What a writer says of rules that are another redirection's. */
+export const OTHER_SETTINGS = "made for other settings of the pod, or by another version";
+export const OTHER_VERSION = "is not of this version";
+
 /** One way to write the rules of a redirection. Addresses and policy routing are common (routing.ts). */
 export interface RedirectionWriter {
   readonly engine: EngineName;

@@ -3,6 +3,7 @@
 // took away or put there by hand is named.
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { KernelFact } from "../../../src/core/ports/dataplane.ts";
+import { VERDICTS } from "../../../src/core/verdicts.ts";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { native } from "../../../src/native/load.ts";
 import { specOf, startDataplane } from "../../support/lab-dataplane.ts";
@@ -42,7 +43,10 @@ describe.each([EBPF, NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY])("$name", (engine)
     expect(facts().map(({ name }) => name)).toEqual(
       expect.arrayContaining(["capture", "routing", "sysctls", "listener 15001", "listener 15008", "listener 15053"]),
     );
-    for (const call of await traffic.openAll()) call.close();
+    for (const call of [...(await traffic.openAll()), ...(await traffic.openHbone())]) call.close();
+    const verdicts = started.verdicts(traffic.lab.pod.netns, engine.engine);
+    expect(verdicts).toMatchObject({ outbound_captured: 2, inbound_captured: 2, inbound_hbone: 2 });
+    expect(VERDICTS).toEqual(expect.arrayContaining(Object.keys(verdicts)));
     const { counters } = started.examine(traffic.lab.pod.netns, specOf(traffic.lab));
     expect(Object.values(counters).reduce((a, b) => a + b, 0)).toBeGreaterThan(3);
     await started.release(traffic.lab.pod.netns);

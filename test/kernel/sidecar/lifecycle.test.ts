@@ -88,7 +88,7 @@ describe.each(WRITERS)("$name", (writer) => {
     await redirector.redirect(lab.pod.netns, MODES[0][1], "test/pod");
     const other = redirectionOf({ annotations: { "traffic.sidecar.istio.io/excludeOutboundPorts": "443" } });
     const seen = redirector.observe(lab.pod.netns, other);
-    expect(seen.mode).toBe("differs");
+    expect(seen).toMatchObject({ mode: "differs", outdated: true });
     expect(seen.differences[0]).toMatch(/made for other settings of the pod/);
     await redirector.redirect(lab.pod.netns, other, "test/pod");
     expect(redirector.observe(lab.pod.netns, other).mode).toBe("redirected");
@@ -113,7 +113,10 @@ describe.each(WRITERS)("$name", (writer) => {
     for (const [nftables, iptables, sentence] of sabotages) {
       await redirector.redirect(lab.pod.netns, redirection, "test/pod");
       await inPod(writer.engine === "nftables" ? `nft '${nftables}'` : `iptables-${variant} ${iptables}`);
-      expect(redirector.observe(lab.pod.netns, redirection).differences.join()).toMatch(sentence);
+      const seen = redirector.observe(lab.pod.netns, redirection);
+      expect(seen.differences.join()).toMatch(sentence);
+      // Somebody's doing, which is repaired: not rules of other settings, which stay.
+      expect(seen.outdated).toBe(false);
     }
     for (const [command, sentence] of [
       ["ip rule del fwmark 1337", "IPv4 policy rule fwmark 1337 lookup 133 is missing"],

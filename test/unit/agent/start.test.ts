@@ -203,6 +203,7 @@ describe("with ambient off", () => {
       "ztunnel ok not needed: ambient is off",
       "dataplane ok not needed: ambient is off",
       "pods ok 0 enrolled, 1 sidecar, 1 not in mesh",
+      "drift ok nothing had to be repaired since the start",
     ]);
   });
 

@@ -14,6 +14,7 @@ test("a full pod keeps what decides something and nothing else", () => {
     metadata: {
       ...METADATA,
       creationTimestamp: "2026-11-21T10:00:00Z",
+      deletionTimestamp: "2026-11-21T11:00:00Z",
       labels: { app: "web", "istio.io/dataplane-mode": "ambient" },
       annotations: {
         "ambient.istio.io/redirection": "enabled",
@@ -72,6 +73,7 @@ test("a full pod keeps what decides something and nothing else", () => {
     proxy: { uid: undefined, gid: undefined, role: undefined, env: {} },
     initFailures: undefined,
     containerIds: ["c1", "c2", "i1", "e1"],
+    deleting: true,
     createdAt: Date.UTC(2026, 10, 21, 10),
     dnsPolicy: "None",
     dnsNameservers: ["9.9.9.9"],

@@ -27,11 +27,13 @@ export async function kernelStatus(view: NodeView): Promise<StatusReport> {
       ztunnel(pods),
       dataplane(pods),
       { name: "pods", verdict: "unknown", text: podsSentence(counts) },
+      { name: "drift", verdict: "unknown", text: "only the agent counts what it repairs" },
     ],
     pods: counts,
     kubernetes: null,
     ztunnels: null,
     dataplane: { engine: null, fallbacks: [] },
+    drift: null,
     problems: pods.filter(({ mesh, ztunnel: serves }) => mesh === "captured" && serves === null).map(unserved),
   };
 }

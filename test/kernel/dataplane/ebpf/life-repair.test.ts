@@ -98,6 +98,22 @@ describe("taken away by hand", () => {
   });
 });
 
+test("programs on the pods' cgroup are put back before anybody looks at a pod, and connections are captured again", async () => {
+  expect(await agent.dataplane.capture(pod(), spec)).toBe("ebpf");
+  expect(agent.dataplane.mendShared()).toEqual([]);
+  for (const cgroup of bpf().pins("outbound")) {
+    for (const program of ["ambient_connect4", "ambient_connect6"]) bpf().unpin(`outbound/${cgroup}/${program}`);
+  }
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(agent.dataplane.mendShared().join("; ")).toMatch(/ambient_connect4 is not attached.*ambient_connect6 is not/);
+  expect(agent.dataplane.observe(pod(), spec).mode).toBe("captured");
+  expect(agent.dataplane.mendShared()).toEqual([]);
+  const before = traffic.ztunnel.accepted.length;
+  const calls = await traffic.openAll();
+  expect(traffic.ztunnel.accepted).toHaveLength(before + calls.length);
+  for (const call of calls) call.close();
+});
+
 describe("an exclusion of settings that never came true excludes nobody", () => {
   const ELSEWHERE = "192.0.2.0/24";
   const excluding = (...cidrs: string[]) => specOf(traffic.lab, { excludeOutboundCidrs: cidrs });

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Drift } from "../core/ports/drift.ts";
+import { type PodReport, podTitle } from "../core/report/pods.ts";
+import type { ComponentReport, StatusReport } from "../core/report/status.ts";
+import { counted } from "../core/report/words.ts";
+
+/** A pod that is repaired so often without a quiet minute is somebody's target. */
+export const FIGHT = 5;
+
+export interface Fight {
+  readonly pod: string;
+  readonly times: number;
+}
+
+const UNREPAIRED: ReadonlySet<string> = new Set(["NOT_REDIRECTED", "REDIRECTION_DIFFERS"]);
+
+export function driftReport({ counts, last }: Drift): NonNullable<StatusReport["drift"]> {
+  return {
+    repaired: total(counts),
+    kinds: Object.fromEntries(counts),
+    last:
+      last === undefined
+        ? null
+        : { at: new Date(last.at).toISOString(), what: last.what, pod: last.pod ?? null, detail: last.detail },
+  };
+}
+
+/** Repaired drift is news, no trouble; what can't be repaired, or has to be again and again, is. */
+export function driftComponent(drift: Drift, fights: readonly Fight[], pods: readonly PodReport[]): ComponentReport {
+  const broken = pods.filter(({ failure }) => failure !== null && UNREPAIRED.has(failure.code)).map(podTitle);
+  const troubles = [
+    ...(broken.length === 0 ? [] : [`${counted(broken.length, "sidecar pod")} without redirection: ${named(broken)}`]),
+    ...fights.map(({ pod, times }) => `${pod} repaired ${times} times in a row: somebody keeps changing it`),
+  ];
+  const text = [repairs(drift), ...troubles].join("; ");
+  return { name: "drift", verdict: troubles.length === 0 ? "ok" : "warn", text };
+}
+
+function repairs({ counts, last }: Drift): string {
+  if (last === undefined) return "nothing had to be repaired since the start";
+  const seconds = Math.max(0, Math.round((Date.now() - last.at) / 1000));
+  const kinds = [...counts].map(([kind, count]) => `${kind} ${count}`).join(", ");
+  return `${total(counts)} repaired since the start (${kinds}), last ${seconds}s ago: ${last.pod ?? "the node"}: ${last.detail}`;
+}
+
+const total = (counts: Drift["counts"]) => [...counts.values()].reduce((sum, count) => sum + count, 0);
+
+const NAMED = 3;
+
+function named(names: readonly string[]): string {
+  const more = names.length - NAMED;
+  return names.slice(0, NAMED).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// What others take away is put right and said, and metrics move with real traffic. The agent may go, and the
+// command line sees the same in the kernel.
+import { expect, test } from "vitest";
+import type { StatusReport } from "../../src/core/report/status.ts";
+import type { Sandbox } from "../../src/sandbox/sandbox.ts";
+import { until } from "../../src/sandbox/until.ts";
+import { onNode } from "../support/cli.ts";
+import { appOf, httpUrl, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
+
+const CALLS = 5;
+
+/** Values of a metric, by the text of its labels. */
+async function series(sandbox: Sandbox, name: string): Promise<Record<string, number>> {
+  const lines = (await sandbox.metrics()).matchAll(new RegExp(`^${name}(?:\\{(.*)\\})? (\\S+)$`, "gm"));
+  return Object.fromEntries([...lines].map(([, labels = "", value]) => [labels, Number(value)]));
+}
+
+const repaired = async (sandbox: Sandbox, what: string) =>
+  (await series(sandbox, "ambient_cni_drift_repairs_total"))[`what="${what}"`] ?? 0;
+
+async function statusOf(sandbox: Sandbox): Promise<StatusReport> {
+  return JSON.parse((await onNode(sandbox, "status", "-o", "json")).stdout) as StatusReport;
+}
+
+test("traffic moves the verdicts, drift is repaired and told, pods that go blame nobody", async () => {
+  await withSandbox({}, async (sandbox) => {
+    sandbox.describeMesh(
+      ["client", "server"].map((name, index) => workload("shop", name, index)),
+      [],
+    );
+    for (const name of ["shop", "other"]) sandbox.api.put({ kind: "Namespace", metadata: { name } });
+    sandbox.label("shop", LABEL, "ambient");
+    await sandbox.startAgent();
+    sandbox.startZtunnel();
+    await sandbox.ztunnelsConnected(1);
+    const client = await sandbox.kubelet.run({ namespace: "shop", name: "client" });
+    const server = await sandbox.kubelet.run({ namespace: "shop", name: "server" });
+    await until("both are enrolled", () =>
+      ["client", "server"].every((name) => sandbox.annotation("shop", name, REDIRECTION) === "enabled"),
+    );
+    const call = () => appOf(client).fetch(httpUrl(server));
+
+    const verdicts = () => series(sandbox, "ambient_cni_verdicts_total");
+    const key = (verdict: string) => `engine="ebpf",verdict="${verdict}"`;
+    const before = await verdicts();
+    for (let each = 0; each < CALLS; each++) await call();
+    await until("the calls are counted", async () => {
+      const now = await verdicts();
+      return (now[key("outbound_captured")] ?? 0) >= (before[key("outbound_captured")] ?? 0) + CALLS;
+    });
+    expect((await verdicts())[key("inbound_hbone")]).toBeGreaterThan(before[key("inbound_hbone")] ?? 0);
+    expect(await series(sandbox, "ambient_cni_captured_pods")).toEqual({ 'engine="ebpf"': 2 });
+    expect(await series(sandbox, "ambient_cni_plugin_requests_total")).toMatchObject({
+      'verb="add",verdict="ambient",result="ok"': 2,
+    });
+    expect(await series(sandbox, "ambient_cni_self_test_success")).toEqual({
+      'engine="ebpf"': 1,
+      'engine="nftables"': 1,
+      'engine="iptables"': 1,
+    });
+    expect(Object.values(await series(sandbox, "ambient_cni_astray_pods"))).toEqual([]);
+    expect((await statusOf(sandbox)).drift).toEqual({ repaired: 0, kinds: {}, last: null });
+
+    // In a pod, at all pods' cgroup, where probes are announced, on the node's disk.
+    const inPod = ["nsenter", `--net=${client.attachment.netns}`, "tc", "filter", "del", "dev", "eth0", "egress"];
+    await sandbox.node.run(inPod, { timeoutMs: 5000 });
+    await until("the filter is back", async () => (await repaired(sandbox, "capture")) === 1);
+    const told = await onNode(sandbox, "status");
+    expect(told.stdout).toMatch(
+      /\n {2}drift +OK +1 repaired since the start \(capture 1\), last \ds ago: shop\/client: the TC egress filter of eth0 is missing\n/,
+    );
+    expect(told.status).toBe(0);
+    const pins = "/sys/fs/bpf/ambient-cni";
+    await sandbox.node.run(
+      [
+        "sh",
+        "-c",
+        `rm ${pins}/v1/outbound/*/ambient_connect4 ${pins}/v1/probes/*; rm -f "$1"`,
+        "sh",
+        sandbox.node.path("opt/cni/bin/istio-cni"),
+      ],
+      { timeoutMs: 5000 },
+    );
+    for (const what of ["hooks", "probe_hooks", "plugin"]) {
+      await until(`${what} are repaired`, async () => (await repaired(sandbox, what)) === 1, 15_000);
+    }
+    await call();
+    const inspected = await onNode(sandbox, "inspect", "client");
+    expect(inspected.stdout).toMatch(/ repaired .*the TC egress filter of eth0 is missing/);
+    expect((await statusOf(sandbox)).drift).toMatchObject({
+      repaired: 4,
+      kinds: { capture: 1, hooks: 1, probe_hooks: 1, plugin: 1 },
+    });
+
+    // Labelled and not captured, with the reason; and well again.
+    await sandbox.kubelet.run({
+      ...{ namespace: "other", name: "late", program: "sleep" },
+      annotations: { "istio.io/reroute-virtual-interfaces": "eth0; reboot" },
+    });
+    sandbox.label("other", LABEL, "ambient");
+    const astray = () => series(sandbox, "ambient_cni_astray_pods");
+    const lost = 'kind="not_captured",reason="ANNOTATION_INVALID"';
+    await until("the pod that is not captured shows", async () => (await astray())[lost] === 1);
+    expect((await onNode(sandbox, "pods", "--failing")).stdout).toMatch(/\nother +late .* ANNOTATION_INVALID/);
+    sandbox.label("other", LABEL, null);
+    await until("it is no pod of the mesh any more", async () => (await astray())[lost] === 0);
+
+    await sandbox.kubelet.remove(server);
+    await until(
+      "the server is forgotten",
+      async () => (await series(sandbox, "ambient_cni_captured_pods"))['engine="ebpf"'] === 1,
+    );
+    const log = sandbox.agentLog();
+    expect(log).toMatch(/\tforgotten\b.*shop\/server/);
+    expect(log.split("\n").filter((line) => line.includes("shop/server") && /warn|gVisor/.test(line))).toEqual([]);
+  });
+});
