@@ -397,6 +397,7 @@ function podOf({ uid, netns, ips, workload }: ManualClaim): Pod {
     initFailures: undefined,
     containerIds: [],
     resourceVersion: "",
+    deleting: false,
     createdAt: undefined,
     dnsPolicy: "",
     dnsNameservers: [],

@@ -27,7 +27,7 @@ const ABSENT = "nothing redirects its traffic into its sidecar: it talks past it
 
 /**
  * Watches over the redirection of sidecar pods that run. What we have written and another program has changed is
- * written again; what was never ours is only reported. New settings of a pod that runs are left for its successor,
+ * written again, unless REPAIR_ENABLED is off; what was never ours is only reported. New settings of a pod that runs are left for its successor,
  * as with upstream.
  */
 export class SidecarDrift {
@@ -52,7 +52,8 @@ export class SidecarDrift {
     const since = known?.word === seen.word ? known.since : Date.now();
     this.pods.set(pod.uid, { ...seen, since, ours, pace });
     const broken = seen.word === "differs" || (seen.word === "absent" && ours);
-    if (broken && pace.delay(this.parts.clock.now()) === 0) await this.repair(pod, netns, seen.detail, pace);
+    const allowed = this.parts.config.repair.enabled;
+    if (allowed && broken && pace.delay(this.parts.clock.now()) === 0) await this.repair(pod, netns, seen.detail, pace);
   }
 
   /** Forgets pods that are none of these. */

@@ -81,7 +81,7 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     const degraded = await onNode(sandbox, "status");
     expect(degraded.status).toBe(1);
     expect(degraded.stdout).toMatch(
-      /\n {2}pods +WARN +2 enrolled, 1 failing, 1 not in mesh\n! other\/late {2}ANNOTATION_INVALID.*reboot/,
+      /\n {2}pods +WARN +2 enrolled, 1 failing, 1 not in mesh\n {2}drift .*\n! other\/late {2}ANNOTATION_INVALID.*reboot/,
     );
     expect(await onNode(sandbox, "status", "--brief")).toMatchObject({
       status: 1,

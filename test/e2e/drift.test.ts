@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import type { StatusReport } from "../../src/core/report/status.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { until } from "../../src/sandbox/until.ts";
-import { onNode } from "../support/cli.ts";
+import { inPod, onNode } from "../support/cli.ts";
 import { appOf, httpUrl, LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 const CALLS = 5;
@@ -63,8 +63,8 @@ test("traffic moves the verdicts, drift is repaired and told, pods that go blame
     expect((await statusOf(sandbox)).drift).toEqual({ repaired: 0, kinds: {}, last: null });
 
     // In a pod, at all pods' cgroup, where probes are announced, on the node's disk.
-    const inPod = ["nsenter", `--net=${client.attachment.netns}`, "tc", "filter", "del", "dev", "eth0", "egress"];
-    await sandbox.node.run(inPod, { timeoutMs: 5000 });
+    const unguard = ["nsenter", `--net=${client.attachment.netns}`, "tc", "filter", "del", "dev", "eth0", "egress"];
+    await sandbox.node.run(unguard, { timeoutMs: 5000 });
     await until("the filter is back", async () => (await repaired(sandbox, "capture")) === 1);
     const told = await onNode(sandbox, "status");
     expect(told.stdout).toMatch(
@@ -103,6 +103,21 @@ test("traffic moves the verdicts, drift is repaired and told, pods that go blame
     const lost = 'kind="not_captured",reason="ANNOTATION_INVALID"';
     await until("the pod that is not captured shows", async () => (await astray())[lost] === 1);
     expect((await onNode(sandbox, "pods", "--failing")).stdout).toMatch(/\nother +late .* ANNOTATION_INVALID/);
+    // However often it is tried, kubectl shows it once.
+    const events = () => sandbox.api.list("Event", "other") as unknown as { reason: string; count: number }[];
+    await until("the pod's owner is told", () => events().length > 0);
+    expect(events()).toMatchObject([{ reason: "AmbientEnrollmentFailed", count: 1 }]);
+    // An agent that hangs, in whose pod the cluster can be asked all the same: both ways show.
+    sandbox.agent?.signal("SIGSTOP");
+    sandbox.label("shop", LABEL, null);
+    const alone = await inPod(sandbox, "status", "--timeout", "300ms");
+    sandbox.label("shop", LABEL, "ambient");
+    sandbox.agent?.signal("SIGCONT");
+    expect(alone.stdout).toMatch(
+      /\n {2}pods +WARN +0 captured, 1 not captured and should be, 2 captured unwanted, 1 not\n/,
+    );
+    expect(alone.stdout).toMatch(/\n! other\/late +NOT_CAPTURED: belongs to the mesh \(/);
+    expect(alone.stdout).toMatch(/\n! shop\/client +NOT_WANTED: captured, and does not belong to the mesh: /);
     sandbox.label("other", LABEL, null);
     await until("it is no pod of the mesh any more", async () => (await astray())[lost] === 0);
 

@@ -12,6 +12,7 @@ import type { NativeBinding } from "../../../native/binding.ts";
 import { findResidents, type Resident } from "../../../netns/residents.ts";
 import { type PodName, podNames } from "../../../sys/pod-logs.ts";
 import type { NodeView } from "./node-view.ts";
+import { askCluster, judged, type Wanted } from "./wanted.ts";
 
 /** TCP_LISTEN */
 const LISTEN = [10] as const;
@@ -27,6 +28,16 @@ export async function kernelPods(view: NodeView): Promise<PodsReport> {
   } finally {
     for (const { netns } of residents) netns.close();
   }
+}
+
+/** The same, judged by what the cluster wants of each pod, where that can be asked. */
+export async function judgedPods(
+  view: NodeView,
+): Promise<{ readonly report: PodsReport; readonly wanted: Wanted | undefined }> {
+  const [report, wanted] = await Promise.all([kernelPods(view), askCluster(view)]);
+  if (wanted === undefined) return { report, wanted };
+  const pods = report.pods.map((pod) => judged(pod, wanted.pods.get(pod.uid), report.takenAt));
+  return { report: { ...report, pods }, wanted };
 }
 
 function row(

@@ -5,15 +5,16 @@ import { join } from "node:path";
 import { readConfDir } from "../../../../install/conf-dir.ts";
 import { PLUGIN_NAME } from "../../../core/constants.ts";
 import { messageOf } from "../../../core/errors.ts";
-import type { PodReport } from "../../../core/report/pods.ts";
+import { type PodReport, podTitle } from "../../../core/report/pods.ts";
 import type { ComponentReport, StatusReport } from "../../../core/report/status.ts";
 import { counted, nodePath } from "../../../core/report/words.ts";
 import type { NodeView } from "./node-view.ts";
-import { kernelPods } from "./pods.ts";
+import { judgedPods } from "./pods.ts";
 
 /** What of a status the node itself shows. */
 export async function kernelStatus(view: NodeView): Promise<StatusReport> {
-  const { pods, ...head } = await kernelPods(view);
+  const { report, wanted } = await judgedPods(view);
+  const { pods, ...head } = report;
   const counts: Record<string, number> = {};
   for (const { mesh } of pods) counts[mesh] = (counts[mesh] ?? 0) + 1;
   return {
@@ -23,10 +24,10 @@ export async function kernelStatus(view: NodeView): Promise<StatusReport> {
     upSeconds: null,
     components: [
       { name: "cni plugin", ...(await plugin(view)) },
-      { name: "kubernetes", verdict: "unknown", text: "only the agent watches it" },
+      { name: "kubernetes", verdict: "unknown", text: wanted?.text ?? "only the agent watches it" },
       ztunnel(pods),
       dataplane(pods),
-      { name: "pods", verdict: "unknown", text: podsSentence(counts) },
+      podsComponent(counts, (wanted?.pods.size ?? 0) > 0),
       { name: "drift", verdict: "unknown", text: "only the agent counts what it repairs" },
     ],
     pods: counts,
@@ -34,7 +35,10 @@ export async function kernelStatus(view: NodeView): Promise<StatusReport> {
     ztunnels: null,
     dataplane: { engine: null, fallbacks: [] },
     drift: null,
-    problems: pods.filter(({ mesh, ztunnel: serves }) => mesh === "captured" && serves === null).map(unserved),
+    problems: [
+      ...pods.filter(({ mesh, ztunnel: serves }) => mesh === "captured" && serves === null).map(unserved),
+      ...pods.flatMap(astray),
+    ],
   };
 }
 
@@ -69,14 +73,28 @@ function dataplane(pods: readonly PodReport[]): ComponentReport {
   return { name: "dataplane", verdict: "unknown", text: text.length === 0 ? "in no pod" : text.join(", ") };
 }
 
-function podsSentence(counts: Readonly<Record<string, number>>): string {
-  const { captured = 0, draining = 0, sidecar = 0, none = 0, unknown = 0 } = counts;
+function podsComponent(counts: Readonly<Record<string, number>>, asked: boolean): ComponentReport {
+  const { failing = 0, unwanted = 0 } = counts;
+  const verdict = !asked ? "unknown" : failing + unwanted > 0 ? "warn" : "ok";
+  return { name: "pods", verdict, text: podsSentence(counts, asked) };
+}
+
+function podsSentence(counts: Readonly<Record<string, number>>, asked: boolean): string {
+  const { captured = 0, draining = 0, sidecar = 0, failing = 0, unwanted = 0, none = 0, unknown = 0 } = counts;
   const parts = [`${captured} captured`];
   if (draining > 0) parts.push(`${draining} draining`);
   if (sidecar > 0) parts.push(`${sidecar} with a sidecar`);
+  if (failing > 0) parts.push(`${failing} not captured and should be`);
+  if (unwanted > 0) parts.push(`${unwanted} captured unwanted`);
   parts.push(`${none} not`);
   if (unknown > 0) parts.push(`${unknown} unreadable`);
-  return `${parts.join(", ")}; which should be, only the agent knows`;
+  return asked ? parts.join(", ") : `${parts.join(", ")}; which should be, only the agent knows`;
+}
+
+function astray(pod: PodReport): StatusReport["problems"][number][] {
+  if (pod.failure === null) return [];
+  const { code, message, attempts, nextTryMs } = pod.failure;
+  return [{ object: podTitle(pod), code, message, attempts, nextTryMs }];
 }
 
 function unserved(pod: PodReport): StatusReport["problems"][number] {
