@@ -113,6 +113,10 @@ export class Patrol {
       logger.debug("a pod's netns can't be read", { uid: pod.uid, error: messageOf(error) });
       return false;
     }
+    // Whose claim counts is found out by the sweep.
+    for (const { manual, netns: held } of this.roster.all()) {
+      if (manual !== undefined && held?.id === netns.id) return false;
+    }
     this.release(pod, netns);
     return true;
   }

@@ -138,8 +138,8 @@ export class Reconciler {
    * takes the addresses of a pod whose processes go on is another matter.
    */
   private async isGoing(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<boolean> {
-    const { dataplane, finder, decisions } = this.parts;
-    const vacated = enrollment.wasCaptured && dataplane.vacated(netns, spec);
+    const { finder, decisions } = this.parts;
+    const vacated = enrollment.wasCaptured && finder.missing(netns, spec.ips).length === spec.ips.length;
     enrollment.going = vacated && (enrollment.pod.deleting || !(await finder.inhabited()).has(netns.id));
     if (!vacated) return false;
     const addresses = enrollment.ips.join(", ");

@@ -23,7 +23,6 @@ import type { Engine, EngineState } from "./engine.ts";
 import { choiceFor } from "./engine-choice.ts";
 import { kernelFacts } from "./examine.ts";
 import type { Legs } from "./netfilter/mode.ts";
-import { addressObstacle } from "./netfilter/own-address.ts";
 import { Preparation } from "./preparation.ts";
 import { Presence } from "./presence.ts";
 import { proxiedSockets } from "./proxied.ts";
@@ -147,10 +146,6 @@ export class NodeDataplane implements Dataplane {
     const { changes, letters } = this.#preparation.plan(netns, spec);
     const steering = engine.planned(netns, spec, { sysctls: letters });
     return { engine: engine.name, others, preparation: changes, steering };
-  }
-
-  vacated(netns: NetnsHandle, spec: CaptureSpec): boolean {
-    return addressObstacle(this.options.binding, netns.fd, spec) !== undefined;
   }
 
   mendShared(): readonly string[] {

@@ -244,8 +244,10 @@ export class FakeFinder implements NetnsFinder {
     if (!path.startsWith("/") || this.closed.has(path)) throw new AgentError("NETNS_INVALID", `no netns: ${path}`);
     return new FakeHandle(path, this.openHandles);
   }
-  missing(): readonly string[] {
-    return [];
+  /** Netns whose interfaces have lost the pod's addresses. */
+  readonly emptied = new Set<string>();
+  missing({ id }: NetnsHandle, ips: readonly string[]): readonly string[] {
+    return this.emptied.has(id) ? ips : [];
   }
   async inhabited() {
     return new Set(this.proc.values());
@@ -354,11 +356,6 @@ export class FakeDataplane implements Dataplane {
     const mode = this.kernel.get(netns.id)?.mode ?? "absent";
     const ok = spec === undefined ? mode === "absent" : mode === "captured";
     return { facts: [{ name: "capture", ok, text: mode }], counters: {} };
-  }
-  /** Netns whose interfaces have lost the pod's addresses. */
-  readonly emptied = new Set<string>();
-  vacated({ id }: NetnsHandle): boolean {
-    return this.emptied.has(id);
   }
   /** What mendShared finds next. */
   unhooked: string[] = [];

@@ -101,11 +101,6 @@ export interface Dataplane {
    */
   plan(netns: NetnsHandle, spec: CaptureSpec, engine?: EngineName): CapturePlan;
   /**
-   * None of the pod's addresses is on an interface of the netns: its sandbox is being taken down, or its runtime
-   * (gVisor) keeps them to itself. No fork.
-   */
-  vacated(netns: NetnsHandle, spec: CaptureSpec): boolean;
-  /**
    * Puts right what all pods of the node stand on besides what is in their netns. Returns what was missing, each a
    * sentence. No fork. @throws NativeError
    */

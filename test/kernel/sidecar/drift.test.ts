@@ -33,6 +33,7 @@ const finder: NetnsFinder = {
     ),
   open: (path) => openNetns(path),
   host: () => proxied.client.netns,
+  missing: () => [],
   inhabited: async () => new Set(),
 };
 

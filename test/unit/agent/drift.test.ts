@@ -216,7 +216,7 @@ describe("a pod on its way out blames nobody", () => {
   }
   /** The runtime takes the pod's interface away. */
   function takeDown(parts: Parts): void {
-    parts.dataplane.emptied.add("ns-web");
+    parts.finder.emptied.add("ns-web");
     parts.dataplane.kernel.set("ns-web", { mode: "captured", prepared: true, spec: "no interface" });
     parts.dataplane.captureError = new Error("its runtime class (gVisor, for one) handles packets itself");
     parts.dataplane.touched("ns-web");
@@ -250,7 +250,7 @@ describe("a pod on its way out blames nobody", () => {
     await eventually("told", () => pod("web")?.failure !== null);
     expect(pod("web")?.failure).toMatchObject({ code: "ADDRESS_LOST" });
     expect(pod("web")?.failure?.message).toMatch(/is on an interface of its netns any more, and its processes go on$/);
-    parts.dataplane.emptied.clear();
+    parts.finder.emptied.clear();
     parts.dataplane.captureError = undefined;
     parts.dataplane.touched("ns-web");
     await eventually("captured again", () => pod("web")?.mesh === "enrolled");
