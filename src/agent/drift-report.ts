@@ -40,8 +40,12 @@ function repairs({ counts, last }: Drift): string {
   if (last === undefined) return "nothing had to be repaired since the start";
   const seconds = Math.max(0, Math.round((Date.now() - last.at) / 1000));
   const kinds = [...counts].map(([kind, count]) => `${kind} ${count}`).join(", ");
-  return `${total(counts)} repaired since the start (${kinds}), last ${seconds}s ago: ${last.pod ?? "the node"}: ${last.detail}`;
+  return `${total(counts)} repaired since the start (${kinds}), last ${seconds}s ago: ${last.pod ?? "the node"}: ${shortened(last.detail)}`;
 }
+
+/** One line of `status`; the whole text is in JSON and in the log. */
+const MAX_DETAIL = 100;
+const shortened = (text: string) => (text.length <= MAX_DETAIL ? text : `${text.slice(0, MAX_DETAIL - 3)}...`);
 
 const total = (counts: Drift["counts"]) => [...counts.values()].reduce((sum, count) => sum + count, 0);
 

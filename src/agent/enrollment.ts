@@ -57,7 +57,7 @@ export class Enrollment {
   warnings: readonly string[] = [];
   /** A sweep found no process of this pod in any netns. */
   lost = false;
-  /** Its sandbox was captured and has been taken down. */
+  /** Its sandbox has been taken down. */
   going = false;
   /** Wall clock, ms. */
   enrolledAt: number | undefined;

@@ -116,6 +116,7 @@ export class Reconciler {
     // Without an address there is nothing to verify; the next update of the pod brings it.
     if (enrollment.ips.length === 0) return;
     const netns = await this.netnsOf(enrollment);
+    if (netns === undefined) return this.noteGone(enrollment, "no process of it is left");
     const { spec, problem } = this.specOf(enrollment);
     if (await this.isGoing(enrollment, netns, spec)) return;
     await this.enroller.enroll(enrollment, netns, spec);
@@ -138,24 +139,30 @@ export class Reconciler {
    * takes the addresses of a pod whose processes go on is another matter.
    */
   private async isGoing(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<boolean> {
-    const { finder, decisions } = this.parts;
-    const vacated = enrollment.wasCaptured && finder.missing(netns, spec.ips).length === spec.ips.length;
+    const { finder } = this.parts;
+    // A sandbox that is being made has no process yet.
+    const vacated = !enrollment.servesCniAdd && finder.missing(netns, spec.ips).length === spec.ips.length;
     enrollment.going = vacated && (enrollment.pod.deleting || !(await finder.inhabited()).has(netns.id));
     if (!vacated) return false;
     const addresses = enrollment.ips.join(", ");
     if (!enrollment.going) {
+      // It never had them, as with gVisor: no engine will take it, and says so.
+      if (!enrollment.wasCaptured) return false;
       throw new AgentError(
         "ADDRESS_LOST",
         `none of the addresses of ${enrollment.name} (${addresses}) is on an interface of its netns any more, and its processes go on`,
         "look for what has taken the pod's interface or its address away; its rules stay as they are",
       );
     }
-    enrollment.failure = undefined;
-    decisions.note(enrollment, {
-      what: "sandbox gone",
-      detail: `${addresses} is on no interface of its netns any more`,
-    });
+    this.noteGone(enrollment, `${addresses} is on no interface of its netns any more`);
     return true;
+  }
+
+  /** Nothing is to be done but to wait for what the API says. */
+  private noteGone(enrollment: Enrollment, detail: string): void {
+    enrollment.going = true;
+    enrollment.failure = undefined;
+    this.parts.decisions.note(enrollment, { what: "sandbox gone", detail });
   }
 
   /** Any change in the pod's netns leads to a look, the first one at once. The sweep looks anyway. */
@@ -203,13 +210,15 @@ export class Reconciler {
     });
   }
 
-  private async netnsOf(enrollment: Enrollment): Promise<NetnsHandle> {
+  /** undefined: it is being deleted, and nothing of it is left. @throws AgentError NETNS_NOT_FOUND */
+  private async netnsOf(enrollment: Enrollment): Promise<NetnsHandle | undefined> {
     if (enrollment.takeOffer()) {
       this.parts.decisions.note(enrollment, { what: "netns replaced", detail: `netns ${enrollment.netns?.id}` });
       enrollment.state = "pending";
     }
     if (enrollment.netns === undefined || enrollment.lost) {
       const found = await this.lookup.find(enrollment.pod);
+      if (found === undefined && enrollment.pod.deleting) return undefined;
       if (found === undefined) throw netnsNotFound(enrollment);
       enrollment.adoptNetns(found);
     }

@@ -2,11 +2,13 @@
 // `npm run bench`: what enrolling costs, on this machine, in one run.
 import { until } from "../../src/sandbox/until.ts";
 import { LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
+import { median } from "./datapath/summary.ts";
 import { measurePlugin } from "./plugin.ts";
 import { costOf, rssOf, totalOf } from "./process-cost.ts";
 import { phaseMeans } from "./scrape.ts";
 
 const PODS = Number(process.env.BENCH_PODS ?? 200);
+const SCRAPES = 11;
 const NAMESPACES = Number(process.env.BENCH_NAMESPACES ?? 2000);
 
 const rows: [string, string][] = [];
@@ -46,6 +48,16 @@ await withSandbox({}, async (sandbox) => {
   note("  of which the nft processes", seconds(after.children - before.children));
   for (const [phase, ms] of await phaseMeans(sandbox)) note(`  mean of phase ${phase}`, `${ms.toFixed(2)} ms`);
   note(`RSS with ${PODS} pods and ${NAMESPACES} namespaces`, `${rssOf(agentPid()).toFixed(1)} MiB`);
+
+  const scrapes: number[] = [];
+  for (let scrape = 0; scrape < SCRAPES; scrape++) {
+    // Counters that were read a moment ago are not read again.
+    await settle(1100);
+    const asked = performance.now();
+    await sandbox.metrics();
+    scrapes.push(performance.now() - asked);
+  }
+  note("a scrape of /metrics, p50", `${median(scrapes).toFixed(1)} ms`);
 
   before = costOf(agentPid());
   for (const name of names) {

@@ -121,13 +121,12 @@ test("traffic moves the verdicts, drift is repaired and told, pods that go blame
     sandbox.label("other", LABEL, null);
     await until("it is no pod of the mesh any more", async () => (await astray())[lost] === 0);
 
+    const captured = async () => (await series(sandbox, "ambient_cni_captured_pods"))['engine="ebpf"'];
+    await until("both are captured again", async () => (await captured()) === 2);
     await sandbox.kubelet.remove(server);
-    await until(
-      "the server is forgotten",
-      async () => (await series(sandbox, "ambient_cni_captured_pods"))['engine="ebpf"'] === 1,
-    );
+    await until("the server is forgotten", () => /\tforgotten\b.*shop\/server/.test(sandbox.agentLog()));
+    expect(await captured()).toBe(1);
     const log = sandbox.agentLog();
-    expect(log).toMatch(/\tforgotten\b.*shop\/server/);
     expect(log.split("\n").filter((line) => line.includes("shop/server") && /warn|gVisor/.test(line))).toEqual([]);
   });
 });

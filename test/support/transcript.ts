@@ -34,7 +34,7 @@ export function settled(text: string, stand: Stand): string {
       // Ages, with the blanks that fill their columns.
       .replace(/\b(?:\d+[dhms]){1,2} (?= *[A-Za-z0-9.[-]|$)( *)/gm, (all) => padded("8s", all))
       .replace(/\bup (?:\d+[dhms]){1,2} +/g, "up 8s  ")
-      .replace(/\b(watch|next try in) \d+[dhms](\d+[dhms])?/g, "$1 8s")
+      .replace(/\b(watch|next try in|last) \d+[dhms](\d+[dhms])?/g, "$1 8s")
       .replace(/\b\d+ times\b/g, "3 times")
       .replace(/\b(\d+)x\b/g, "3x")
       .replace(/after \d+ milliseconds/g, "after 1001 milliseconds")

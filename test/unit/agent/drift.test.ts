@@ -243,6 +243,19 @@ describe("a pod on its way out blames nobody", () => {
     await eventually("forgotten", () => whats().includes("forgotten"));
   });
 
+  test("one that was never captured and goes is not blamed either; one that runs without an address is told why not", async () => {
+    const parts = new Parts();
+    parts.finder.emptied.add("ns-web");
+    parts.dataplane.captureError = new Error("its runtime class (gVisor, for one) handles packets itself");
+    const web = parts.run("web");
+    await start(parts);
+    await eventually("told", () => pod("web")?.failure?.message.includes("gVisor") === true);
+    const told = whats().filter((what) => what === "pass failed").length;
+    parts.cluster.putPod({ ...web, deleting: true, resourceVersion: "later" });
+    await eventually("going", () => pod("web")?.reason === "SANDBOX_GONE");
+    expect(whats().filter((what) => what === "pass failed")).toHaveLength(told);
+  });
+
   test("one whose processes go on without an address is told what it lacks, and is well again when it comes back", async () => {
     const parts = new Parts();
     await captured(parts);
