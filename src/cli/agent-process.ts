@@ -51,6 +51,7 @@ import type { Log } from "../telemetry/log.ts";
 import { PromMetrics } from "../telemetry/metrics.ts";
 import { ZdsServer } from "../zds/server.ts";
 import { debugRoutes } from "./debug-routes.ts";
+import { forgetEngines, keepEngines } from "./last-engines.ts";
 
 /** Older charts give 5 s before SIGKILL; the newer ones 30. */
 const SHORTEST_GRACE_SECONDS = 5;
@@ -103,7 +104,7 @@ export class AgentProcess {
     private readonly log: Log,
     private readonly version: string,
     settings: readonly SettingReport[],
-    boot: string,
+    private readonly boot: string,
     lastAliveAt: number | undefined,
   ) {
     const logger = log.scope("cni-agent");
@@ -244,6 +245,11 @@ export class AgentProcess {
       this.log.scope("debug").error("no debug socket; pods are captured all the same", { error: messageOf(error) });
     });
     await this.agent.start();
+    const { runDir } = this.config;
+    void keepEngines(runDir, { bootId: this.boot, version: this.version }, this.agent.report.engines()).catch(
+      (error: unknown) =>
+        this.logger.warn("self-tests are not kept for `ambient-cni engines`", { error: messageOf(error) }),
+    );
     void this.question.prepare();
     await this.logServer.listen();
     this.handover.listen();
@@ -290,7 +296,10 @@ export class AgentProcess {
     await this.cniServer.stop();
     this.handover.stop();
     await this.agent.depart(successor, until);
-    if (removed) await removeState(this.config.runDir);
+    if (removed) {
+      await removeState(this.config.runDir);
+      await forgetEngines(this.config.runDir);
+    }
     await this.logServer.stop();
     await this.debugServer.stop();
     await unchained;

@@ -95,6 +95,8 @@ export const RUN_FILE = {
   netnsSocket: "netns.sock",
   /** What the plugin may rely on while the agent is away. */
   state: "ambient-cni-state.json",
+  /** Results of the agent's self-tests. */
+  engines: "ambient-cni-engines.json",
   /** Network namespaces that were captured by hand. */
   manual: "ambient-cni-manual.json",
   pluginLog: "istio-cni.log",

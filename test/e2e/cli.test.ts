@@ -164,7 +164,13 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
 
     // Every engine is tried now, beside what the killed agent has left, which stays as it is.
     const hooks = await attached(sandbox);
-    const tried = await onNode(sandbox, "engines", "-o", "json");
+    const last = await onNode(sandbox, "engines");
+    expect(last.stdout).toMatch(
+      /^source: kernel \(agent unreachable: .*; self-tests of the last agent, \d+s ago: --now makes them anew\)\n/,
+    );
+    expect(last.stdout).toMatch(/^ebpf +yes +\? +2 +\d+ ms +none$/m);
+    expect(last).toMatchObject({ status: 0, stderr: "" });
+    const tried = await onNode(sandbox, "engines", "--now", "-o", "json");
     expect(tried, tried.stderr).toMatchObject({ status: 0 });
     const { engines: tests, source } = JSON.parse(tried.stdout) as EnginesReport;
     expect(source.from).toBe("kernel");

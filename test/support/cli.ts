@@ -30,7 +30,7 @@ export function asNobody(sandbox: Sandbox, ...args: readonly string[]): Promise<
   return executeOnNode(sandbox, [...nobody, process.execPath, PROGRAM, ...args]);
 }
 
-function executeOnNode({ node }: Sandbox, argv: readonly string[]): Promise<CliResult> {
+export function executeOnNode({ node }: Sandbox, argv: readonly string[]): Promise<CliResult> {
   return execute(node.enter(argv, `${node.cgroups.root}/system/init`), {
     PATH: process.env.PATH ?? "",
     ...directoriesOf(node),

@@ -31,6 +31,11 @@ export class Collection {
     return this.#errors;
   }
 
+  /** The time is over: nothing is begun any more. */
+  get late(): boolean {
+    return performance.now() >= this.#until;
+  }
+
   /** Paths of what was collected. */
   get paths(): readonly string[] {
     return [...this.#items.keys()];
@@ -71,7 +76,7 @@ export class Collection {
   /** Runs a step; when it fails or the time is over, that is noted under `path`. */
   async attempt<T>(path: string, step: () => Promise<T>): Promise<T | undefined> {
     try {
-      if (performance.now() >= this.#until) throw new AgentError("NO_TIME", "no time left");
+      if (this.late) throw new AgentError("NO_TIME", "no time left");
       return await step();
     } catch (error) {
       this.fail(path, messageOf(error));

@@ -66,7 +66,6 @@ export async function collectDocuments(
     if (isPlainName(uid)) await collection.document(path, () => source.read("inspect", { pod: uid }));
     else collection.fail(path, "its uid can't be the name of a file");
   }
-  await collectChecks(collection, session, source);
   // An agent of another version does not know these two: asked by themselves, they change nothing for the others.
   const alone = await session.source();
   const lines = await collection.document(documentPath("lines"), () => alone.read("lines"));
@@ -77,6 +76,7 @@ export async function collectDocuments(
     const told = await alone.read("metrics").catch(() => undefined);
     return told?.text ?? fetchMetrics(monitoringPort);
   });
+  await collectChecks(collection, session, source);
   return { node: status?.node ?? null, pods: chosen };
 }
 
@@ -88,7 +88,14 @@ async function collectChecks(collection: Collection, session: Session, source: S
       source: async () => ({ ...bound(source), unreachable: undefined }),
     });
     const checks: CheckReport[] = [];
-    for (const check of CHECKS) checks.push(await runCheck(check, context));
+    for (const check of CHECKS) {
+      // Some ask the API server, which may be what is away.
+      if (collection.late) {
+        collection.fail("text/check.txt", `no time left for ${check.code} and those after it`);
+        break;
+      }
+      checks.push(await runCheck(check, context));
+    }
     return { ...context.view.head(), checks };
   });
   if (report === undefined) return;

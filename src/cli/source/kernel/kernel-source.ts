@@ -13,7 +13,7 @@ const READERS: Readers = {
   inspect: async (view, { pod = "" }) => (await import("./inspect.ts")).kernelInspect(view, pod),
   verify: async (view, { pod = "" }) => (await import("./inspect.ts")).kernelVerify(view, pod),
   status: async (view) => (await import("./status.ts")).kernelStatus(view),
-  engines: async (view) => (await import("./engines.ts")).kernelEngines(view),
+  engines: async (view, { known = "" }) => (await import("./engines.ts")).kernelEngines(view, known !== ""),
   config: async (view) => (await import("./settings.ts")).kernelSettings(view),
   version: async (view) => (await import("./versions.ts")).kernelVersions(view),
 };
