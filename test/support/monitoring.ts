@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Queries of the dashboard and the alerts, and as much PromQL as tells which metrics and labels they name.
+import { readFileSync } from "node:fs";
+import { parse } from "yaml";
+
+export interface Query {
+  readonly name: string;
+  readonly expr: string;
+  readonly legend?: string;
+  readonly runbook?: string;
+}
+
+interface Rules {
+  readonly groups: readonly {
+    readonly rules: readonly {
+      readonly alert: string;
+      readonly expr: string;
+      readonly annotations: Record<string, string>;
+    }[];
+  }[];
+}
+
+interface Dashboard {
+  readonly panels: readonly {
+    readonly title: string;
+    readonly targets?: readonly { readonly refId: string; readonly expr: string; readonly legendFormat?: string }[];
+  }[];
+}
+
+const rules = parse(readFileSync("install/monitoring/alerts.yaml", "utf8")) as Rules;
+const dashboard = JSON.parse(readFileSync("install/monitoring/grafana-dashboard.json", "utf8")) as Dashboard;
+
+export const ALERTS: readonly Query[] = rules.groups.flatMap(({ rules: all }) =>
+  all.map(({ alert, expr, annotations }) => ({ name: alert, expr, runbook: annotations.runbook_url ?? "" })),
+);
+
+export const PANELS: readonly Query[] = dashboard.panels.flatMap(({ title, targets = [] }) =>
+  targets.map(({ refId, expr, legendFormat = "" }) => ({ name: `${title} ${refId}`, expr, legend: legendFormat })),
+);
+
+export interface Selector {
+  readonly metric: string;
+  readonly labels: readonly string[];
+}
+
+/** Metrics that an expression reads, with the labels that it selects by. */
+export function selectorsOf(expr: string): readonly Selector[] {
+  const outside = expr.replace(/\b(?:by|on|without|ignoring) \([^)]*\)/g, "");
+  return [...outside.matchAll(/\b([a-z]\w*_\w+)\b(?!\s*\()(?:\{([^}]*)\})?/g)]
+    .filter(([, , selection], index, all) => selection !== undefined || !isInBraces(outside, all[index]?.index ?? 0))
+    .map(([, metric = "", selection = ""]) => ({
+      metric,
+      labels: [...selection.matchAll(/(\w+)\s*(?:=~|!~|!=|=)/g)].map(([, label = ""]) => label),
+    }));
+}
+
+/** What Prometheus adds to every series, and to histograms. */
+const ADDED = ["job", "instance"];
+
+/** Names of the expression that no series has. */
+export function unknownIn(expr: string, known: ReadonlyMap<string, readonly string[]>): readonly string[] {
+  const wrong: string[] = [];
+  const there = new Set<string>(ADDED);
+  for (const { metric, labels } of selectorsOf(expr)) {
+    const [base = "", part] = known.has(metric) ? [metric] : metric.split(/_(?=(?:bucket|sum|count)$)/);
+    const own = known.get(base);
+    if (own === undefined || (part !== undefined && !base.endsWith("_seconds"))) {
+      wrong.push(metric);
+      continue;
+    }
+    const all = [...own, ...ADDED, ...(part === "bucket" ? ["le"] : [])];
+    for (const label of all) there.add(label);
+    for (const label of labels) if (!all.includes(label)) wrong.push(`${metric}: ${label}`);
+  }
+  const groups = [...expr.matchAll(/\b(?:by|on) \(([^)]*)\)/g)].flatMap(([, names = ""]) => names.split(/, */));
+  if (wrong.length === 0) wrong.push(...groups.filter((label) => !there.has(label)).map((label) => `by ${label}`));
+  return wrong;
+}
+
+function isInBraces(text: string, at: number): boolean {
+  return text.lastIndexOf("{", at) > text.lastIndexOf("}", at);
+}
