@@ -6,9 +6,16 @@ import { AgentError, messageOf } from "../core/errors.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { PlannedChange } from "../core/ports/plan.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
-import type { SnapshotEntry, Workload, Ztunnel, ZtunnelConnection, ZtunnelListener } from "../core/ports/ztunnel.ts";
+import type {
+  SnapshotEntry,
+  Workload,
+  Ztunnel,
+  ZtunnelConnection,
+  ZtunnelListener,
+  ZtunnelTrouble,
+} from "../core/ports/ztunnel.ts";
 import type { NativeBinding, SeqpacketConnection, SeqpacketHandler, SeqpacketServer } from "../native/binding.ts";
-import { encodeAdd } from "./codec.ts";
+import { encodeAdd, ZDS_VERSION } from "./codec.ts";
 import { Dispatch } from "./dispatch.ts";
 import { Registry } from "./registry.ts";
 import { Session } from "./session.ts";
@@ -54,6 +61,7 @@ export class ZdsServer implements Ztunnel {
   /** Connections of whose peer the listener has been told. */
   readonly #met = new Set<number>();
   #stopped = false;
+  #trouble: { readonly reason: string; readonly detail: string; readonly at: number } | undefined;
 
   constructor(options: ZdsServerOptions) {
     this.#options = options;
@@ -116,9 +124,18 @@ export class ZdsServer implements Ztunnel {
     return this.#registry.all().map((session) => ({
       id: session.id,
       pid: session.peer.pid,
+      uid: session.peer.uid,
+      protocol: session.state === "greeting" ? 0 : ZDS_VERSION,
+      seconds: Math.floor((this.#clock.now() - session.since) / 1000),
       ready: session.state === "ready",
       acked: session.acked.size,
     }));
+  }
+
+  trouble(): ZtunnelTrouble | undefined {
+    if (this.#trouble === undefined) return undefined;
+    const { at, ...trouble } = this.#trouble;
+    return { ...trouble, secondsAgo: Math.floor((this.#clock.now() - at) / 1000) };
   }
 
   /** Closes without a word: ztunnel keeps its workloads and connects again. */
@@ -154,6 +171,7 @@ export class ZdsServer implements Ztunnel {
         ready: (ready) => this.#ready(ready),
         acked: (from, acked, netns) => this.#tell((listener) => listener.acked(acked, from.id, netns)),
         refused: (from, refused, reason) => {
+          this.#note("refused", `${refused}: ${reason}`);
           logger.warn("ztunnel refused a workload of its snapshot", { connection: from.id, uid: refused, reason });
           this.#tell((listener) => listener.refused(refused, from.id, reason));
         },
@@ -168,6 +186,7 @@ export class ZdsServer implements Ztunnel {
   #reject(connection: SeqpacketConnection, reason: string, detail: string): SeqpacketHandler {
     const { logger, metrics, binding } = this.#options;
     metrics.count("ambient_cni_zds_disconnects_total", { reason });
+    this.#note(reason, detail);
     logger.warn("a ZDS peer was turned away", { reason, detail });
     connection.close();
     return {
@@ -230,7 +249,10 @@ export class ZdsServer implements Ztunnel {
     metrics.count("ambient_cni_zds_disconnects_total", { reason });
     const fields = { connection: session.id, pid: session.peer.pid, reason, detail, state: before };
     if (reason === "eof" || reason === "stopped") logger.info("ztunnel disconnected", fields);
-    else logger.warn("ztunnel disconnected", fields);
+    else {
+      this.#note(reason, detail);
+      logger.warn("ztunnel disconnected", fields);
+    }
     if (before === "snapshot") this.#failures++;
     if (!this.#stopped) {
       this.#dispatch.lost(session);
@@ -242,6 +264,10 @@ export class ZdsServer implements Ztunnel {
     const parted = this.#met.delete(session.id) && reason !== "stopped";
     if (parted) this.#tell((listener) => listener.parted(session.id));
     this.#tell((listener) => listener.changed());
+  }
+
+  #note(reason: string, detail: string): void {
+    this.#trouble = { reason, detail, at: this.#clock.now() };
   }
 
   #gauge(): void {

@@ -55,6 +55,8 @@ export interface PendingAdd {
 export class Session {
   readonly id: number;
   readonly peer: SeqpacketPeer;
+  /** Clock.now() when it connected. */
+  readonly since: number;
   readonly #options: SessionOptions;
   readonly #lockstep: LockStep;
   readonly #refusals: Refusals;
@@ -73,6 +75,7 @@ export class Session {
   constructor(options: SessionOptions) {
     this.id = options.id;
     this.peer = options.connection.peer;
+    this.since = options.clock.now();
     this.#options = options;
     this.#lockstep = new LockStep({
       connection: options.connection,

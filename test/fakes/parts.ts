@@ -34,7 +34,14 @@ import type { ExemptPod, ProbeExemption, ProbeHeir } from "../../src/core/ports/
 import type { Proof } from "../../src/core/ports/proof.ts";
 import type { RedirectedPod, RedirectionObservation, SidecarDataplane } from "../../src/core/ports/sidecar.ts";
 import type { Logger, Metrics } from "../../src/core/ports/telemetry.ts";
-import type { SnapshotEntry, Workload, Ztunnel, ZtunnelListener, ZtunnelPeer } from "../../src/core/ports/ztunnel.ts";
+import type {
+  SnapshotEntry,
+  Workload,
+  Ztunnel,
+  ZtunnelListener,
+  ZtunnelPeer,
+  ZtunnelTrouble,
+} from "../../src/core/ports/ztunnel.ts";
 import type { Redirection } from "../../src/core/redirection.ts";
 import type { VerdictCounts } from "../../src/core/verdicts.ts";
 import { DriftLedger } from "../../src/telemetry/drift-ledger.ts";
@@ -291,7 +298,11 @@ export class FakeZtunnel implements Ztunnel {
     this.known.delete(uid);
   }
   connections() {
-    return this.connected ? [{ id: 1, pid: 0, ready: true, acked: this.known.size }] : [];
+    const one = { id: 1, pid: 0, uid: 0, protocol: 1, seconds: 60, ready: true, acked: this.known.size };
+    return this.connected ? [one] : [];
+  }
+  trouble(): ZtunnelTrouble | undefined {
+    return undefined;
   }
   async stop(): Promise<void> {}
 

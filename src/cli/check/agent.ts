@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent, its view of the cluster, and ztunnel at its socket.
+import type { StatusReport } from "../../core/report/status.ts";
 import { type Check, fail, ok, skip, warn } from "./check.ts";
+
+type Ztunnel = NonNullable<StatusReport["ztunnels"]>[number];
 
 /** A watch of the API server's that is older than its own time limit is a dead one, in seconds. */
 const WATCH_OLD = 900;
+
+/** What went wrong at ztunnel's socket is news for so long, in seconds. */
+const TROUBLE_LATELY = 600;
 
 export const AGENT_CHECKS: readonly Check[] = [
   {
@@ -17,9 +23,26 @@ export const AGENT_CHECKS: readonly Check[] = [
       const { ztunnels } = await read("status");
       if (ztunnels === null) return skip("only the agent knows");
       const ready = ztunnels.filter((one) => one.ready);
-      if (ready.length > 0)
-        return ok(`${ready.length} connected, ${ready.reduce((sum, { acked }) => sum + acked, 0)} pods acked`);
-      return fail(ztunnels.length === 0 ? "none is connected" : `${ztunnels.length} connected, none has its snapshot`);
+      const peers = ztunnels.map(peerText).join(", ");
+      if (ready.length > 0) return ok(peers);
+      return fail(ztunnels.length === 0 ? "none is connected" : `none has its snapshot: ${peers}`);
+    },
+  },
+  {
+    code: "AMB-302",
+    category: "ztunnel",
+    title: "ztunnel and the agent get along",
+    pre: false,
+    fix: "by the word that is named: not_root: something other than ztunnel connects; hello_version: this ztunnel speaks a version of ZDS that the agent does not; refused: the log of ztunnel says why; ack_timeout: ztunnel hangs",
+    about:
+      "What last went wrong at ztunnel's socket: a peer that was turned away (not root, too many), one whose connection was ended for what it said or did not say, or a workload that it refused. It is warned of for ten minutes after. The version of ztunnel itself can't be told: ZDS has only a version of its own.",
+    run: async ({ read }) => {
+      const { ztunnels, ztunnelTrouble: trouble } = await read("status");
+      if (ztunnels === null || trouble === undefined) return skip("only the agent knows");
+      if (trouble === null) return ok("nothing went wrong since the agent started");
+      const { reason, detail, secondsAgo } = trouble;
+      const evidence = `${reason}: ${detail}, ${secondsAgo} s ago`;
+      return secondsAgo <= TROUBLE_LATELY ? warn(evidence) : ok(`the last time ${evidence}`);
     },
   },
   {
@@ -68,3 +91,14 @@ export const AGENT_CHECKS: readonly Check[] = [
     },
   },
 ];
+
+function peerText({ id, pid, uid, protocol, seconds, ready, acked }: Ztunnel): string {
+  const who = [
+    ...(pid > 0 ? [`pid ${pid}`] : []),
+    ...(uid === undefined ? [] : [`uid ${uid}`]),
+    ...(protocol === undefined ? [] : [protocol === 0 ? "no hello yet" : `ZDS v${protocol}`]),
+    ...(seconds === undefined ? [] : [`for ${seconds} s`]),
+    ready ? `${acked} pods acked` : "without its snapshot",
+  ];
+  return `connection ${id}: ${who.join(", ")}`;
+}

@@ -104,12 +104,13 @@ export const POD_CHECKS: readonly Check[] = [
       "Rules in a pod's network namespace that are not ours: the application's own, another tool's, or what istio-cni left. Most do no harm; where a pod has trouble, they are the first thing to look at.",
     run: async (context) => {
       const found: string[] = [];
-      for (const pod of (await all(context)).filter(({ mesh }) => isCaptured(mesh)).slice(0, LOOKED_AT)) {
+      const captured = (await all(context)).filter(({ mesh }) => isCaptured(mesh));
+      for (const pod of captured.slice(0, LOOKED_AT)) {
         const { facts } = await context.inspect(pod.uid);
         const rules = facts.filter(({ name }) => name === "other rules").map(({ text }) => text);
         if (rules.length > 0) found.push(`${podTitle(pod)}: ${rules.join(", ")}`);
       }
-      return found.length === 0 ? ok("none does") : warn(found.slice(0, SHOWN).join("; "));
+      return found.length === 0 ? ok(`none does${sampled(captured)}`) : warn(found.slice(0, SHOWN).join("; "));
     },
   },
   {
@@ -121,16 +122,16 @@ export const POD_CHECKS: readonly Check[] = [
     about:
       "KubeVirt's machines live behind an interface inside their pod: what they send is forwarded, not opened by a process of the pod. Without the annotation only traffic to the pod is captured.",
     run: async (context) => {
+      const unknown = await agentPods(context);
+      if (unknown !== undefined) return unknown;
       const found: string[] = [];
-      for (const pod of (await all(context)).filter(({ mesh }) => isCaptured(mesh)).slice(0, LOOKED_AT)) {
+      const captured = (await all(context)).filter(({ mesh }) => isCaptured(mesh));
+      for (const pod of captured.slice(0, LOOKED_AT)) {
         const { identity } = await context.inspect(pod.uid);
         const isMachine = Object.keys(identity?.labels ?? {}).some((label) => label.startsWith("kubevirt.io"));
         if (isMachine && identity?.annotations[REROUTE_INTERFACES_ANNOTATION] === undefined) found.push(podTitle(pod));
       }
-      return (
-        (await agentPods(context)) ??
-        (found.length === 0 ? ok("none is without") : warn(found.slice(0, SHOWN).join(", ")))
-      );
+      return found.length === 0 ? ok(`none is without${sampled(captured)}`) : warn(found.slice(0, SHOWN).join(", "));
     },
   },
   {
@@ -155,15 +156,16 @@ export const POD_CHECKS: readonly Check[] = [
     about:
       "A sidecar pod counts on the plugin, or on repair, for the rules that lead its traffic into its sidecar. Without them its own check (istio-validation) holds it back; where that is missing it talks past its sidecar, in the clear.",
     run: async (context) => {
+      const unknown = await agentPods(context);
+      if (unknown !== undefined) return unknown;
       const found: string[] = [];
-      for (const pod of (await all(context)).filter(hasStarted).slice(0, LOOKED_AT)) {
+      const started = (await all(context)).filter(hasStarted);
+      for (const pod of started.slice(0, LOOKED_AT)) {
         const { facts } = await context.inspect(pod.uid);
         const wrong = facts.filter(({ name, ok: right }) => name === "redirection" && right === false);
         if (wrong.length > 0) found.push(`${podTitle(pod)}: ${wrong.map(({ text }) => text).join(", ")}`);
       }
-      return (
-        (await agentPods(context)) ?? (found.length === 0 ? ok("each is") : fail(found.slice(0, SHOWN).join("; ")))
-      );
+      return found.length === 0 ? ok(`each is${sampled(started)}`) : fail(found.slice(0, SHOWN).join("; "));
     },
   },
   {
@@ -182,6 +184,10 @@ export const POD_CHECKS: readonly Check[] = [
     },
   },
 ];
+
+/** Says so where not all were looked into. */
+const sampled = ({ length }: readonly PodReport[]) =>
+  length > LOOKED_AT ? `, of ${LOOKED_AT} out of ${length} that were looked into` : "";
 
 const isCaptured = (mesh: PodReport["mesh"]) => mesh === "enrolled" || mesh === "captured";
 

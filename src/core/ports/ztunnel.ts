@@ -19,8 +19,22 @@ export interface ZtunnelConnection {
   readonly id: number;
   /** Pid of the peer in our pid namespace; 0 when it lives in another one. */
   readonly pid: number;
+  /** Of the peer's process. */
+  readonly uid: number;
+  /** Version of ZDS that it said hello with; 0 before that. */
+  readonly protocol: number;
+  /** Since it connected. */
+  readonly seconds: number;
   readonly ready: boolean;
   readonly acked: number;
+}
+
+/** What last went wrong at the socket: a peer turned away or dropped, or a workload that it refused. */
+export interface ZtunnelTrouble {
+  /** Stable word, as the metric of disconnects has it, or `refused`. */
+  readonly reason: string;
+  readonly detail: string;
+  readonly secondsAgo: number;
 }
 
 export interface ZtunnelPeer {
@@ -63,6 +77,8 @@ export interface Ztunnel {
    */
   del(uid: string): Promise<void>;
   connections(): readonly ZtunnelConnection[];
+  /** undefined: nothing since the start. */
+  trouble(): ZtunnelTrouble | undefined;
   /** False when a ztunnel that comes now would not find the socket: it was removed under us. */
   readonly listening: boolean;
   stop(): Promise<void>;

@@ -22,9 +22,15 @@ const collectionSchema = v.object({
 const connectionSchema = v.object({
   id: v.number(),
   pid: v.number(),
+  /** These three are missing in reports of older agents. */
+  uid: v.optional(v.number()),
+  protocol: v.optional(v.number()),
+  seconds: v.optional(v.number()),
   ready: v.boolean(),
   acked: v.number(),
 });
+
+const troubleSchema = v.object({ reason: v.string(), detail: v.string(), secondsAgo: v.number() });
 
 export const statusSchema = v.object({
   ...HEAD,
@@ -40,6 +46,8 @@ export const statusSchema = v.object({
   kubernetes: v.nullable(list(collectionSchema)),
   /** null: only the agent knows. */
   ztunnels: v.nullable(list(connectionSchema)),
+  /** What last went wrong at ztunnel's socket; null: nothing. Missing where it is not known. */
+  ztunnelTrouble: v.optional(v.nullable(troubleSchema)),
   dataplane: v.object({
     /** What new pods get. */
     engine: v.nullable(v.string()),

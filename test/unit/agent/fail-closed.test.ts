@@ -225,7 +225,7 @@ test("what the new ztunnel has acked is not asked again when the old one goes", 
   const parts = new FakeParts();
   await enrolled(parts);
   parts.ztunnel.listener?.acked("uid-web", 2, "ns-web");
-  parts.ztunnel.connections = () => [{ id: 2, pid: 0, ready: false, acked: 1 }];
+  parts.ztunnel.connections = () => [{ id: 2, pid: 0, uid: 0, protocol: 1, seconds: 1, ready: false, acked: 1 }];
   parts.ztunnel.listener?.changed();
   expect(agent?.roster.get("uid-web")?.acked).toBe(true);
 });

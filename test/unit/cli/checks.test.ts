@@ -59,7 +59,7 @@ function contextOf({ kernelPods, environment = {}, facts = {}, ...changes }: Cha
     [],
   );
   const documents: Partial<Documents> = {
-    status: FINE,
+    status: { ...FINE, ztunnelTrouble: null },
     pods: { ...PODS, pods: [GOOD] },
     engines: { ...ENGINES, engines: ENGINES.engines.map((one) => ({ ...one, works: true, losses: [] })) },
     config: ipv6("true"),
@@ -190,6 +190,16 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
     clusterNetwork({ podSecurityGroups: "strict" }),
   ],
   "AMB-301": () => ["fail", /^none is connected$/, { status: { ...FINE, ztunnels: [] } }],
+  "AMB-302": () => [
+    "warn",
+    /^hello_version: the peer speaks ZDS version 2, 40 s ago$/,
+    {
+      status: {
+        ...FINE,
+        ztunnelTrouble: { reason: "hello_version", detail: "the peer speaks ZDS version 2", secondsAgo: 40 },
+      },
+    },
+  ],
   "AMB-401": () => [
     "fail",
     /^shop\/cart: SYSCTL_DENIED$/,
@@ -278,6 +288,7 @@ describe("what can't be seen is not known", () => {
     ["AMB-207", { ...ciliumHas({}), ...unproved, ...facts({ ...ciliumHas({}).facts, cilium: hidden }) }, /EACCES/],
     ["AMB-208", { ...clusterNetwork({ ovnGateway: "unknown" }), ...unproved }, /does not say/],
     ["AMB-209", facts({ clusterNetwork: hidden }), /EACCES/],
+    ["AMB-302", { status: FINE }, /only the agent/],
     ["AMB-411", network({}, { uplink: undefined }), /no default route/],
     ["AMB-412", proofs("probe", "skipped", "only kubelet's own"), /only kubelet's own/],
     ["AMB-413", facts({ policies: new AgentError("KUBE_FORBIDDEN", "403") }), /may not list NetworkPolicies/],
@@ -369,6 +380,12 @@ describe("more of what is judged", () => {
     ["OVN-Kubernetes' local gateway", "AMB-208", { ...clusterNetwork({ ovnGateway: "local" }), ...unproved }, "ok"],
     ["AWS without early demux", "AMB-209", clusterNetwork({ podSecurityGroups: "strict", earlyDemux: false }), "ok"],
     ["AWS's standard mode", "AMB-209", clusterNetwork({ podSecurityGroups: "standard" }), "ok"],
+    [
+      "trouble an hour ago",
+      "AMB-302",
+      { status: { ...FINE, ztunnelTrouble: { reason: "eof", detail: "x", secondsAgo: 3600 } } },
+      "ok",
+    ],
     ["larger than the uplink", "AMB-411", network({ mtu: 9001, outside: { ifname: "veth0", mtu: 9001 } }), "warn"],
     ["no pair, as of ipvlan", "AMB-411", network({ outside: undefined }), "ok"],
     ["a policy for egress", "AMB-413", policies({ ...POLICY, rules: egress }), "warn"],

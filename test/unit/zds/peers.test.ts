@@ -126,6 +126,25 @@ describe("a peer that misbehaves loses its connection, with a reason", () => {
     expect(h.binding.closedFds).toEqual([905]);
     expect(h.metrics.disconnects("not_root")).toBe(1);
     expect(h.logger.lines.at(-1)?.fields.detail).toBe("a peer with uid 1000 (pid 4711)");
+    await h.clock.advance(61_000);
+    expect(h.server.trouble()).toEqual({
+      reason: "not_root",
+      detail: "a peer with uid 1000 (pid 4711)",
+      secondsAgo: 61,
+    });
+  });
+
+  test("who is connected since when, and that nothing went wrong", async () => {
+    await using h = new Harness();
+    h.start();
+    const peer = h.binding.connect(77);
+    expect(h.server.connections()).toMatchObject([{ pid: 77, uid: 0, protocol: 0, seconds: 0 }]);
+    peer.hello();
+    await h.clock.advance(3_500);
+    expect(h.server.connections()).toMatchObject([{ pid: 77, uid: 0, protocol: 1, seconds: 3 }]);
+    peer.close();
+    // Its end alone is no trouble.
+    expect(h.server.trouble()).toBeUndefined();
   });
 
   test("at most 16 connections at once", async () => {
