@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Others who turn what a pod's processes connect to, as socket-level load balancers do.
 import type { EffectiveProgram } from "../../native/binding.ts";
-import { type Check, ok, warn } from "./check.ts";
+import { type Check, ok, skip, warn } from "./check.ts";
 import type { PodNetwork, PodsPrograms } from "./facts.ts";
 
 const SHOWN = 5;
@@ -22,6 +22,15 @@ export const BALANCER_CHECKS: readonly Check[] = [
       const { pods } = await facts.network();
       const found = pods.length > 0 ? pods.flatMap(precedingIn) : await beforeAnyPod(programs, works);
       const others = names([programs, ...pods].flatMap(({ connect }) => connect ?? []).filter(isForeign));
+      const unseen = pods.filter(({ connect }) => connect === undefined);
+      if (found.length === 0 && unseen.length > 0) {
+        return skip(
+          `the cgroup of ${unseen
+            .slice(0, SHOWN)
+            .map(({ pod }) => pod)
+            .join(", ")} was not found`,
+        );
+      }
       if (others === "") return ok("there is no other");
       if (found.length === 0) return ok(`${others} ${pods.length > 0 ? "comes" : "will come"} after ours`);
       const all = found.flatMap(({ before }) => before);

@@ -17,11 +17,12 @@ export async function openContext(session: Session): Promise<CheckContext> {
     // The entry of a key is what `make` of that key makes.
     return making as Promise<T>;
   };
+  const seenPods = () => once("kernel pods", async () => (await kernelPods(view)).pods);
   return {
     view,
-    facts: new NodeFacts(view),
+    facts: new NodeFacts(view, seenPods),
     read: <Name extends DocumentName>(name: Name) => once<Documents[Name]>(name, () => source.read(name)),
-    kernelPods: () => once("kernel pods", async () => (await kernelPods(view)).pods),
+    kernelPods: seenPods,
     inspect: (pod) => once(`inspect ${pod}`, () => source.read("inspect", { pod })),
     verify: (pod) => once(`verify ${pod}`, () => source.read("verify", { pod })),
   };

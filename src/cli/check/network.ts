@@ -21,13 +21,14 @@ export const NETWORK_CHECKS: readonly Check[] = [
       const { pods, rpFilter } = network;
       if (pods.length === 0)
         return ok(`no pod is captured; pods begin with rp_filter ${rpFilter} (${modeOf(rpFilter)})`);
-      if (pods.every(({ rpDrops }) => rpDrops === undefined)) return skip("this kernel does not count what it drops");
+      const counted = pods.filter(({ rpDrops }) => rpDrops !== undefined);
+      if (counted.length === 0) return skip("this kernel does not count what it drops");
       const dropped = await droppedByProof(context, network);
       if (dropped !== undefined) return fail(dropped);
       const before = pods.filter(({ rpDrops = 0 }) => rpDrops > 0);
       if (before.length > 0) return warn(listed(before, (pod) => `${nameOf(pod)}: ${pod.rpDrops} packets so far`));
-      const strict = pods.filter((pod) => pod.rpFilter === STRICT).length;
-      return ok(`nothing in ${pods.length} captured pods, strict in ${strict} of them`);
+      const strict = counted.filter((pod) => pod.rpFilter === STRICT).length;
+      return ok(`nothing in ${counted.length} of ${pods.length} captured pods, strict in ${strict} of them`);
     },
   },
   {
@@ -47,7 +48,9 @@ export const NETWORK_CHECKS: readonly Check[] = [
       if (pods.length === 0) return ok("no pod is captured");
       if (uplink === undefined) return skip("the node has no default route, by which its uplink would be known");
       const large = pods.filter(({ mtu }) => mtu > uplink.mtu);
-      if (large.length === 0) return ok(`none of ${pods.length}: ${uplink.ifname} has ${uplink.mtu}`);
+      const single = pods.filter(({ outside }) => outside === undefined).length;
+      const alone = single === 0 ? "" : `; ${single} without an end of the node's, compared with it only`;
+      if (large.length === 0) return ok(`none of ${pods.length}: ${uplink.ifname} has ${uplink.mtu}${alone}`);
       return warn(listed(large, (pod) => `${nameOf(pod)} has ${pod.mtu}, ${uplink.ifname} ${uplink.mtu}`));
     },
   },

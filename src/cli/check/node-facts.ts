@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { readConfDir } from "../../../install/conf-dir.ts";
 import { inUse } from "../../../install/primary.ts";
 import { AgentError, codeOf } from "../../core/errors.ts";
+import type { PodReport } from "../../core/report/pods.ts";
 import { NodeCgroups } from "../../dataplane/ebpf/cgroups.ts";
 import { readPinned } from "../../dataplane/ebpf/pinned.ts";
 import { readText } from "../../kube/credentials.ts";
@@ -33,8 +34,11 @@ export class NodeFacts implements Facts {
   readonly #view: NodeView;
   readonly #known = new Map<string, unknown>();
 
-  constructor(view: NodeView) {
+  readonly #kernelPods: () => Promise<readonly PodReport[]>;
+
+  constructor(view: NodeView, kernelPods: () => Promise<readonly PodReport[]>) {
     this.#view = view;
+    this.#kernelPods = kernelPods;
   }
 
   now(): number {
@@ -70,8 +74,8 @@ export class NodeFacts implements Facts {
   }
 
   network() {
-    return this.#once("network", () =>
-      readNetwork(this.#view, (pid) => {
+    return this.#once("network", async () =>
+      readNetwork(this.#view, await this.#kernelPods(), (pid) => {
         const cgroup = this.#cgroups().ofProcess(Number(pid));
         return cgroup === undefined ? undefined : this.#connectPrograms(cgroup.path);
       }),

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 import { codeOf } from "../../core/errors.ts";
-import { podTitle } from "../../core/report/pods.ts";
+import { type PodReport, podTitle } from "../../core/report/pods.ts";
 import type { EffectiveProgram, Link, NativeBinding } from "../../native/binding.ts";
 import { findHostNetns } from "../../netns/host.ts";
 import { findResidents, type Resident } from "../../netns/residents.ts";
 import { reversePathDrops } from "../../sys/netstat.ts";
 import { Proc } from "../../sys/proc.ts";
 import type { NodeView } from "../source/kernel/node-view.ts";
-import { kernelPods } from "../source/kernel/pods.ts";
 import type { NodeNetwork, PodNetwork } from "./facts.ts";
 
 const MAIN_TABLE = 254;
 
-/** `programsOf`: what runs at connect() of a process, by its pid in the node's /proc. */
+/** `seenPods`: pods by the kernel. `programsOf`: what runs at connect() of a process, by its pid in the node's /proc. */
 export async function readNetwork(
   view: NodeView,
+  seenPods: readonly PodReport[],
   programsOf: (pid: string) => readonly EffectiveProgram[] | undefined,
 ): Promise<NodeNetwork> {
   const { binding, config } = view;
-  const captured = new Map((await kernelPods(view)).pods.flatMap((pod) => (isOurs(pod.mesh) ? [[pod.uid, pod]] : [])));
+  const captured = new Map(seenPods.flatMap((pod) => (isOurs(pod.mesh) ? [[pod.uid, pod]] : [])));
   const { handle: host } = findHostNetns(new Proc(config.procDir), false);
   try {
     const links = binding.links(host.fd);

@@ -2,12 +2,14 @@
 // Whether the pods of the node are what Kubernetes says they should be, seen from the kernel.
 import { REROUTE_INTERFACES_ANNOTATION } from "../../core/constants.ts";
 import { familyOf } from "../../core/ip.ts";
+import type { InspectReport } from "../../core/report/inspect.ts";
 import { type PodReport, podTitle } from "../../core/report/pods.ts";
 import { type Check, type CheckContext, type CheckResult, fail, ok, skip, warn } from "./check.ts";
 
 const SHOWN = 5;
-/** Pods that are looked into one by one: a sample on a node with more. */
+/** Pods that are looked into one by one, and for how long (ms): a sample on a node with more. */
 const LOOKED_AT = 60;
+const LOOKED_MS = 1000;
 
 export const POD_CHECKS: readonly Check[] = [
   {
@@ -103,14 +105,12 @@ export const POD_CHECKS: readonly Check[] = [
     about:
       "Rules in a pod's network namespace that are not ours: the application's own, another tool's, or what istio-cni left. Most do no harm; where a pod has trouble, they are the first thing to look at.",
     run: async (context) => {
-      const found: string[] = [];
       const captured = (await all(context)).filter(({ mesh }) => isCaptured(mesh));
-      for (const pod of captured.slice(0, LOOKED_AT)) {
-        const { facts } = await context.inspect(pod.uid);
+      const { found, sample } = await lookInto(context, captured, ({ facts }) => {
         const rules = facts.filter(({ name }) => name === "other rules").map(({ text }) => text);
-        if (rules.length > 0) found.push(`${podTitle(pod)}: ${rules.join(", ")}`);
-      }
-      return found.length === 0 ? ok(`none does${sampled(captured)}`) : warn(found.slice(0, SHOWN).join("; "));
+        return rules.length > 0 ? rules.join(", ") : undefined;
+      });
+      return found.length === 0 ? ok(`none does${sample}`) : warn(found.slice(0, SHOWN).join("; "));
     },
   },
   {
@@ -124,14 +124,13 @@ export const POD_CHECKS: readonly Check[] = [
     run: async (context) => {
       const unknown = await agentPods(context);
       if (unknown !== undefined) return unknown;
-      const found: string[] = [];
       const captured = (await all(context)).filter(({ mesh }) => isCaptured(mesh));
-      for (const pod of captured.slice(0, LOOKED_AT)) {
-        const { identity } = await context.inspect(pod.uid);
+      const { found, sample } = await lookInto(context, captured, ({ identity }) => {
         const isMachine = Object.keys(identity?.labels ?? {}).some((label) => label.startsWith("kubevirt.io"));
-        if (isMachine && identity?.annotations[REROUTE_INTERFACES_ANNOTATION] === undefined) found.push(podTitle(pod));
-      }
-      return found.length === 0 ? ok(`none is without${sampled(captured)}`) : warn(found.slice(0, SHOWN).join(", "));
+        const isRerouted = identity?.annotations[REROUTE_INTERFACES_ANNOTATION] !== undefined;
+        return isMachine && !isRerouted ? "a virtual machine" : undefined;
+      });
+      return found.length === 0 ? ok(`none is without${sample}`) : warn(found.slice(0, SHOWN).join(", "));
     },
   },
   {
@@ -158,14 +157,11 @@ export const POD_CHECKS: readonly Check[] = [
     run: async (context) => {
       const unknown = await agentPods(context);
       if (unknown !== undefined) return unknown;
-      const found: string[] = [];
-      const started = (await all(context)).filter(hasStarted);
-      for (const pod of started.slice(0, LOOKED_AT)) {
-        const { facts } = await context.inspect(pod.uid);
+      const { found, sample } = await lookInto(context, (await all(context)).filter(hasStarted), ({ facts }) => {
         const wrong = facts.filter(({ name, ok: right }) => name === "redirection" && right === false);
-        if (wrong.length > 0) found.push(`${podTitle(pod)}: ${wrong.map(({ text }) => text).join(", ")}`);
-      }
-      return found.length === 0 ? ok(`each is${sampled(started)}`) : fail(found.slice(0, SHOWN).join("; "));
+        return wrong.length > 0 ? wrong.map(({ text }) => text).join(", ") : undefined;
+      });
+      return found.length === 0 ? ok(`each is${sample}`) : fail(found.slice(0, SHOWN).join("; "));
     },
   },
   {
@@ -185,9 +181,23 @@ export const POD_CHECKS: readonly Check[] = [
   },
 ];
 
-/** Says so where not all were looked into. */
-const sampled = ({ length }: readonly PodReport[]) =>
-  length > LOOKED_AT ? `, of ${LOOKED_AT} out of ${length} that were looked into` : "";
+/** What is wrong with pods, each with its name; `sample` says so where not all were looked into. */
+async function lookInto(
+  { inspect }: CheckContext,
+  pods: readonly PodReport[],
+  wrong: (report: InspectReport) => string | undefined,
+): Promise<{ readonly found: readonly string[]; readonly sample: string }> {
+  const until = performance.now() + LOOKED_MS;
+  const found: string[] = [];
+  let looked = 0;
+  for (const pod of pods.slice(0, LOOKED_AT)) {
+    if (performance.now() > until) break;
+    const text = wrong(await inspect(pod.uid));
+    if (text !== undefined) found.push(`${podTitle(pod)}: ${text}`);
+    looked++;
+  }
+  return { found, sample: looked < pods.length ? `, of ${looked} out of ${pods.length} that were looked into` : "" };
+}
 
 const isCaptured = (mesh: PodReport["mesh"]) => mesh === "enrolled" || mesh === "captured";
 

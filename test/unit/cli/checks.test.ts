@@ -218,7 +218,7 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
       annotations: {},
       namespaceLabels: {},
     };
-    return ["warn", /^shop\/web-7f4c$/, { inspect: { ...INSPECT, identity } }];
+    return ["warn", /^shop\/web-7f4c: a virtual machine$/, { inspect: { ...INSPECT, identity } }];
   },
   "AMB-409": () => [
     "fail",
@@ -283,6 +283,7 @@ describe("what can't be seen is not known", () => {
     ["AMB-104", facts({ serverTime: hidden }), /EACCES/],
     ["AMB-105", facts({ clock: hidden }), /EACCES/],
     ["AMB-106", facts({ podsPrograms: hidden }), /EACCES/],
+    ["AMB-106", network({ connect: undefined }), /the cgroup of shop\/web-7f4c was not found/],
     ["AMB-107", facts({ conntrack: hidden }), /EACCES/],
     ["AMB-108", network({ rpDrops: undefined }), /does not count/],
     ["AMB-207", { ...ciliumHas({}), ...unproved, ...facts({ ...ciliumHas({}).facts, cilium: hidden }) }, /EACCES/],
@@ -420,6 +421,11 @@ describe("more of what is judged", () => {
   ] as const)("%s: %s", async (_, code, changes, verdict) => {
     expect((await verdictOf(code, changes))[0]).toBe(verdict);
   });
+});
+
+test("where there are more pods than are looked into, that is said", async () => {
+  const many = Array.from({ length: 70 }, (_, i) => podReport(`web-${i}`));
+  expect(await verdictOf("AMB-407", pods(...many))).toEqual(["ok", "none does, of 60 out of 70 that were looked into"]);
 });
 
 test("what reverse path filtering drops of a proof is a failure", async () => {
