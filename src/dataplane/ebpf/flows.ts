@@ -56,6 +56,7 @@ export class FlowReader {
         this.#look();
         this.#soon();
       } catch (error) {
+        this.close();
         this.failed(error);
       }
     });
