@@ -10,6 +10,7 @@ enum agent_outcome {
     AGENT_ANSWERED,
     AGENT_AWAY,           // not there, gone before it answered, or silent until the deadline
     AGENT_UNINTELLIGIBLE, // what it sent is no HTTP answer within our bounds
+    AGENT_LOST,           // it asked for the pod's network namespace, and did not take it
 };
 
 struct agent_reply {

@@ -98,10 +98,12 @@ static int ask(const struct netconf* conf, const struct attachment* attachment, 
         const enum handover_outcome handed =
             handover_netns(conf->run_dir, attachment, deadline, &connection, fault);
         if (handed == HANDOVER_DONE) continue;
-        if (handed == HANDOVER_AWAY) *outcome = AGENT_AWAY;
+        if (handed == HANDOVER_AWAY) *outcome = AGENT_LOST;
         free(body);
         return -1;
     }
+    // It knew what the pod is: not for us to let that pass.
+    if (*outcome == AGENT_AWAY && connection >= 0) *outcome = AGENT_LOST;
     if (connection >= 0) close(connection);
     free(body);
     if (*outcome == AGENT_ANSWERED || wish == WISH_AWAY) return result;

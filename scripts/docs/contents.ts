@@ -13,7 +13,10 @@ export const CONTENTS: readonly Chapter[] = [
     title: "Concepts",
     pages: ["concepts/capture.md", "concepts/connections.md", "concepts/migration.md", "ARCHITECTURE.md"],
   },
-  { title: "Tasks", pages: ["INSTALL.md", "TROUBLESHOOTING.md", "MONITOR.md", "IMAGE.md", "SCENARIOS.md"] },
+  {
+    title: "Tasks",
+    pages: ["INSTALL.md", "MIGRATION-SIDECAR.md", "TROUBLESHOOTING.md", "MONITOR.md", "IMAGE.md", "SCENARIOS.md"],
+  },
   { title: "Reference", pages: ["cli.md", "config.md", "metrics.md", "checks.md"] },
   { title: "Performance", pages: ["PERFORMANCE.md", "COMPARISON.md"] },
 ];

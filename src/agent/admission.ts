@@ -3,7 +3,7 @@ import { CONFIG_HASH_ANNOTATION } from "../core/constants.ts";
 import { sidecarOf } from "../core/eligibility.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import { type Pod, podKey } from "../core/pod.ts";
-import type { CniHandler, CniPodRequest, CniVerdict } from "../core/ports/cni.ts";
+import { type CniHandler, type CniPodRequest, type CniVerdict, UNREACHED_NETNS } from "../core/ports/cni.ts";
 import { eligibilityOf } from "./desire.ts";
 import type { Parts } from "./parts.ts";
 import type { Reconciler } from "./reconciler.ts";
@@ -54,7 +54,8 @@ export class Admission implements CniHandler {
       answered(reason, detail);
       return verdict;
     } catch (error) {
-      answered(codeOf(error), messageOf(error));
+      const comesAgain = request.mayHandOver === true && UNREACHED_NETNS.has(codeOf(error));
+      if (!comesAgain) answered(codeOf(error), messageOf(error));
       throw error;
     }
   }

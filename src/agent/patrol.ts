@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { messageOf } from "../core/errors.ts";
+import { codeOf, messageOf } from "../core/errors.ts";
 import { isTerminal, type Pod } from "../core/pod.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import { annotationOf } from "./announcer.ts";
@@ -83,7 +83,7 @@ export class Patrol {
     const wanted = [...this.parts.cluster.pods()].filter((pod) => this.concerns(pod));
     this.sidecars.keep(new Set(wanted.map(({ uid }) => uid)));
     if (wanted.length === 0) return;
-    const found = await this.parts.finder.find(wanted);
+    const found = await this.find(wanted);
     for (const { uid } of wanted) {
       const netns = found.get(uid);
       if (netns === undefined) continue;
@@ -93,6 +93,16 @@ export class Patrol {
       if (!kept) netns.close();
       // 200 pods are some milliseconds: others have their turn in between.
       await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  private async find(wanted: readonly Pod[]): Promise<Map<string, NetnsHandle>> {
+    try {
+      return await this.parts.finder.find(wanted);
+    } catch (error) {
+      // A container without the node's /proc, as istio-cni's chart makes it: the agent has said so at its start.
+      if (codeOf(error) === "PROC_UNREADABLE") return new Map();
+      throw error;
     }
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../core/errors.ts";
+import { UNREACHED_NETNS } from "../core/ports/cni.ts";
 
 /** What the plugin prints for a failed request (CNI spec, "Error"), and the HTTP status it travels with. */
 export interface CniError {
@@ -46,9 +47,6 @@ const PART_CODES: ReadonlyMap<string, number> = new Map([
   ["NFT", 106],
 ]);
 
-/** A path that the node has and we don't see, or may not follow. */
-const UNREACHED = new Set(["NETNS_NOT_FOUND", "NETNS_UNREADABLE", "NETNS_PATH_INVALID"]);
-
 const BODY_STATUS: ReadonlyMap<string, number> = new Map([
   ["BAD_REQUEST", 400],
   ["BODY_ENCODING", 400],
@@ -73,7 +71,7 @@ export function cniError(error: unknown): CniError {
     msg: `${error.message} (${error.code})`,
     details: error.remedy,
     away: false,
-    handOver: UNREACHED.has(error.code),
+    handOver: UNREACHED_NETNS.has(error.code),
   };
   const bodyStatus = BODY_STATUS.get(error.code);
   if (bodyStatus !== undefined) return { ...base, status: bodyStatus, code: DECODE_FAILURE };

@@ -136,7 +136,11 @@ export class CniServer {
         handed = undefined;
         return taken;
       };
-      const asked = handed === undefined ? parsed : { ...parsed, takeNetns };
+      const asked = {
+        ...parsed,
+        ...(handed === undefined ? {} : { takeNetns }),
+        ...(mayHandOver && route.name !== "cmdadd" ? { mayHandOver } : {}),
+      };
       pod = podKey({ namespace: parsed.podNamespace, name: parsed.podName });
       const verdict = await this.within(route.deadlineMs, gone, (signal) => route.work(asked, signal));
       route.success(response, verdict);

@@ -20,6 +20,8 @@ export type EligibilityReason =
   | "ztunnel"
   | "namespace-excluded"
   | "sidecar"
+  /** Labelled for ambient too: the sidecar wins. */
+  | "sidecar-labelled"
   | "sidecar-annotation"
   | "sidecar-init"
   | "sidecar-opted-out"
@@ -62,24 +64,34 @@ export function evaluate(rules: EligibilityRules, pod: Pod, namespaceLabels: Lab
     return answer("none", "namespace-excluded", `namespace ${pod.namespace} is excluded`);
   }
   const sidecar = sidecarOf(pod);
-  if (sidecar !== undefined) return sidecar;
+  const selection = selected(rules, pod, namespaceLabels);
+  if (sidecar !== undefined) return selection === undefined ? sidecar : labelledToo(sidecar);
   if (pod.labels.app === "ztunnel") return answer("none", "ztunnel", "label app=ztunnel");
   if (namespaceLabels === undefined) {
     return answer("none", "namespace-unknown", `namespace ${pod.namespace} is not known yet`);
   }
-  for (const selector of rules.enablementSelectors) {
-    if (matchesLabels(selector.podSelector, pod.labels) && matchesLabels(selector.namespaceSelector, namespaceLabels)) {
-      return answer(
-        "ambient",
-        "selected",
-        `pod ${selectorText(selector.podSelector)}; namespace ${selectorText(selector.namespaceSelector)}`,
-      );
-    }
-  }
+  if (selection !== undefined) return answer("ambient", "selected", selection);
   if (pod.labels[DATAPLANE_MODE_LABEL] === "none") {
     return answer("none", "opted-out", `label ${DATAPLANE_MODE_LABEL}=none`);
   }
   return answer("none", "not-selected", "no enablement selector matches the pod and its namespace");
+}
+
+/** By which selector, in words; undefined: by none. */
+function selected(rules: EligibilityRules, pod: Pod, namespaceLabels: Labels | undefined): string | undefined {
+  if (namespaceLabels === undefined) return undefined;
+  const found = rules.enablementSelectors.find(
+    ({ podSelector, namespaceSelector }) =>
+      matchesLabels(podSelector, pod.labels) && matchesLabels(namespaceSelector, namespaceLabels),
+  );
+  if (found === undefined) return undefined;
+  return `pod ${selectorText(found.podSelector)}; namespace ${selectorText(found.namespaceSelector)}`;
+}
+
+/** An injected pod that is labelled for ambient too: said, and no more than that. */
+function labelledToo(injected: Eligibility): Eligibility {
+  const detail = `${injected.detail}; labelled for ambient too, but no injected pod is captured`;
+  return { ...injected, detail, reason: injected.verdict === "sidecar" ? "sidecar-labelled" : injected.reason };
 }
 
 /**

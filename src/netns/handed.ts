@@ -26,24 +26,24 @@ export class HandedNetnsFinder implements NetnsFinder {
     if (handed !== undefined && handed.id !== this.#own.id) return handed;
     handed?.close();
     if (handed !== undefined) throw new AgentError("NETNS_IS_HOST", `${shown} is the network namespace of the agent`);
-    throw this.#unreached(`the network namespace ${shown}`);
+    throw this.#unreached("NETNS_UNREADABLE", `the network namespace ${shown}`);
   }
 
   missing(): readonly string[] {
-    throw this.#unreached("addresses of a network namespace");
+    throw this.#unreached("PROC_UNREADABLE", "addresses of a network namespace");
   }
 
   async find(pods: readonly Pod[]): Promise<Map<string, NetnsHandle>> {
     if (pods.length === 0) return new Map();
-    throw this.#unreached("the network namespaces of running pods");
+    throw this.#unreached("PROC_UNREADABLE", "the network namespaces of running pods");
   }
 
   async inhabited(): Promise<ReadonlySet<NetnsId>> {
-    throw this.#unreached("the network namespaces of running pods");
+    throw this.#unreached("PROC_UNREADABLE", "the network namespaces of running pods");
   }
 
-  #unreached(what: string): AgentError {
+  #unreached(code: string, what: string): AgentError {
     const { message, remedy } = this.reason;
-    return new AgentError("NETNS_UNREADABLE", `cannot reach ${what}: ${message}`, remedy, { cause: this.reason });
+    return new AgentError(code, `cannot reach ${what}: ${message}`, remedy, { cause: this.reason });
   }
 }

@@ -68,7 +68,7 @@ function* sources(proc: Proc): Generator<[pid: string, source: string]> {
 
 /**
  * Uids and container ids that the node itself lives in; empty on an ordinary node.
- * @throws AgentError PROC_UNREADABLE: nothing works without the node's proc
+ * @throws AgentError PROC_UNREADABLE: capture does not work without the node's proc
  */
 export function ancestorsOf(proc: Proc): ReadonlySet<string> {
   try {

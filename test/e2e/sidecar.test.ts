@@ -55,6 +55,14 @@ function events(sandbox: Sandbox): string[] {
   });
 }
 
+/** A wrong annotation: the pod's ADD names it, its value and what is allowed. */
+async function expectWrongAnnotationNamed(sandbox: Sandbox): Promise<void> {
+  const annotations = { "traffic.sidecar.istio.io/excludeOutboundPorts": "80,http" };
+  const failure = String(await sandbox.kubelet.run({ ...pod("wrong"), annotations }).catch((error: unknown) => error));
+  expect(failure).toContain('annotation traffic.sidecar.istio.io/excludeOutboundPorts="80,http" is not allowed');
+  expect(failure).toContain('"http" is wrong');
+}
+
 test("a node without ambient, with the stock chart's mounts for that: sidecars, and no ztunnel", async () => {
   await withSandbox({ agentEnv: { AMBIENT_ENABLED: "false" } }, async (sandbox) => {
     putNamespace(sandbox, { [LABEL]: "ambient" });
@@ -81,7 +89,7 @@ test("a node without ambient, with the stock chart's mounts for that: sidecars, 
   });
 });
 
-test("a sidecar pod that started before there was a plugin is held by its own check, and repaired by the agent", async () => {
+test("a sidecar pod that started before there was a plugin is held by its own check, and repaired by the agent; a wrong annotation fails an ADD", async () => {
   await withSandbox({}, async (sandbox) => {
     putNamespace(sandbox);
     const client = await sandbox.kubelet.run(pod("client", false));
@@ -105,18 +113,6 @@ test("a sidecar pod that started before there was a plugin is held by its own ch
     await expectThroughSidecar(client, server);
     await until("an Event tells", () => events(sandbox).length > 0);
     expect(events(sandbox)).toEqual(["Warning RepairBrokenPod cni-repair"]);
-  });
-});
-
-test("a wrong annotation: the pod's ADD names it, its value and what is allowed", async () => {
-  await withSandbox({}, async (sandbox) => {
-    putNamespace(sandbox);
-    await sandbox.startAgent();
-    const annotations = { "traffic.sidecar.istio.io/excludeOutboundPorts": "80,http" };
-    const failure = await sandbox.kubelet.run({ ...pod("server"), annotations }).catch((error: unknown) => error);
-    expect(String(failure)).toContain(
-      'annotation traffic.sidecar.istio.io/excludeOutboundPorts="80,http" is not allowed',
-    );
-    expect(String(failure)).toContain('"http" is wrong');
+    await expectWrongAnnotationNamed(sandbox);
   });
 });

@@ -247,8 +247,11 @@ export class FakeFinder implements NetnsFinder {
     }
     return found;
   }
-  open(path: string) {
-    if (!path.startsWith("/") || this.closed.has(path)) throw new AgentError("NETNS_INVALID", `no netns: ${path}`);
+  open(path: string, handed?: NetnsHandle) {
+    if (handed !== undefined) return handed;
+    if (!path.startsWith("/") || this.closed.has(path)) {
+      throw new AgentError("NETNS_PATH_INVALID", `no netns: ${path}`);
+    }
     return new FakeHandle(path, this.openHandles);
   }
   /** Netns whose interfaces have lost the pod's addresses. */

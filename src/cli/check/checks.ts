@@ -11,6 +11,7 @@ import { NETWORK_CHECKS } from "./network.ts";
 import { POD_CHECKS } from "./pods.ts";
 import { POLICY_CHECKS } from "./policies.ts";
 import { PROBE_CHECKS } from "./probes.ts";
+import { SIDECAR_CHECKS } from "./sidecars.ts";
 
 const ALL: readonly Check[] = [
   ...KERNEL_CHECKS,
@@ -22,6 +23,7 @@ const ALL: readonly Check[] = [
   ...AGENT_CHECKS,
   ...CREDENTIAL_CHECKS,
   ...POD_CHECKS,
+  ...SIDECAR_CHECKS,
   ...PROBE_CHECKS,
   ...POLICY_CHECKS,
 ];

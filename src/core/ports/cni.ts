@@ -15,7 +15,16 @@ export interface CniPodRequest {
   readonly ips: readonly string[];
   /** The pod's netns as the plugin has opened it, where it was asked to; whoever takes it owns it. */
   readonly takeNetns?: () => NetnsHandle | undefined;
+  /** Told one of UNREACHED_NETNS, the plugin comes again with the netns. */
+  readonly mayHandOver?: boolean;
 }
+
+/** Codes of a path that the node has and the agent does not see, or may not follow. */
+export const UNREACHED_NETNS: ReadonlySet<string> = new Set([
+  "NETNS_NOT_FOUND",
+  "NETNS_UNREADABLE",
+  "NETNS_PATH_INVALID",
+]);
 
 export type CniVerdict = "ambient" | "sidecar" | "none";
 

@@ -76,8 +76,13 @@ afterEach(async () => {
 
 const PREVIOUS = { cniVersion: "1.1.0", ips: [{ address: "10.0.0.2/24" }] };
 /** The plugin runs on the node, where the path of this process's fd leads to the netns. */
-const run = (netns: string, command = "ADD", env: Record<string, string> = {}): Promise<PluginRun> => {
-  const conf = { cniVersion: "1.1.0", name: "k8s", type: "istio-cni", cni_agent_run_dir: dir.path };
+const run = (
+  netns: string,
+  command = "ADD",
+  env: Record<string, string> = {},
+  more: object = {},
+): Promise<PluginRun> => {
+  const conf = { cniVersion: "1.1.0", name: "k8s", type: "istio-cni", cni_agent_run_dir: dir.path, ...more };
   return runPlugin(command, JSON.stringify({ ...conf, prevResult: PREVIOUS }), { ...env, CNI_NETNS: netns });
 };
 const podsPath = () => `/proc/${process.pid}/fd/${pods.fd}`;
@@ -149,12 +154,24 @@ test("an agent that never looks at what it got is asked twice, not for ever", as
   expect(requests).toHaveLength(2);
 });
 
-test("the agent goes between the two: as if it had not been there", async () => {
+test("the agent goes between the two: the pod is tried again, also where ambient is off, and a CHECK says nothing", async () => {
   handover.stop();
-  expect(JSON.parse((await run(podsPath())).stdout)).toMatchObject({
+  const { status, stdout } = await run(podsPath(), "ADD", {}, { ambient_enabled: false });
+  expect(status).toBe(1);
+  expect(JSON.parse(stdout)).toMatchObject({
     code: 11,
     msg: expect.stringMatching(/does not take the pod's network namespace at .*netns\.sock: Connection refused/),
   });
+  expect((await run(podsPath(), "CHECK")).status).toBe(0);
+});
+
+test("a successor that is not ready yet gets the second request: the pod is tried again all the same", async () => {
+  work = async ({ takeNetns }) => {
+    if (takeNetns === undefined) throw new AgentError("NETNS_UNREADABLE", "no");
+    throw new AgentError("AGENT_STARTING", "reading the cluster");
+  };
+  const { status, stdout } = await run(podsPath(), "ADD", {}, { ambient_enabled: false });
+  expect([status, JSON.parse(stdout)]).toMatchObject([1, { code: 11, msg: "reading the cluster (AGENT_STARTING)" }]);
 });
 
 test("an agent that doesn't know of this prints its own error, as before", async () => {

@@ -94,7 +94,7 @@ describe("ADD", () => {
   test("no address, bad netns, no ztunnel: an error each, nothing kept", async () => {
     parts.cluster.putPod(makePod("web", { phase: "Pending", ips: [] }));
     expect(await codeOf(agent.admission.add(request({ ips: [] }), signal))).toBe("NO_POD_IP");
-    expect(await codeOf(agent.admission.add(request({ netns: "relative" }), signal))).toBe("NETNS_INVALID");
+    expect(await codeOf(agent.admission.add(request({ netns: "relative" }), signal))).toBe("NETNS_PATH_INVALID");
     parts.ztunnel.connected = false;
     expect(await codeOf(agent.admission.add(request(), signal))).toBe("NO_ZTUNNEL");
     expect(parts.dataplane.kernel.size).toBe(0);
@@ -147,12 +147,12 @@ describe("ADD of a sidecar pod", () => {
     expect(parts.journal.filter((entry) => !entry.startsWith("ztunnel"))).toEqual(["redirect shop/web"]);
     expect(JSON.parse(parts.sidecars.kernel.get("/var/run/netns/cni-1") ?? "")).toMatchObject({ families: [4] });
     expect(parts.finder.openHandles.size).toBe(0);
-    // The cache had it: the API server is neither asked nor told.
+    // (Its namespace is labelled for ambient.) The cache had it: the API server is neither asked nor told.
     expect([...parts.cluster.reads, ...parts.cluster.events]).toEqual([]);
-    expect(agent.pods()).toMatchObject([{ state: "sidecar", reason: "sidecar" }]);
+    expect(agent.pods()).toMatchObject([{ state: "sidecar", reason: "sidecar-labelled" }]);
     expect(parts.decisions.of("uid-web").map(({ decision }) => decision)).toMatchObject([
       { what: "redirected", engine: "nftables", detail: "REDIRECT, IPv6 left alone: ISTIO_DUAL_STACK is off" },
-      { what: "cni add", reason: "sidecar" },
+      { what: "cni add", reason: "sidecar-labelled" },
     ]);
   });
 
@@ -199,7 +199,18 @@ describe("ADD of a sidecar pod", () => {
     parts.sidecars.error = new AgentError("NO_ENGINE", "neither nft nor iptables");
     expect(await codeOf(agent.admission.add(request(), signal))).toBe("NO_ENGINE");
     expect(await codeOf(agent.admission.add(request({ ips: [] }), signal))).toBe("NO_POD_IP");
-    expect(await codeOf(agent.admission.add(request({ netns: "relative" }), signal))).toBe("NETNS_INVALID");
+    expect(await codeOf(agent.admission.add(request({ netns: "relative" }), signal))).toBe("NETNS_PATH_INVALID");
+    expect(parts.finder.openHandles.size).toBe(0);
+  });
+
+  test("a netns that the plugin hands over is used and closed, and asking for it is no decision", async () => {
+    parts.cluster.putPod(sidecar());
+    const asking = request({ netns: "relative", mayHandOver: true });
+    expect(await codeOf(agent.admission.add(asking, signal))).toBe("NETNS_PATH_INVALID");
+    expect(parts.decisions.of("uid-web")).toEqual([]);
+    const handed = () => parts.finder.open("/var/run/netns/cni-1");
+    expect(await agent.admission.add(request({ netns: "relative", takeNetns: handed }), signal)).toBe("sidecar");
+    expect(parts.sidecars.kernel.has("/var/run/netns/cni-1")).toBe(true);
     expect(parts.finder.openHandles.size).toBe(0);
   });
 

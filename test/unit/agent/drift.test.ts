@@ -2,6 +2,7 @@
 // What others change is seen, put right where it is ours, and said: also where no queue looks.
 import { afterEach, describe, expect, test } from "vitest";
 import { Agent } from "../../../src/agent/agent.ts";
+import { AgentError } from "../../../src/core/errors.ts";
 import type { Pod } from "../../../src/core/pod.ts";
 import { parseDocument } from "../../../src/core/report/documents.ts";
 import { DriftLedger } from "../../../src/telemetry/drift-ledger.ts";
@@ -190,6 +191,17 @@ describe("a sidecar pod's redirection", () => {
     parts.sidecars.kernel.set("ns-bare", "foreign");
     await patrol.run();
     expect(line("drift")).toMatchObject({ verdict: "ok" });
+  });
+
+  test("where the node's /proc is not mounted nobody looks, and that is no failure of each turn", async () => {
+    const parts = new Parts();
+    parts.run("web", injected);
+    const { patrol } = await start(parts);
+    parts.finder.find = () => Promise.reject(new AgentError("PROC_UNREADABLE", "it is not mounted"));
+    await patrol.run();
+    expect(status().problems).toEqual([]);
+    parts.finder.find = () => Promise.reject(new AgentError("PROC_BROKEN", "anything else"));
+    await expect(patrol.run()).rejects.toThrow("anything else");
   });
 
   test("that can't be written again says why", async () => {

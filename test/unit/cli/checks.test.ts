@@ -236,6 +236,11 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
     /^shop\/web-7f4c: ingress of only-8080$/,
     facts({ policies: { policies: [POLICY], pods: [LABELLED], more: false } }),
   ],
+  "AMB-420": () => [
+    "warn",
+    /^these are sidecar pods: shop\/web-7f4c$/,
+    pods(GOOD, { ...SIDECAR, reason: "sidecar-labelled" }),
+  ],
   "AMB-601": () => [
     "fail",
     /ECONNREFUSED/,

@@ -63,13 +63,13 @@ describe("what keeps a selected pod out", () => {
       "a sidecar that relies on the plugin",
       { annotations: sidecar, containers: ["app", "istio-proxy"], initContainers: ["istio-validation"] },
       "sidecar",
-      "sidecar",
+      "sidecar-labelled",
     ],
     [
       "a native sidecar",
       { annotations: sidecar, initContainers: ["istio-validation", "istio-proxy"] },
       "sidecar",
-      "sidecar",
+      "sidecar-labelled",
     ],
     [
       "a sidecar pod in an excluded namespace",
@@ -88,7 +88,7 @@ describe("which injected pods count on the plugin", () => {
   const annotated = (value: string) => ({ ...sidecar, "sidecar.istio.io/inject": value });
   test.each<[string, Partial<Pod>, string, string]>([
     ["a sidecar", {}, "sidecar", "sidecar"],
-    ["one in an ambient pod of an ambient namespace", { labels: ambient }, "sidecar", "sidecar"],
+    ["one that is labelled for ambient too", { labels: ambient }, "sidecar", "sidecar-labelled"],
     ["one in an opted-out pod", { labels: none }, "sidecar", "sidecar"],
     ["arguments that do not begin with proxy", { proxy: { ...proxy, role: undefined } }, "sidecar", "sidecar"],
     ["a gateway", { proxy: { ...proxy, role: "router" } }, "none", "sidecar-role"],
@@ -107,8 +107,25 @@ describe("which injected pods count on the plugin", () => {
     ["host network", { hostNetwork: true }, "none", "host-network"],
     ["a label app=ztunnel", { labels: { app: "ztunnel" } }, "sidecar", "sidecar"],
   ])("%s", (_, over, verdict, reason) => {
-    const seen = evaluate(rules, pod({ ...injected, ...over }), ambient);
+    const seen = evaluate(rules, pod({ ...injected, ...over }), {});
     expect(seen).toMatchObject({ verdict, reason });
+  });
+
+  test("in a namespace that is labelled for ambient it is the same, and says so", () => {
+    expect(evaluate(rules, pod(injected), ambient)).toEqual({
+      verdict: "sidecar",
+      reason: "sidecar-labelled",
+      detail: expect.stringMatching(
+        /^annotation .* and container istio-proxy; labelled for ambient too, but no injected pod is captured$/,
+      ),
+    });
+    const gateway = pod({ ...injected, proxy: { ...proxy, role: "router" } });
+    expect(evaluate(rules, gateway, ambient)).toMatchObject({
+      verdict: "none",
+      reason: "sidecar-role",
+      detail: expect.stringContaining("labelled for ambient too"),
+    });
+    expect(evaluate(rules, pod({ ...injected, labels: none }), ambient).reason).toBe("sidecar");
   });
 
   test("its namespace need not be known, and the mesh's selectors do not matter", () => {
