@@ -6,6 +6,8 @@
 #include "legs.h"
 #include "rewrite.h"
 
+#define TCP_ACK_OFFSET 8
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* A probe of the node itself: from the address that probes wear, or from a socket of the node. */
@@ -78,6 +80,31 @@ static __always_inline int quoted(struct __sk_buff *skb, const struct packet *p,
 	return write_address(skb, &inner, source_offset(&inner), shadow);
 }
 
+/*
+ * Whether a connection at the shadow has this packet. One in TIME_WAIT has no claim on a new one with the same
+ * ends, whose SYN was let past the shadow: what they acknowledge tells them apart.
+ */
+static __noinline bool is_at_shadow(struct __sk_buff *skb, const struct packet *p,
+				    const struct ambient_address *shadow)
+{
+	struct bpf_sock *sk = socket_of(skb, &p->source, p->source_port, shadow, p->destination_port);
+	struct tcp_timewait_sock *waiting;
+	bool has = false;
+	__be32 acked;
+
+	if (!sk)
+		return false;
+	if (sk->state == TCP_TIME_WAIT_STATE) {
+		waiting = bpf_skc_to_tcp_timewait_sock(sk);
+		has = waiting && !bpf_skb_load_bytes(skb, p->transport + TCP_ACK_OFFSET, &acked, sizeof(acked)) &&
+		      bpf_ntohl(acked) == waiting->tw_sk.__tw_common.skc_tw_snd_nxt;
+	} else if (sk->state != TCP_LISTEN_STATE) {
+		has = true;
+	}
+	bpf_sk_release(sk);
+	return has;
+}
+
 static __always_inline int to_shadow(struct __sk_buff *skb, const struct packet *p,
 				     const struct ambient_pod *pod)
 {
@@ -104,23 +131,9 @@ enum answering { NOBODY, ZTUNNEL, SOMEBODY_ELSE };
 static __noinline enum answering answering(struct __sk_buff *skb, const struct packet *p,
 					   const struct ambient_address *shadow)
 {
-	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *sk;
+	struct bpf_sock *sk = socket_of(skb, &p->source, p->source_port, shadow, p->destination_port);
 	enum answering who;
 
-	if (p->ipv4) {
-		tuple.ipv4.saddr = p->source.word[3];
-		tuple.ipv4.daddr = shadow->word[3];
-		tuple.ipv4.sport = p->source_port;
-		tuple.ipv4.dport = p->destination_port;
-		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, &p->source, sizeof(p->source));
-		__builtin_memcpy(tuple.ipv6.daddr, shadow, sizeof(*shadow));
-		tuple.ipv6.sport = p->source_port;
-		tuple.ipv6.dport = p->destination_port;
-		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
-	}
 	if (!sk)
 		return NOBODY;
 	/* Not a listener: ztunnel's leg of before, or one that is closing. */
@@ -206,7 +219,7 @@ static __always_inline int arriving(struct __sk_buff *skb, bool ethernet)
 			return TC_ACT_SHOT;
 		return to_shadow(skb, &p, pod);
 	}
-	if (leg_of(skb, &p.source, p.source_port, shadow_of(pod, p.ipv4), p.destination_port) != NONE)
+	if (is_at_shadow(skb, &p, shadow_of(pod, p.ipv4)))
 		return to_shadow(skb, &p, pod);
 	/* What is redirected behind us, or was, has no socket here. */
 	if (pod->flags & (AMBIENT_POD_DRAINING | AMBIENT_POD_RETIRING | AMBIENT_POD_BESIDE))

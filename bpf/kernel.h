@@ -48,6 +48,8 @@ struct sock_common {
 	volatile unsigned char skc_state;
 	possible_net_t skc_net;
 	__u16 skc_num;
+	/* Of a socket in TIME_WAIT. */
+	__u32 skc_tw_snd_nxt;
 };
 
 struct kernfs_node {
@@ -74,6 +76,7 @@ struct sock {
 };
 
 struct inet_timewait_sock {
+	struct sock_common __tw_common;
 	__u32 tw_mark;
 };
 

@@ -54,28 +54,34 @@ static __always_inline __u32 mark_of(struct bpf_sock *sk)
 	return mark;
 }
 
-/* The socket of the pod with these ends, seen from the pod: `remote` sends, `local` receives. */
-static __noinline enum leg leg_of(struct __sk_buff *skb, const struct ambient_address *remote,
-				  __u16 remote_port, const struct ambient_address *local, __u16 local_port)
+/* The socket of the pod with these ends, seen from the pod: `remote` sends, `local` receives. To be released. */
+static __always_inline struct bpf_sock *socket_of(struct __sk_buff *skb, const struct ambient_address *remote,
+						  __u16 remote_port, const struct ambient_address *local,
+						  __u16 local_port)
 {
 	struct bpf_sock_tuple tuple = {};
-	enum leg leg = NONE;
-	struct bpf_sock *sk;
-	__u32 mark;
 
 	if (is_ipv4(local)) {
 		tuple.ipv4.saddr = remote->word[3];
 		tuple.ipv4.daddr = local->word[3];
 		tuple.ipv4.sport = remote_port;
 		tuple.ipv4.dport = local_port;
-		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, remote, sizeof(*remote));
-		__builtin_memcpy(tuple.ipv6.daddr, local, sizeof(*local));
-		tuple.ipv6.sport = remote_port;
-		tuple.ipv6.dport = local_port;
-		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+		return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	}
+	__builtin_memcpy(tuple.ipv6.saddr, remote, sizeof(*remote));
+	__builtin_memcpy(tuple.ipv6.daddr, local, sizeof(*local));
+	tuple.ipv6.sport = remote_port;
+	tuple.ipv6.dport = local_port;
+	return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+}
+
+static __noinline enum leg leg_of(struct __sk_buff *skb, const struct ambient_address *remote,
+				  __u16 remote_port, const struct ambient_address *local, __u16 local_port)
+{
+	struct bpf_sock *sk = socket_of(skb, remote, remote_port, local, local_port);
+	enum leg leg = NONE;
+	__u32 mark;
+
 	if (!sk)
 		return NONE;
 	if (sk->state != TCP_LISTEN_STATE) {

@@ -116,6 +116,19 @@ describe.each(ENGINES)("$name", (engine) => {
       expect(ztunnel.failures).toEqual([]);
     });
 
+    test("while draining, callers whose ports ztunnel's ended connections had are answered", async () => {
+      native().sysctlSet(lab.client.netns.fd, "net/ipv4/ip_local_port_range", "50000 50015");
+      for (const server of servers) server.server.on("connection", (socket) => socket.end());
+      await capture();
+      const calls = () =>
+        Promise.all(Array.from({ length: 8 }, () => shortCall(Call.open(lab.client.netns, family, podIp(), APP))));
+      for (let i = 0; i < 6; i++) expect(await calls()).toEqual(Array(8).fill("app"));
+      await dataplane.drain(lab.pod.netns, specOf(lab));
+      const proxied = ztunnel.accepted.length;
+      for (let i = 0; i < 6; i++) expect(await calls()).toEqual(Array(8).fill("app"));
+      expect(ztunnel.accepted).toHaveLength(proxied);
+    });
+
     test("a caller that closes first, and acknowledges the end from TIME_WAIT, leaves nothing behind in ztunnel", async () => {
       await capture();
       for (let i = 0; i < 200; i++) {
