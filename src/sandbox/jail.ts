@@ -68,12 +68,18 @@ read -r _
 exec setpriv --bounding-set "$AMBIENT_CNI_SANDBOX_CAPS" --inh-caps "$AMBIENT_CNI_SANDBOX_CAPS" -- env -u AMBIENT_CNI_SANDBOX_CAPS "$@"
 `;
 
-export interface JailOptions {
-  readonly chart: Chart;
-  /** The program: dist/agent.mjs. */
+/** What an image of the agent holds. */
+export interface AgentImage {
+  /** dist/agent.mjs, or istio-cni's own agent. */
   readonly program: string;
-  /** The CNI plugin's binary, which the image holds as /opt/cni/bin/istio-cni. */
+  /** The CNI plugin's binary: /opt/cni/bin/istio-cni. */
   readonly plugin: string;
+  /** `program` runs by itself, without Node. */
+  readonly executable?: boolean;
+}
+
+export interface JailOptions extends AgentImage {
+  readonly chart: Chart;
   readonly env: Readonly<Record<string, string>>;
   readonly args: readonly string[];
   /** Beyond those of the charts, such as SYS_CHROOT. */
@@ -92,14 +98,8 @@ export function startJailed(node: SandboxNode, options: JailOptions): Child {
   const nodeBinary = realpathSync(process.execPath);
   const namespaces = ["--fork", "--pid", "--mount", "--cgroup", "--propagation=slave", "--kill-child=KILL"];
   if (!options.chart.hostNetwork) namespaces.push("--net");
-  const command = [
-    nodeBinary,
-    ...heapFlags(options.chart.env.GOMEMLIMIT),
-    program,
-    "install-cni",
-    ...options.chart.args,
-    ...options.args,
-  ];
+  const launch = [nodeBinary, ...heapFlags(options.chart.env.GOMEMLIMIT), program, "install-cni"];
+  const command = [...(options.executable ? [program] : launch), ...options.chart.args, ...options.args];
   return node.spawn(
     [
       "unshare",
@@ -148,6 +148,6 @@ function heapFlags(memoryLimit: string | undefined): string[] {
 }
 
 /** Where the bundle and the plugin are when the program runs from `dist/`. */
-export function builtFiles(bundle: string): { readonly program: string; readonly plugin: string } {
+export function builtFiles(bundle: string): AgentImage {
   return { program: bundle, plugin: join(dirname(bundle), "istio-cni") };
 }

@@ -11,7 +11,7 @@ import { CertificateService } from "./ca/certificate-service.ts";
 import { type Chart, chart } from "./charts.ts";
 import { Doorway } from "./doorway.ts";
 import { CertificateAuthority } from "./identity/authority.ts";
-import { builtFiles, startJailed } from "./jail.ts";
+import { type AgentImage, builtFiles, startJailed } from "./jail.ts";
 import { Kubelet } from "./kubelet.ts";
 import { type MeshService, type MeshWorkload, writeMeshConfig } from "./mesh-config.ts";
 import { type NodeNetwork, nodeNetwork, writePrimaryConf } from "./network.ts";
@@ -148,9 +148,8 @@ export class Sandbox {
     await this.node.run(["sysctl", "-qw", ...sysctls, "net.ipv6.conf.all.accept_dad=0"], { timeoutMs: 5000 });
   }
 
-  /** Starts the agent in its jail; resolves when it is ready, or with `wait` false when it runs. `env`: this time only. */
-  async startAgent(wait = true, env: Readonly<Record<string, string>> = {}): Promise<void> {
-    const { program, plugin } = builtFiles(this.options.program);
+  /** Starts the agent in its jail; resolves when it is ready, or with `wait` false when it runs. `env`, `image`: this time only. */
+  async startAgent(wait = true, env: Readonly<Record<string, string>> = {}, image?: AgentImage): Promise<void> {
     const log = createWriteStream(this.node.path("agent.log"), { flags: "a" });
     // Removed under us when the sandbox is interrupted.
     log.on("error", () => undefined);
@@ -158,8 +157,7 @@ export class Sandbox {
     this.daemonSet.putPod(this.name);
     const child = startJailed(this.node, {
       chart: this.chart,
-      program,
-      plugin,
+      ...(image ?? builtFiles(this.options.program)),
       args: [],
       capabilities: this.options.agentCapabilities ?? [],
       env: {
