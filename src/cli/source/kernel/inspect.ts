@@ -14,7 +14,7 @@ import { findResidents, type Resident } from "../../../netns/residents.ts";
 import { joinCgroupOf } from "../../../sys/own-cgroup.ts";
 import { Proc } from "../../../sys/proc.ts";
 import type { NodeView } from "./node-view.ts";
-import { kernelPods } from "./pods.ts";
+import { rowsOf } from "./pods.ts";
 
 const SIDECAR_UNKNOWN = "which traffic it should be, its annotations say, and only the agent knows them";
 
@@ -60,11 +60,10 @@ async function within<T>(
   uid: string,
   act: (pod: PodReport, resident: Resident) => T | Promise<T>,
 ): Promise<T> {
-  const { pods } = await kernelPods(view);
   const residents = await findResidents(view.config.procDir);
   try {
-    const pod = pods.find((one) => one.uid === uid);
     const resident = residents.find(({ podUid, containerId }) => (podUid ?? containerId) === uid);
+    const [pod] = resident === undefined ? [] : rowsOf(view, [resident]);
     if (pod === undefined || resident === undefined) {
       throw new AgentError("POD_NOT_FOUND", `no process of pod ${uid} is on this node`);
     }

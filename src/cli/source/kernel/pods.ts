@@ -19,12 +19,9 @@ const LISTEN = [10] as const;
 
 /** Every pod that has a process on the node, with what is in its netns. */
 export async function kernelPods(view: NodeView): Promise<PodsReport> {
-  const { procDir } = view.config;
-  const names = podNames(procDir);
-  const pinned = readPinned(view.binding, procDir);
-  const residents = await findResidents(procDir);
+  const residents = await findResidents(view.config.procDir);
   try {
-    return { ...view.head(), pods: residents.map((resident) => row(view.binding, resident, names, pinned)) };
+    return { ...view.head(), pods: rowsOf(view, residents) };
   } finally {
     for (const { netns } of residents) netns.close();
   }
@@ -38,6 +35,13 @@ export async function judgedPods(
   if (wanted === undefined) return { report, wanted };
   const pods = report.pods.map((pod) => judged(pod, wanted.pods.get(pod.uid), report.takenAt));
   return { report: { ...report, pods }, wanted };
+}
+
+/** What is in the netns of these. */
+export function rowsOf({ binding, config }: NodeView, residents: readonly Resident[]): PodReport[] {
+  const names = podNames(config.procDir);
+  const pinned = readPinned(binding, config.procDir);
+  return residents.map((resident) => row(binding, resident, names, pinned));
 }
 
 function row(
