@@ -76,10 +76,13 @@ export class SidecarDrift {
     const { drift, decisions, clock } = this.parts;
     pace.repaired(clock.now());
     const name = podKey(pod);
+    const began = performance.now();
     try {
-      await this.sidecars.redirect(pod, pod.ips, netns, "drift");
+      const { engine } = await this.sidecars.redirect(pod, pod.ips, netns, "drift");
+      const milliseconds = performance.now() - began;
       drift.repaired("redirection", name, found);
-      decisions.note({ uid: pod.uid, name }, { what: "repaired", reason: "redirection", detail: found }, !pace.isNews);
+      const decision = { what: "repaired", engine, milliseconds, reason: "redirection", detail: found } as const;
+      decisions.note({ uid: pod.uid, name }, decision, !pace.isNews);
       this.pods.set(pod.uid, { word: "redirected", detail: "", since: Date.now(), ours: true, pace });
     } catch (error) {
       const detail = `${found}; it can't be repaired: ${messageOf(error)}`;

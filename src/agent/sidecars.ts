@@ -85,7 +85,8 @@ export class Sidecars {
     const extent = open ? `${settings.mode}, IPv6 left alone: ISTIO_DUAL_STACK is off` : settings.mode;
     const detail = seen.mode === "foreign" ? "by somebody else; left as it was found" : extent;
     const decision = { what: "redirected", engine: seen.engine, milliseconds, reason: via, detail } as const;
-    this.parts.decisions.note({ uid: pod.uid, name }, decision);
+    // A repair is told by who found it needed, with what was wrong.
+    if (via !== "drift") this.parts.decisions.note({ uid: pod.uid, name }, decision);
     return seen;
   }
 
