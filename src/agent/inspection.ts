@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Eligibility } from "../core/eligibility.ts";
-import { AgentError, messageOf } from "../core/errors.ts";
+import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import type { Pod } from "../core/pod.ts";
 import { podKey } from "../core/pod.ts";
 import type { CaptureSpec, KernelFact } from "../core/ports/dataplane.ts";
@@ -47,6 +47,7 @@ export class Inspection {
     const spec = eligibility.verdict === "ambient" ? this.specOf(pod) : undefined;
     const sidecar = eligibility.verdict === "sidecar" ? this.sidecars.inspect(pod) : undefined;
     const served = this.roster.get(uid)?.served ?? true;
+    let unreached: KernelFact = { name: "netns", ok: pod.hostNetwork ? null : false, text: unreachedText(pod) };
     const seen = await withinNetns(this.parts, this.roster, pod, (netns) => {
       const { facts, counters } = this.parts.dataplane.examine(netns, spec);
       return {
@@ -54,6 +55,10 @@ export class Inspection {
         counters,
         existing: spec === undefined ? null : this.parts.existing.count(netns, spec),
       };
+    }).catch((error: unknown) => {
+      if (codeOf(error) !== "PROC_UNREADABLE") throw error;
+      unreached = { name: "netns", ok: null, text: messageOf(error) };
+      return undefined;
     });
     return {
       ...this.report.head(),
@@ -69,7 +74,7 @@ export class Inspection {
             },
       eligibility,
       desired: spec === undefined ? (sidecar?.desired ?? {}) : desiredOf(spec),
-      facts: seen?.facts ?? [{ name: "netns", ok: pod.hostNetwork ? null : false, text: unreachedText(pod) }],
+      facts: seen?.facts ?? [unreached],
       counters: seen?.counters ?? {},
       existing: seen?.existing ?? null,
       decisions: this.report

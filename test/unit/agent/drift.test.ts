@@ -200,6 +200,11 @@ describe("a sidecar pod's redirection", () => {
     parts.finder.find = () => Promise.reject(new AgentError("PROC_UNREADABLE", "it is not mounted"));
     await patrol.run();
     expect(status().problems).toEqual([]);
+    expect(await agent?.inspection({ prove: async () => [] }).inspect("uid-web")).toMatchObject({
+      eligibility: { verdict: "sidecar" },
+      desired: { mode: "REDIRECT" },
+      facts: [{ name: "netns", ok: null, text: "it is not mounted" }],
+    });
     parts.finder.find = () => Promise.reject(new AgentError("PROC_BROKEN", "anything else"));
     await expect(patrol.run()).rejects.toThrow("anything else");
   });
