@@ -2,11 +2,15 @@
 // What a scrape finds: pods and queue as they are at that moment, and verdicts that only grow.
 import { afterEach, describe, expect, test } from "vitest";
 import { Agent } from "../../../src/agent/agent.ts";
+import { systemClock } from "../../../src/core/clock.ts";
 import { PromMetrics } from "../../../src/telemetry/metrics.ts";
 import { eventually, FakeParts } from "../../fakes/parts.ts";
 
 class Measured extends FakeParts {
   override readonly metrics = new PromMetrics("v");
+  /** Of which the agent's clock is ahead, in ms. */
+  ahead = 0;
+  override readonly clock = { ...systemClock, now: () => systemClock.now() + this.ahead };
 }
 
 let agent: Agent | undefined;
@@ -33,8 +37,6 @@ async function scrape(parts: Measured, name: string): Promise<string[]> {
   const lines = (await parts.metrics.text()).split("\n");
   return lines.filter((line) => line.startsWith(name) && !line.endsWith(" 0")).map((line) => line.slice(name.length));
 }
-
-const tick = () => new Promise((resolve) => setTimeout(resolve, 1100));
 
 describe("pods", () => {
   test("by state, engine, and what is not as it should be", async () => {
@@ -106,10 +108,10 @@ describe("verdicts", () => {
     parts.dataplane.counted.set("ns-web", { outbound_captured: 6, inbound_hbone: 1 });
     parts.cluster.deletePod(web.uid);
     await eventually("gone", () => agent?.roster.get(web.uid) === undefined);
-    await tick();
+    parts.ahead += 1100;
     expect((await counted())[0]).toBe('{engine="nftables",verdict="outbound_captured"} 10');
     parts.dataplane.counted.set("ns-api", { outbound_captured: 1 });
-    await tick();
+    parts.ahead += 1100;
     expect((await counted())[0]).toBe('{engine="nftables",verdict="outbound_captured"} 11');
   });
 
@@ -132,7 +134,7 @@ describe("verdicts", () => {
     await settled("enrolled");
     expect(await scrape(next, "ambient_cni_verdicts_total")).toEqual([]);
     next.dataplane.counted.set("ns-web", { outbound_captured: 1003 });
-    await tick();
+    next.ahead += 1100;
     expect(await scrape(next, "ambient_cni_verdicts_total")).toEqual([
       '{engine="nftables",verdict="outbound_captured"} 3',
     ]);

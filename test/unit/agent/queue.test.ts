@@ -101,6 +101,39 @@ describe("KeyedQueue", () => {
     expect(queue.attempts("a")).toBe(0);
   });
 
+  test("says how long the longest wait is, and how many sleep until a retry", async () => {
+    let now = 0;
+    let release: () => void = () => undefined;
+    const queue = new KeyedQueue({
+      concurrency: 1,
+      backoff: { initialMs: 60_000, maxMs: 60_000, jitter: 0 },
+      clock: { ...systemClock, now: () => now },
+      work: async (key) => {
+        await new Promise<void>((resolve) => {
+          release = resolve;
+        });
+        if (key === "a") throw new Error("no");
+      },
+      failed: () => undefined,
+    });
+    queue.start();
+    expect([queue.oldestMs, queue.sleeping]).toEqual([0, 0]);
+    for (const key of ["a", "b", "c"]) {
+      queue.trigger(key);
+      now += 100;
+    }
+    // a is being worked on; b came 200 ms ago.
+    expect([queue.oldestMs, queue.sleeping]).toEqual([200, 0]);
+    release();
+    await tick();
+    expect([queue.oldestMs, queue.sleeping]).toEqual([100, 1]);
+    release();
+    await tick();
+    expect([queue.oldestMs, queue.sleeping]).toEqual([0, 1]);
+    release();
+    await queue.stop(100);
+  });
+
   test("a trigger brings a sleeping retry forward", async () => {
     let attempts = 0;
     const queue = new KeyedQueue({

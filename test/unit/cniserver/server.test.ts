@@ -102,6 +102,14 @@ describe("the socket", () => {
   });
 });
 
+/** Of every request that was counted: verb, verdict and result. */
+function outcomes(): string[] {
+  const name = "ambient_cni_plugin_requests_total";
+  return [...metrics.counts.keys()]
+    .filter((key) => key.startsWith(name))
+    .map((key) => Object.values(JSON.parse(key.slice(name.length)) as Record<string, string>).join(" "));
+}
+
 describe("our protocol", () => {
   it("hands a checked request to the handler and answers with its verdict", async () => {
     await start();
@@ -121,6 +129,7 @@ describe("our protocol", () => {
     expect(await post("/v1/add", BODY)).toEqual({ status: 200, body: '{"verdict":"none"}' });
     expect(await post("/v1/check", BODY)).toEqual({ status: 200, body: '{"verdict":"ok"}' });
     expect(metrics.counts.get('istio_cni_plugin_requests_total{"response_code":"200"}')).toBe(3);
+    expect(outcomes()).toEqual(["add ambient ok", "add none ok", "check  ok"]);
     expect(metrics.observations).toMatchObject(
       ["add", "add", "check"].map((verb) => ({ name: "ambient_cni_plugin_request_seconds", labels: { verb } })),
     );
@@ -170,6 +179,7 @@ describe("our protocol", () => {
     expect(error.msg).toContain(expected);
     expect(handler.requests).toEqual([]);
     expect(metrics.counts.get('istio_cni_plugin_requests_total{"response_code":"400"}')).toBe(1);
+    expect(outcomes()).toEqual(["add  BAD_REQUEST"]);
   });
 
   it("refuses bodies beyond its bound, other methods and other paths", async () => {
