@@ -428,6 +428,32 @@ describe("more of what is judged", () => {
   });
 });
 
+test("where nothing can be seen, nothing is well", async () => {
+  writeFileSync(dir.file("closed"), "");
+  const environment = {
+    MOUNTED_CNI_NET_DIR: dir.file("closed"),
+    AMBIENT_CNI_BIN_DIR: dir.file("closed"),
+    CNI_AGENT_RUN_DIR: dir.file("closed"),
+  };
+  const hidden = new Error("EACCES: permission denied");
+  const refuse = async () => Promise.reject(hidden);
+  const blind: CheckContext = {
+    ...contextOf({ environment }),
+    facts: factsOf(
+      Object.fromEntries(Object.keys(GOOD_FACTS).map((name) => [name, hidden])) as Record<keyof FactValues, Error>,
+    ),
+    read: refuse,
+    kernelPods: refuse,
+    inspect: refuse,
+    verify: refuse,
+  };
+  const told = await Promise.all(
+    CHECKS.map(async (check) => `${check.code} ${(await runCheck(check, blind)).verdict}`),
+  );
+  // A binary that can't be looked at is one that can't be run.
+  expect(told).toEqual(CHECKS.map(({ code }) => `${code} ${code === "AMB-201" ? "fail" : "skip"}`));
+});
+
 test("where there are more pods than are looked into, that is said", async () => {
   const many = Array.from({ length: 70 }, (_, i) => podReport(`web-${i}`));
   expect(await verdictOf("AMB-407", pods(...many))).toEqual(["ok", "none does, of 60 out of 70 that were looked into"]);
