@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What people ask and do by hand on a node: plans of enrolments, and network namespaces captured without a pod.
 import { expect, test } from "vitest";
+import type { MetricsReport } from "../../src/core/report/lines.ts";
 import { BRIDGE } from "../../src/sandbox/network.ts";
 import { ipOf } from "../../src/sandbox/pod-records.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { until } from "../../src/sandbox/until.ts";
+import { METRICS } from "../../src/telemetry/metric-table.ts";
 import { inPod, onNode } from "../support/cli.ts";
+import { ALERTS, PANELS, unknownIn } from "../support/monitoring.ts";
 import { LABEL, PROGRAM, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 const LAB = "/run/netns/lab";
@@ -47,6 +50,20 @@ async function fetchFrom({ node }: Sandbox, url: string): Promise<string> {
     },
     (error: unknown) => `failed: ${String(error)}`,
   );
+}
+
+/** Metrics that the agent really has, with the labels of their samples; those without a sample yet as the table has them. */
+async function scrape({ node }: Sandbox): Promise<ReadonlyMap<string, readonly string[]>> {
+  const socket = node.path("run/istio-cni/ambient-cni.sock");
+  const argv = ["curl", "-sS", "--unix-socket", socket, "http://localhost/v1/metrics"];
+  const { text } = JSON.parse((await node.run(argv, { timeoutMs: 5000 })).stdout) as MetricsReport;
+  const known = new Map<string, readonly string[]>();
+  for (const [, name = ""] of text.matchAll(/^# TYPE (\w+) /gm)) {
+    const [, sample] = new RegExp(`^${name}(?:_count)?\\{(.*)\\} `, "m").exec(text) ?? [];
+    const labels = [...(sample ?? "").matchAll(/(\w+)="/g)].map(([, label = ""]) => label);
+    known.set(name, sample === undefined ? (METRICS.find((row) => row.name === name)?.labels ?? []) : labels);
+  }
+  return known;
 }
 
 /** What a browser on the node shows of `ambient-cni ui`. */
@@ -142,6 +159,8 @@ test("plan says what would be done and does nothing; enroll captures a netns of 
     expect(await stateOf(sandbox, LAB)).toBe(clean);
 
     expect(await browse(sandbox)).toMatch(/id="ready" class="ok">ready</);
+    const scraped = await scrape(sandbox);
+    expect([...ALERTS, ...PANELS].flatMap(({ expr }) => unknownIn(expr, scraped))).toEqual([]);
 
     // As a workload of the mesh it is served, goes on while no agent is there, and is adopted by the next one.
     const served = await onNode(sandbox, ...enroll, "--workload", "shop/lab");

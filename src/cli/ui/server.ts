@@ -10,13 +10,14 @@ type DocumentName = (typeof PAGE_DOCUMENTS)[number];
 export interface UiOptions {
   /** 0: one that is free. */
   readonly port: number;
+  /** Several tabs share an answer that is younger than this, in ms. */
+  readonly freshMs?: number;
   readonly read: (name: DocumentName) => Promise<unknown>;
 }
 
 const ADDRESS = "127.0.0.1";
 const TIMEOUT_MS = 5000;
 const MAX_CONNECTIONS = 32;
-/** Several tabs share an answer that is younger than this, in ms. */
 const FRESH_MS = 900;
 
 /**
@@ -95,7 +96,7 @@ export class UiServer {
     const kept = this.#kept.get(name);
     if (kept !== undefined && performance.now() < kept.until) return kept.document;
     const document = this.options.read(name);
-    this.#kept.set(name, { until: performance.now() + FRESH_MS, document });
+    this.#kept.set(name, { until: performance.now() + (this.options.freshMs ?? FRESH_MS), document });
     return document;
   }
 }

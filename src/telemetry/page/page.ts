@@ -26,7 +26,7 @@ export const PAGE = `<!doctype html>
 <noscript><p class="banner">This page needs JavaScript; the command line says the same: ambient-cni status</p></noscript>
 <h2>The node</h2>
 ${table("parts", ["part", "verdict", ""])}
-<p>readiness: <span id="ready" class="unknown"></span><br>drift: <span id="drift"></span></p>
+<p>readiness: <span id="ready" class="unknown"></span></p>
 <h2>Problems</h2>
 ${table("problems", ["object", "code", "what"])}
 <h2>Pods <span class="quiet" id="pods-count"></span> <input id="filter" placeholder="filter" aria-label="filter pods"></h2>

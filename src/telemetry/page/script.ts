@@ -116,13 +116,9 @@ function showMetrics({ text, takenAt }) {
     const bar = el("progress");
     bar.max = most;
     bar.value = one.rate;
-    return row([one.verdict.replaceAll("_", " "), number(one.count), number(one.rate, "/s"), bar]);
+    return row([one.verdict.replaceAll("_", " "), number(one.count), seconds > 0 ? number(one.rate, "/s") : "-", bar]);
   }), "no decision about traffic yet");
   if (before === null || seconds > 0) before = { at: Date.parse(takenAt), counts };
-  const repairs = samples(text, "ambient_cni_drift_repairs_total").reduce((sum, one) => sum + one.value, 0);
-  const last = samples(text, "ambient_cni_drift_last_repair_timestamp_seconds")[0]?.value ?? 0;
-  at("drift").textContent = repairs === 0 ? "nothing had to be repaired since the agent started"
-    : repairs + " repairs since the agent started, the last one " + age(new Date(last * 1000).toISOString(), takenAt) + " ago";
 }
 
 function showReadiness({ missing }) {
@@ -153,7 +149,7 @@ async function refresh() {
     await part("pods", showPods, (message) => fill("pods", [], message));
     await part("decisions", showDecisions, (message) => fill("decisions", [], message));
     await part("readiness", showReadiness, (message) => { at("ready").textContent = message; at("ready").className = "unknown"; });
-    await part("metrics", showMetrics, (message) => { before = null; fill("verdicts", [], message); at("drift").textContent = message; });
+    await part("metrics", showMetrics, (message) => { before = null; fill("verdicts", [], message); });
   }
   document.body.dataset.refreshed = String(Number(document.body.dataset.refreshed ?? 0) + 1);
   setTimeout(refresh, EVERY_MS);

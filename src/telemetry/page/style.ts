@@ -10,7 +10,8 @@ header p { margin: .2rem 0; color: var(--dim); }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--dim); }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; }
+td:last-child { overflow-wrap: anywhere; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .ok { color: var(--ok); } .warn { color: var(--warn); } .error { color: var(--error); } .unknown { color: var(--dim); }
 .banner { border: 1px solid var(--warn); padding: .4rem .7rem; margin: .8rem 0; }
