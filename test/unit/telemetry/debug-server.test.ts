@@ -141,7 +141,7 @@ async function reader(paused = false): Promise<{ readonly text: () => string; re
   socket.on("error", () => undefined);
   if (paused) socket.pause();
   else socket.on("data", (chunk) => (text += chunk.toString()));
-  socket.write("GET /v1/endless HTTP/1.1\r\nHost: x\r\n\r\n");
+  socket.write("GET /v1/endless HTTP/1.1\r\nHost: localhost\r\n\r\n");
   await expect.poll(() => streams.length).toBe(count + 1);
   return { text: () => text, end: () => socket.destroy() };
 }
