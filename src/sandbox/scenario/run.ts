@@ -102,13 +102,16 @@ async function startOne(stage: Stage, subject: string, node: string | undefined)
 async function startAgent(sandbox: Sandbox): Promise<void> {
   if (sandbox.agent?.running === true) throw new Error(`the agent of ${sandbox.name} runs already`);
   await sandbox.startAgent();
+  // A ztunnel that was there before comes back in its own time, and pods of the mesh can't start before it has.
+  if (runningZtunnels(sandbox) > 0) await sandbox.ztunnelsConnected(runningZtunnels(sandbox));
 }
 
 async function startZtunnel(sandbox: Sandbox): Promise<void> {
   sandbox.startZtunnel();
-  if (sandbox.agent?.running === true)
-    await sandbox.ztunnelsConnected(sandbox.ztunnels.filter(({ child }) => child.running).length);
+  if (sandbox.agent?.running === true) await sandbox.ztunnelsConnected(runningZtunnels(sandbox));
 }
+
+const runningZtunnels = ({ ztunnels }: Sandbox): number => ztunnels.filter(({ child }) => child.running).length;
 
 async function endStep(
   stage: Stage,
