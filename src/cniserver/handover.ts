@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdirSync, renameSync, unlinkSync } from "node:fs";
+import { lstatSync, mkdirSync, renameSync, unlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { RUN_FILE } from "../core/constants.ts";
@@ -38,6 +38,7 @@ export class NetnsHandover {
   private readonly held = new Map<string, HeldNetns>();
   private readonly connections = new Set<() => void>();
   private server: SeqpacketServer | undefined;
+  private own: bigint | undefined;
 
   constructor(private readonly options: NetnsHandoverOptions) {
     this.path = join(options.runDir, RUN_FILE.netnsSocket);
@@ -58,6 +59,7 @@ export class NetnsHandover {
     }
     const server = this.options.binding.seqpacketListen(draft, SOCKET_MODE, (connection) => this.accept(connection));
     try {
+      this.own = lstatSync(draft, { bigint: true }).ino;
       renameSync(draft, this.path);
     } catch (error) {
       server.close();
@@ -67,10 +69,13 @@ export class NetnsHandover {
     this.server = server;
   }
 
-  /** Ends every connection. The socket stays for the successor to replace: nobody answers there. Idempotent. */
+  /** Stops listening, removes the socket unless a successor's is there, and ends every connection. Idempotent. */
   stop(): void {
-    this.server?.close();
-    this.server = undefined;
+    if (this.server !== undefined) {
+      if (lstatSync(this.path, { bigint: true, throwIfNoEntry: false })?.ino === this.own) unlinkSync(this.path);
+      this.server.close();
+      this.server = undefined;
+    }
     for (const end of [...this.connections]) end();
   }
 
