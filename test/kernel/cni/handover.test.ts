@@ -154,16 +154,26 @@ test("an agent that never looks at what it got is asked twice, not for ever", as
   expect(requests).toHaveLength(2);
 });
 
-test("the agent goes between the two: the pod is tried again, also where ambient is off, and a CHECK says nothing", async () => {
-  handover.stop();
-  const { status, stdout } = await run(podsPath(), "ADD", {}, { ambient_enabled: false });
-  expect(status).toBe(1);
-  expect(JSON.parse(stdout)).toMatchObject({
-    code: 11,
-    msg: expect.stringMatching(/does not take the pod's network namespace at .*netns\.sock: Connection refused/),
-  });
-  expect((await run(podsPath(), "CHECK")).status).toBe(0);
-});
+test.each([
+  ["ends", "No such file or directory"],
+  ["is killed", "Connection refused"],
+])(
+  "the agent %s between the two: the pod is tried again, also where ambient is off, and a CHECK says nothing",
+  async (how, why) => {
+    handover.stop();
+    if (how === "is killed")
+      native()
+        .seqpacketListen(dir.file("netns.sock"), 0o600, () => ({ packet() {}, end() {} }))
+        .close();
+    const { status, stdout } = await run(podsPath(), "ADD", {}, { ambient_enabled: false });
+    expect(status).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({
+      code: 11,
+      msg: expect.stringMatching(`does not take the pod's network namespace at .*netns\\.sock: ${why}`),
+    });
+    expect((await run(podsPath(), "CHECK")).status).toBe(0);
+  },
+);
 
 test("a successor that is not ready yet gets the second request: the pod is tried again all the same", async () => {
   work = async ({ takeNetns }) => {
@@ -204,11 +214,16 @@ describe("the socket", () => {
   test("is root's, and replaces what a former run left", () => {
     expect(statSync(socket()).mode & 0o777).toBe(0o600);
     const before = statSync(socket()).ino;
-    handover.stop();
-    handover = new NetnsHandover({ runDir: dir.path, binding: native(), logger: new LogRecorder() });
-    handover.listen();
-    expect(statSync(socket()).ino).not.toBe(before);
+    const next = new NetnsHandover({ runDir: dir.path, binding: native(), logger: new LogRecorder() });
+    next.listen();
+    const { ino } = statSync(socket());
+    expect(ino).not.toBe(before);
     expect(existsSync(dir.file(".netns"))).toBe(false);
+    // Who ends leaves its successor's, and takes its own along.
+    handover.stop();
+    expect(statSync(socket()).ino).toBe(ino);
+    next.stop();
+    expect(existsSync(socket())).toBe(false);
   });
 
   test("a file in its place is left, and named", () => {
