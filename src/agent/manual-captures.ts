@@ -197,9 +197,11 @@ export class ManualCaptures {
     }
     const enrollment = this.#admit(claim, netns);
     const spec = this.#specOf(claim, claim.engine ?? undefined);
-    const { mode, engine } = dataplane.observe(netns, spec);
-    // A different wish is no difference: the engine that captures it goes on.
-    enrollment.spec = claim.engine === null && engine !== undefined ? { ...spec, engine } : spec;
+    const { engine, mode: plainMode } = dataplane.observe(netns, spec);
+    // Nobody asked for another one: the engine that captures it goes on.
+    const other = plainMode !== "captured" && claim.engine === null && engine !== undefined;
+    enrollment.spec = other ? { ...spec, engine } : spec;
+    const { mode } = other ? dataplane.observe(netns, enrollment.spec) : { mode: plainMode };
     enrollment.engine = engine;
     if (claim.state === "capturing") {
       enrollment.manual = { ...claim, state: mode === "captured" ? "captured" : "leaving" };
