@@ -143,7 +143,7 @@ export class NodeDataplane implements Dataplane {
       throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} can't be captured: ${obstacle}`);
     }
     const { engine, others } = choiceFor(this.#assigned, this.#engines, this.#tests, netns, spec, wanted);
-    const { changes, letters } = this.#preparation.plan(netns, spec);
+    const { changes, letters } = this.#preparation.plan(netns, spec, engine);
     const steering = engine.planned(netns, spec, { sysctls: letters });
     return { engine: engine.name, others, preparation: changes, steering };
   }
@@ -156,7 +156,7 @@ export class NodeDataplane implements Dataplane {
     const engine = this.#assigned.best(netns, spec);
     // Refuses a bad value before anything is touched.
     engine.plan(spec);
-    this.#preparation.prepare(netns, spec, engine.needsSysctls);
+    this.#preparation.prepare(netns, spec, engine);
   }
 
   async capture(netns: NetnsHandle, spec: CaptureSpec, keep = false): Promise<EngineName> {

@@ -5,6 +5,7 @@ import type { CaptureSpec } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { PlannedChange } from "../core/ports/plan.ts";
 import type { NativeBinding } from "../native/binding.ts";
+import type { Engine } from "./engine.ts";
 import { addRouting, plannedRouting, removeRouting, routingPresent } from "./routes.ts";
 import { familiesOf } from "./routing-state.ts";
 import { ALL_LETTERS, plannedSysctls, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
@@ -16,6 +17,8 @@ export interface Prepared {
   /** Nothing of ours was in the netns before. */
   readonly untouched: boolean;
 }
+
+type SysctlNeeds = Pick<Engine, "needsSysctls" | "translates">;
 
 export class Preparation {
   /** What `prepare` did, until capture has written it beside the steering. */
@@ -33,7 +36,7 @@ export class Preparation {
   }
 
   /** Idempotent; undone when it fails. @throws AgentError SYSCTL_DENIED. */
-  prepare(netns: NetnsHandle, spec: CaptureSpec, needsSysctls: boolean): void {
+  prepare(netns: NetnsHandle, spec: CaptureSpec, { needsSysctls, translates }: SysctlNeeds): void {
     const { binding } = this;
     // Before any sysctl: after a kill, the rule is all that tells whose they are. Where no rule was there,
     // nothing else of ours was either: it is written first and removed last.
@@ -41,7 +44,7 @@ export class Preparation {
     const added = addRouting(binding, netns.fd, wanted);
     const untouched = added.length === wanted.length && !this.#prepared.has(netns);
     const letters = untouched ? "" : this.letters(netns);
-    const { changed, failures } = setSysctls(binding, netns.fd);
+    const { changed, failures } = setSysctls(binding, netns.fd, translates);
     const refused = failures.filter(({ required }) => required);
     if (refused.length > 0 && needsSysctls) {
       restoreSysctls(binding, netns.fd, changed);
@@ -58,9 +61,10 @@ export class Preparation {
   plan(
     netns: NetnsHandle,
     spec: CaptureSpec,
+    { translates }: SysctlNeeds,
   ): { readonly changes: readonly PlannedChange[]; readonly letters: string } {
     const routing = plannedRouting(familiesOf(this.binding, netns, spec));
-    const sysctls = plannedSysctls(this.binding, netns.fd);
+    const sysctls = plannedSysctls(this.binding, netns.fd, translates);
     return {
       changes: [
         { what: "policy routing in the pod", text: routing.join("\n") },

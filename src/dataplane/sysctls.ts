@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sysctls of the pod's netns. Their previous values are the kernel's defaults (0), so one letter per
+// Sysctls of the pod's netns. Their previous values are the kernel's defaults, so one letter per
 // sysctl that we changed is all there is to remember; the engine keeps the letters in the kernel.
 import { codeOf } from "../core/errors.ts";
 import type { NativeBinding } from "../native/binding.ts";
@@ -9,10 +9,14 @@ interface Sysctl {
   readonly key: string;
   /** Without it the mark-based form of the spoofed leg does not work. */
   readonly required: boolean;
+  /** Default "1". The other one of "0" and "1" is the kernel's default. */
+  readonly wanted?: "0";
+  /** Only for engines that translate. */
+  readonly translated?: true;
 }
 
-const WANTED = "1";
-const DEFAULT = "0";
+const wantedOf = ({ wanted }: Sysctl) => wanted ?? "1";
+const defaultOf = ({ wanted }: Sysctl) => (wanted === "0" ? "1" : "0");
 
 export const SYSCTLS: readonly Sysctl[] = [
   // The application's accepted socket inherits the mark of the SYN.
@@ -24,6 +28,10 @@ export const SYSCTLS: readonly Sysctl[] = [
   { letter: "m", key: "net/ipv4/tcp_migrate_req", required: false },
   // ebpf brings answers of listeners with an SO_MARK of their own back to lo, where they have a local source.
   { letter: "l", key: "net/ipv4/conf/lo/accept_local", required: false },
+  // A client may call two ports of the pod from one port of its own. Translated to 15006 both have one tuple, and conntrack
+  // gives the second another source port, in INPUT. A kernel trap: by then early demux has found the first one's socket,
+  // and the kernel drops a wrong one (5.13+, nf_nat_ipv4_local_in) only where it is not transparent, as ztunnel's are.
+  { letter: "d", key: "net/ipv4/tcp_early_demux", required: false, wanted: "0", translated: true },
 ];
 
 /** Letters of every sysctl: assumed for a pod that was prepared by an agent that has died since. */
@@ -36,16 +44,23 @@ export interface SysctlFailure {
   readonly reason: string;
 }
 
+/** Those of an engine that translates, or of one that does not. */
+function sysctlsOf(translates: boolean): readonly Sysctl[] {
+  return SYSCTLS.filter(({ translated }) => translates || translated === undefined);
+}
+
 /** Sets what is not set yet. Returns the letters of what it changed, and what was refused. */
 export function setSysctls(
   binding: NativeBinding,
   netns: number,
+  translates: boolean,
 ): { readonly changed: string; readonly failures: readonly SysctlFailure[] } {
   let changed = "";
   const failures: SysctlFailure[] = [];
-  for (const { letter, key, required } of SYSCTLS) {
+  for (const sysctl of sysctlsOf(translates)) {
+    const { letter, key, required } = sysctl;
     try {
-      if (binding.sysctlSet(netns, key, WANTED) !== WANTED) changed += letter;
+      if (binding.sysctlSet(netns, key, wantedOf(sysctl)) !== wantedOf(sysctl)) changed += letter;
     } catch (error) {
       // ENOENT: a kernel without it, or without IPv6 at all; then no IPv6 packet needs it either.
       if (codeOf(error) === "ENOENT" && key.startsWith("net/ipv6/")) continue;
@@ -59,13 +74,19 @@ export function setSysctls(
 export function plannedSysctls(
   binding: NativeBinding,
   netns: number,
+  translates: boolean,
 ): { readonly lines: readonly string[]; readonly letters: string } {
-  const known = SYSCTLS.map((sysctl) => ({ ...sysctl, value: read(binding, netns, sysctl.key) }));
+  const known = sysctlsOf(translates).map((sysctl) => ({
+    letter: sysctl.letter,
+    key: sysctl.key,
+    wanted: wantedOf(sysctl),
+    value: read(binding, netns, sysctl.key),
+  }));
   const there = known.filter(({ value }) => value !== undefined);
   return {
-    lines: there.map(({ key, value }) => `sysctl -w ${key.replaceAll("/", ".")}=${WANTED}  # is ${value}`),
+    lines: there.map(({ key, wanted, value }) => `sysctl -w ${key.replaceAll("/", ".")}=${wanted}  # is ${value}`),
     letters: there
-      .filter(({ value }) => value !== WANTED)
+      .filter(({ wanted, value }) => value !== wanted)
       .map(({ letter }) => letter)
       .join(""),
   };
@@ -74,15 +95,17 @@ export function plannedSysctls(
 /** Names of required sysctls that are not as they should be. */
 export function wrongSysctls(binding: NativeBinding, netns: number): string[] {
   return SYSCTLS.filter(({ required }) => required)
-    .map(({ key }) => ({ key, value: read(binding, netns, key) }))
-    .filter(({ value }) => value !== undefined && value !== WANTED)
-    .map(({ key, value }) => `${key} is ${value}, not ${WANTED}`);
+    .map((sysctl) => ({ key: sysctl.key, wanted: wantedOf(sysctl), value: read(binding, netns, sysctl.key) }))
+    .filter(({ wanted, value }) => value !== undefined && value !== wanted)
+    .map(({ key, wanted, value }) => `${key} is ${value}, not ${wanted}`);
 }
 
 /** Puts the sysctls of these letters back to the kernel's default. */
 export function restoreSysctls(binding: NativeBinding, netns: number, letters: string): void {
-  for (const { letter, key } of SYSCTLS) {
-    if (letters.includes(letter) && read(binding, netns, key) === WANTED) binding.sysctlSet(netns, key, DEFAULT);
+  for (const sysctl of SYSCTLS) {
+    const { letter, key } = sysctl;
+    if (!letters.includes(letter) || read(binding, netns, key) !== wantedOf(sysctl)) continue;
+    binding.sysctlSet(netns, key, defaultOf(sysctl));
   }
 }
 

@@ -27,7 +27,7 @@ export async function selfTest(
   const losses = node.hooks.losses;
   using pair = ScratchPair.create(binding);
   if (!pair.families.includes(6)) losses.push("new network namespaces have no IPv6: IPv6 capture was not tested");
-  const denied = setSysctls(binding, pair.pod.fd).failures;
+  const denied = setSysctls(binding, pair.pod.fd, false).failures;
   const required = denied.filter((failure) => failure.required);
   if (required.length > 0) {
     throw new AgentError(

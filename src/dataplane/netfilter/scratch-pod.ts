@@ -12,6 +12,8 @@ const LOSS = {
     "which costs one entry more per inbound connection and some throughput",
   noMigration: (reason: string) =>
     `net/ipv4/tcp_migrate_req can't be set (${reason}): connections that wait in the queue of a ztunnel that ends are reset`,
+  earlyDemux: (reason: string) =>
+    `net/ipv4/tcp_early_demux can't be set (${reason}): a client that calls two ports of a pod from one port of its own is not answered by the second`,
   noIpv6: "new network namespaces have no IPv6: IPv6 capture was not tested",
 } as const;
 
@@ -37,11 +39,14 @@ export function prepareScratchPod(
 ): { readonly sysctls: boolean; readonly losses: readonly string[] } {
   const losses: string[] = [];
   if (!pair.families.includes(6)) losses.push(LOSS.noIpv6);
-  const { failures } = setSysctls(binding, pair.pod.fd);
+  const { failures } = setSysctls(binding, pair.pod.fd, true);
   const denied = failures.filter(({ required }) => required);
   if (denied.length > 0) {
     losses.push(LOSS.noSysctls(denied.map(({ key, reason }) => `${key}: ${reason}`).join(", ")));
   }
-  for (const { letter, reason } of failures) if (letter === "m") losses.push(LOSS.noMigration(reason));
+  for (const { letter, reason } of failures) {
+    if (letter === "m") losses.push(LOSS.noMigration(reason));
+    if (letter === "d") losses.push(LOSS.earlyDemux(reason));
+  }
   return { sysctls: denied.length === 0, losses };
 }

@@ -84,6 +84,34 @@ describe.each(ENGINES)("$name", (engine) => {
       for (const call of calls) call.close();
     });
 
+    test("one source port of a client, several ports of the pod: each is answered while the others are open", async () => {
+      const ports = [APP, APP + 1, APP + 2];
+      for (const port of ports.slice(1)) {
+        servers.push(
+          await EchoServer.start(lab.pod.netns, `app ${port}`, { family: 6, bind: { address: "::", port } }),
+        );
+      }
+      await capture();
+      const bind = { address: ipOf(lab.client, family), port: 41_000 };
+      const calls: Call[] = [];
+      for (const port of ports) {
+        const call = await Call.open(lab.client.netns, family, podIp(), port, {
+          bind,
+          reuseAddress: true,
+          reusePort: true,
+        });
+        calls.push(call);
+        const { name, remote } = await call.greeting();
+        expect({ name, caller: remote.address }).toEqual({
+          name: port === APP ? "app" : `app ${port}`,
+          caller: bind.address,
+        });
+      }
+      expect(ztunnel.accepted.map(({ original }) => original.port)).toEqual(ports);
+      for (const call of calls) expect(await call.echo("alive")).toBe("alive");
+      for (const call of calls) call.close();
+    });
+
     test("short connections in and out whose ports recycle all succeed, none past ztunnel", async () => {
       // Both ends draw from the same few ports, and whoever listens closes first: no caller's port stays
       // in TIME_WAIT, so that tuples come back while conntrack and the listeners still remember them.

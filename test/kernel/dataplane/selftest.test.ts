@@ -48,9 +48,10 @@ test("sysctls denied: it works, and says what that costs", async () => {
   const dataplane = await startDataplane(withoutSysctls);
   const [result] = dataplane.tests;
   expect(result?.works).toBe(true);
-  expect(result?.losses).toHaveLength(2);
+  expect(result?.losses).toHaveLength(3);
   expect(result?.losses[0]).toContain("net/ipv4/tcp_fwmark_accept: EROFS");
   expect(result?.losses[1]).toContain("tcp_migrate_req");
+  expect(result?.losses[2]).toContain("tcp_early_demux");
   dataplane.close();
 });
 
