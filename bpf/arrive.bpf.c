@@ -81,8 +81,8 @@ static __always_inline int quoted(struct __sk_buff *skb, const struct packet *p,
 }
 
 /*
- * Whether a connection at the shadow has this packet. One in TIME_WAIT has no claim on a new one with the same
- * ends, whose SYN was let past the shadow: what they acknowledge tells them apart.
+ * Whether a connection at the shadow has this packet. One in TIME_WAIT has no claim on a new one with the
+ * same ends, whose SYN was let past the shadow: what they acknowledge tells them apart.
  */
 static __noinline bool is_at_shadow(struct __sk_buff *skb, const struct packet *p,
 				    const struct ambient_address *shadow)
@@ -96,7 +96,8 @@ static __noinline bool is_at_shadow(struct __sk_buff *skb, const struct packet *
 		return false;
 	if (sk->state == TCP_TIME_WAIT_STATE) {
 		waiting = bpf_skc_to_tcp_timewait_sock(sk);
-		has = waiting && !bpf_skb_load_bytes(skb, p->transport + TCP_ACK_OFFSET, &acked, sizeof(acked)) &&
+		has = waiting &&
+		      !bpf_skb_load_bytes(skb, p->transport + TCP_ACK_OFFSET, &acked, sizeof(acked)) &&
 		      bpf_ntohl(acked) == waiting->tw_sk.__tw_common.skc_tw_snd_nxt;
 	} else if (sk->state != TCP_LISTEN_STATE) {
 		has = true;

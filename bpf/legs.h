@@ -54,7 +54,8 @@ static __always_inline __u32 mark_of(struct bpf_sock *sk)
 	return mark;
 }
 
-/* The socket of the pod with these ends, seen from the pod: `remote` sends, `local` receives. To be released. */
+/* The socket of the pod with these ends, seen from the pod: `remote` sends, `local` receives. To be released.
+ */
 static __always_inline struct bpf_sock *socket_of(struct __sk_buff *skb, const struct ambient_address *remote,
 						  __u16 remote_port, const struct ambient_address *local,
 						  __u16 local_port)

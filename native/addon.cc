@@ -34,7 +34,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 8;
+constexpr int kAbiVersion = 9;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -82,6 +82,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<localEndpoint>(exports, "localEndpoint");
     add<remoteEndpoint>(exports, "remoteEndpoint");
     add<socketMark>(exports, "socketMark");
+    add<synSocket>(exports, "synSocket");
     add<synSend>(exports, "synSend");
     add<sockets>(exports, "sockets");
     add<socketDestroy>(exports, "socketDestroy");

@@ -9,7 +9,8 @@
 
 namespace ambient {
 
-/** adjtimex(2) that changes nothing needs no capability; a seccomp profile may refuse it all the same. */
+/** adjtimex(2) that changes nothing needs no capability; a seccomp profile may refuse it all the
+ * same. */
 Napi::Value clockState(const Napi::CallbackInfo& info) {
     timex state = {};
     const int word = ::adjtimex(&state);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// For a command that becomes a shell: what this thread enters here it never leaves, and what it starts
-// from then on is there too. Not for the agent.
+// For a command that becomes a shell: what this thread enters here it never leaves, and what it
+// starts from then on is there too. Not for the agent.
 #include "enter.h"
 
 #include <sched.h>

@@ -117,9 +117,26 @@ void putIp6(Frame& frame, const IpBytes& src, const IpBytes& dst) {
 
 } // namespace
 
+Napi::Value synSocket(const Napi::CallbackInfo& info) {
+    const int netns = Args(info).netns(0);
+    UniqueFd fd;
+    {
+        NetnsScope scope(netns);
+        // Protocol 0: it receives nothing.
+        fd.reset(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+    }
+    if (!fd) fail(errno, "socket", "open a packet socket");
+    // Past the interface's own filters: it is to arrive whatever another tool would do with a
+    // stranger.
+    const int one = 1;
+    if (::setsockopt(fd.get(), SOL_PACKET, PACKET_QDISC_BYPASS, &one, sizeof(one)) != 0)
+        fail(errno, "setsockopt", "send past the queue of an interface");
+    return Napi::Number::New(info.Env(), fd.release());
+}
+
 Napi::Value synSend(const Napi::CallbackInfo& info) {
     Args args(info);
-    const int netns = args.netns(0);
+    const int socket = args.fd(0, "socket");
     const Fields syn = args.object(1, "syn");
     const int family = syn.family("family");
     const IpBytes src = parseIp(family, syn.string("src"));
@@ -144,20 +161,8 @@ Napi::Value synSend(const Napi::CallbackInfo& info) {
     to.sll_ifindex = static_cast<int>(syn.number("ifindex", INT32_MAX));
     to.sll_halen = ETH_ALEN;
     std::memcpy(to.sll_addr, ethernet.ether_dhost, ETH_ALEN);
-    UniqueFd fd;
-    {
-        NetnsScope scope(netns);
-        // Protocol 0: it receives nothing.
-        fd.reset(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
-    }
-    if (!fd) fail(errno, "socket", "open a packet socket");
-    // Past the interface's own filters: it is to arrive whatever another tool would do with a
-    // stranger.
-    const int one = 1;
-    if (::setsockopt(fd.get(), SOL_PACKET, PACKET_QDISC_BYPASS, &one, sizeof(one)) != 0)
-        fail(errno, "setsockopt", "send past the queue of an interface");
     const auto& bytes = frame.bytes();
-    if (::sendto(fd.get(), bytes.data(), bytes.size(), 0, reinterpret_cast<const sockaddr*>(&to),
+    if (::sendto(socket, bytes.data(), bytes.size(), 0, reinterpret_cast<const sockaddr*>(&to),
                  sizeof(to)) < 0)
         fail(errno, "sendto", "send a SYN out of interface " + std::to_string(to.sll_ifindex));
     return info.Env().Undefined();

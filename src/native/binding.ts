@@ -349,8 +349,10 @@ export interface NativeBinding {
   localEndpoint(fd: number): Endpoint;
   remoteEndpoint(fd: number): Endpoint;
   socketMark(fd: number): number;
+  /** For `synSend`, in a netns. Closing it waits for an RCU grace period (packet_release): about 16 ms. */
+  synSocket(netns: NetnsArg): number;
   /** Sends one SYN as a frame of its own out of an interface, past the interface's filters. */
-  synSend(netns: NetnsArg, syn: SynFrame): void;
+  synSend(socket: number, syn: SynFrame): void;
 
   // -- sock_diag
   sockets(

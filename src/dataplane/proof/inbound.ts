@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Connections that come to the pod. A remote's SYN is put on the node's end of the pod's veth pair, and the
 // kernel's table of sockets shows who took it, before any answer has come back.
+import { close } from "node:fs";
 import { ZTUNNEL_PORT } from "../../core/constants.ts";
 import { canonicalIp } from "../../core/ip.ts";
 import type { AddressFamily, Link, NativeBinding, SocketInfo } from "../../native/binding.ts";
@@ -14,8 +15,10 @@ const ARRIVE_MS = 30;
 const FIRST_PORT = 40_000;
 const PORTS = 20_000;
 
-export class InboundProof {
+export class InboundProof implements Disposable {
   #next = Math.floor(Math.random() * PORTS);
+  /** Sends the remote's SYNs; opened for the first. */
+  #remote: number | undefined;
 
   constructor(
     private readonly binding: NativeBinding,
@@ -91,7 +94,8 @@ export class InboundProof {
     const address = remoteFor(this.binding, this.netns, this.host, ip);
     if (address === undefined) return "no-remote";
     const remote = { address, port: FIRST_PORT + (this.#next++ % PORTS) };
-    this.binding.synSend(this.host, {
+    this.#remote ??= this.binding.synSocket(this.host);
+    this.binding.synSend(this.#remote, {
       family,
       ifindex: pair.outside.index,
       srcMac: pair.outside.mac,
@@ -105,6 +109,13 @@ export class InboundProof {
     if (taken === undefined) return "nobody";
     this.sockets.end(taken);
     return taken;
+  }
+
+  [Symbol.dispose](): void {
+    const remote = this.#remote;
+    this.#remote = undefined;
+    // On another thread: it takes longer than all the rest.
+    if (remote !== undefined) close(remote);
   }
 
   /** The pod's end that carries the address, and the node's end of it. */

@@ -52,7 +52,7 @@ export class PodProver implements Prover {
     const outbound = new OutboundProof(binding, netns.fd, sockets);
     // A family without an address of the pod's own has no way out, and nobody comes by it.
     if (ip !== undefined) {
-      const inbound = new InboundProof(binding, netns.fd, host.fd, sockets);
+      using inbound = new InboundProof(binding, netns.fd, host.fd, sockets);
       const excluded = spec.excludeOutboundCidrs.find((cidr) => inCidr(NOBODY[family], cidr));
       yield prove("outbound", family, () =>
         excluded === undefined

@@ -35,7 +35,7 @@ export async function proveRedirection(
 ): Promise<readonly Proof[]> {
   const { redirection, ips } = pod;
   const local = new Set(binding.addresses(netns.fd).map(({ address }) => canonicalIp(address)));
-  const rows = new RedirectionProof(binding, netns.fd, host.fd, pod);
+  using rows = new RedirectionProof(binding, netns.fd, host.fd, pod);
   const dns = redirection.hooks["raw-output"].length > 0;
   const proofs: Proof[] = [];
   // One after the other: a row must not see the sockets of another.
@@ -62,7 +62,7 @@ export async function proveRedirection(
   return proofs;
 }
 
-class RedirectionProof {
+class RedirectionProof implements Disposable {
   readonly #sockets: ProofSockets;
   readonly #arriving: InboundProof;
 
@@ -75,6 +75,10 @@ class RedirectionProof {
   ) {
     this.#sockets = new ProofSockets(binding, netns);
     this.#arriving = new InboundProof(binding, netns, host, this.#sockets);
+  }
+
+  [Symbol.dispose](): void {
+    this.#arriving[Symbol.dispose]();
   }
 
   /** The application calls nobody. The proxy answers, and calls on: see `endLegs`. */

@@ -230,10 +230,20 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
       a.linkUp(netns.fd, "a0");
       a.linkUp(peer.fd, "b0");
       const { index = 0, mac = "" } = a.links(netns.fd).find(({ name }) => name === "a0") ?? {};
-      a.synSend(netns.fd, { ...SYN, ifindex: index, srcMac: mac });
+      const socket = a.synSocket(netns.fd);
+      a.synSend(socket, { ...SYN, ifindex: index, srcMac: mac });
+      a.close(socket);
     }),
-    fails: (a) => a.synSend(netns.fd, { ...SYN, ifindex: 4711 }),
+    fails: (a) => {
+      const socket = a.synSocket(netns.fd);
+      try {
+        a.synSend(socket, { ...SYN, ifindex: 4711 });
+      } finally {
+        a.close(socket);
+      }
+    },
   },
+  synSocket: { works: (a) => a.close(a.synSocket(netns.fd)), fails: (a) => a.synSocket(0) },
   sockets: {
     works: (a) => a.sockets(netns.fd, { protocol: "tcp" }),
     fails: (a) => a.sockets(0, { protocol: "udp" }),
