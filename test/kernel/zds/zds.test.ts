@@ -147,7 +147,7 @@ describe("with a ztunnel in another process", () => {
     await using ztunnel = await ZdsProcess.start();
     await ztunnel.connect(agent.path);
     await agent.ready(1);
-    expect(agent.server.connections()).toEqual([{ id: 1, pid: ztunnel.pid, ready: true, acked: 2 }]);
+    expect(agent.server.connections()).toMatchObject([{ id: 1, pid: ztunnel.pid, uid: 0, ready: true, acked: 2 }]);
     const third = agent.pod("u3");
     await agent.add("u3", third);
     const report = await ztunnel.report();
