@@ -100,7 +100,7 @@ export class NodeDataplane implements Dataplane {
     if (observation.mode === "draining" || observation.mode === "absent") return observation;
     const differences = [
       ...observation.differences,
-      ...wrongState(this.options.binding, netns, spec, engine.needsSysctls),
+      ...wrongState(this.options.binding, netns, spec, engine),
       ...this.#takeover.differences(netns, engine),
     ];
     const fallbacks: Fallback[] = [];
@@ -266,16 +266,18 @@ export class NodeDataplane implements Dataplane {
     keep: boolean,
   ): Promise<void> {
     // What the caller prepared is the caller's to undo; what went missing since shows below.
-    const prepared = fresh ? this.#preparation.of(netns)?.sysctls : undefined;
+    const prepared = fresh ? this.#preparation.of(netns) : undefined;
     const undo = this.#preparation.of(netns) !== undefined ? () => engine.remove(netns) : () => this.release(netns);
     const present = fresh ? [] : this.#presence.of(netns);
     const had = present.includes(engine);
     const others = present.filter((other) => other !== engine);
     const upstream = prepared === undefined ? this.#upstream.traces(netns.fd) : undefined;
     let unprepared: unknown;
-    if (prepared === undefined) {
+    // Another engine than the one that it was prepared for may need more.
+    if (prepared?.translates !== engine.translates) {
       try {
-        await this.prepare(netns, spec);
+        engine.plan(spec);
+        this.#preparation.prepare(netns, spec, engine);
       } catch (error) {
         // Steering without its routes refuses connections; without steering they would leave in the clear.
         if (!keep) throw error;
@@ -283,7 +285,7 @@ export class NodeDataplane implements Dataplane {
       }
     }
     try {
-      const sysctls = prepared ?? this.#preparation.letters(netns);
+      const sysctls = this.#preparation.letters(netns);
       const beside = others.length > 0 || upstream !== undefined;
       const legs = prepared === undefined ? this.#takeover.legs(netns, engine, upstream) : "own";
       const steers =
@@ -299,10 +301,7 @@ export class NodeDataplane implements Dataplane {
         await this.#presence.retire(others, netns, spec);
         removeRouting(this.options.binding, netns.fd, unneededFamilies(this.options.binding, netns, spec));
         const after = engine.observe(netns, spec);
-        const differences = [
-          ...after.differences,
-          ...wrongState(this.options.binding, netns, spec, engine.needsSysctls),
-        ];
+        const differences = [...after.differences, ...wrongState(this.options.binding, netns, spec, engine)];
         if (after.mode !== "captured" || differences.length > 0) {
           throw new AgentError("CAPTURE_DIFFERS", `${spec.pod} is not captured as asked: ${differences.join("; ")}`);
         }

@@ -57,7 +57,7 @@ function routingFacts(binding: NativeBinding, netns: number, spec: CaptureSpec):
         : missing.map((text) => ({ name: "routing", ok: false, text }))),
     );
   }
-  const wrong = wrongSysctls(binding, netns);
+  const wrong = wrongSysctls(binding, netns, false);
   facts.push(
     ...(wrong.length === 0
       ? [{ name: "sysctls", ok: true, text: "tcp_fwmark_accept and fwmark_reflect are 1" }]

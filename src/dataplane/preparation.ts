@@ -8,7 +8,16 @@ import type { NativeBinding } from "../native/binding.ts";
 import type { Engine } from "./engine.ts";
 import { addRouting, plannedRouting, removeRouting, routingPresent } from "./routes.ts";
 import { familiesOf } from "./routing-state.ts";
-import { ALL_LETTERS, plannedSysctls, restoreSysctls, setSysctls, wrongSysctls } from "./sysctls.ts";
+import {
+  ALL_LETTERS,
+  EARLY_DEMUX,
+  earlyDemuxIsOff,
+  mergedLetters,
+  plannedSysctls,
+  restoreSysctls,
+  setSysctls,
+  wrongSysctls,
+} from "./sysctls.ts";
 import { upstreamPresent } from "./upstream/traces.ts";
 
 export interface Prepared {
@@ -16,6 +25,8 @@ export interface Prepared {
   readonly sysctls: string;
   /** Nothing of ours was in the netns before. */
   readonly untouched: boolean;
+  /** For an engine that does. */
+  readonly translates: boolean;
 }
 
 type SysctlNeeds = Pick<Engine, "needsSysctls" | "translates">;
@@ -54,7 +65,7 @@ export class Preparation {
         `sysctls of ${spec.pod} can't be set, though the self-test could: ${refused.map(({ key, reason }) => `${key}: ${reason}`).join(", ")}`,
       );
     }
-    this.#prepared.set(netns, { sysctls: merged(letters, changed), untouched });
+    this.#prepared.set(netns, { sysctls: mergedLetters(letters, changed), untouched, translates });
   }
 
   /** What `prepare` would do to a netns in which nothing of ours is, and the letters that it would remember. */
@@ -71,7 +82,7 @@ export class Preparation {
         { what: "sysctls of the pod", text: sysctls.lines.join("\n") },
       ],
       // What is ours already does not count as somebody else's.
-      letters: merged(this.letters(netns), sysctls.letters),
+      letters: mergedLetters(this.letters(netns), sysctls.letters),
     };
   }
 
@@ -81,19 +92,17 @@ export class Preparation {
    * upstream's routing was there before: it sets none, and hardly anybody else sets them all.
    */
   letters(netns: NetnsHandle): string {
-    const known = this.written(netns) ?? this.#prepared.get(netns)?.sysctls;
+    const known = this.#prepared.get(netns)?.sysctls ?? this.written(netns);
     if (known !== undefined) return known;
     if (!routingPresent(this.binding, netns.fd)) return "";
     const upstreams = upstreamPresent(this.binding, netns.fd);
-    return upstreams && wrongSysctls(this.binding, netns.fd).length > 0 ? "" : ALL_LETTERS;
+    if (!upstreams || wrongSysctls(this.binding, netns.fd, false).length === 0) return ALL_LETTERS;
+    // Upstream sets none: a hand-over has left it.
+    return earlyDemuxIsOff(this.binding, netns.fd) ? EARLY_DEMUX : "";
   }
 
   /** It is written beside the steering now, or gone. */
   forget(netns: NetnsHandle): void {
     this.#prepared.delete(netns);
   }
-}
-
-function merged(a: string, b: string): string {
-  return [...new Set(a + b)].sort().join("");
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which engines a pod has. One steers; those before it stay until the last connection that lives by them ends.
+
 import type { CaptureSpec, Observation } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import type { Engine } from "./engine.ts";
 import { steeredSockets } from "./proxied.ts";
+import { mergedLetters } from "./sysctls.ts";
 
 export class Presence {
   constructor(
@@ -39,11 +41,10 @@ export class Presence {
     }
   }
 
-  /** Letters of the sysctls that were changed, as kept beside the steering. */
+  /** Letters of the sysctls that were changed, as kept beside the steering: where it is of two engines, both's. */
   sysctls(netns: NetnsHandle): string | undefined {
-    return this.of(netns)
-      .map((engine) => engine.state(netns)?.sysctls)
-      .find((letters) => letters !== undefined);
+    const kept = this.of(netns).flatMap((engine) => engine.state(netns)?.sysctls ?? []);
+    return kept.length === 0 ? undefined : mergedLetters(...kept);
   }
 
   #isIdle(netns: NetnsHandle, engine: Engine): boolean {

@@ -4,6 +4,7 @@ import { familyOf } from "../core/ip.ts";
 import type { CaptureSpec } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { AddressFamily, NativeBinding } from "../native/binding.ts";
+import type { Engine } from "./engine.ts";
 import { glance } from "./glance.ts";
 import { missingRouting, needlessRouting } from "./routes.ts";
 import { wrongSysctls } from "./sysctls.ts";
@@ -43,7 +44,7 @@ export function wrongState(
   binding: NativeBinding,
   netns: NetnsHandle,
   spec: CaptureSpec,
-  needsSysctls: boolean,
+  { needsSysctls, translates }: Pick<Engine, "needsSysctls" | "translates">,
 ): string[] {
   const obstacle = familyObstacle(binding, netns, spec);
   return [
@@ -52,6 +53,6 @@ export function wrongState(
     ...unneededFamilies(binding, netns, spec).map(
       (family) => `IPv${family} is not captured, but its policy rule is there`,
     ),
-    ...(needsSysctls ? wrongSysctls(binding, netns.fd) : []),
+    ...(needsSysctls ? wrongSysctls(binding, netns.fd, translates) : []),
   ];
 }

@@ -7,7 +7,7 @@ import type { NativeBinding } from "../native/binding.ts";
 interface Sysctl {
   readonly letter: string;
   readonly key: string;
-  /** Without it the mark-based form of the spoofed leg does not work. */
+  /** Engines that count on sysctls don't do without. */
   readonly required: boolean;
   /** Default "1". The other one of "0" and "1" is the kernel's default. */
   readonly wanted?: "0";
@@ -17,6 +17,9 @@ interface Sysctl {
 
 const wantedOf = ({ wanted }: Sysctl) => wanted ?? "1";
 const defaultOf = ({ wanted }: Sysctl) => (wanted === "0" ? "1" : "0");
+
+/** It may stay off in a pod that we leave: connections that we have translated may count on it. */
+export const EARLY_DEMUX = "d";
 
 export const SYSCTLS: readonly Sysctl[] = [
   // The application's accepted socket inherits the mark of the SYN.
@@ -31,11 +34,17 @@ export const SYSCTLS: readonly Sysctl[] = [
   // A client may call two ports of the pod from one port of its own. Translated to 15006 both have one tuple, and conntrack
   // gives the second another source port, in INPUT. A kernel trap: by then early demux has found the first one's socket,
   // and the kernel drops a wrong one (5.13+, nf_nat_ipv4_local_in) only where it is not transparent, as ztunnel's are.
-  { letter: "d", key: "net/ipv4/tcp_early_demux", required: false, wanted: "0", translated: true },
+  // Of both families, and of UDP: tcp_early_demux, which says less, is the whole machine's before 5.15.58.
+  { letter: EARLY_DEMUX, key: "net/ipv4/ip_early_demux", required: true, wanted: "0", translated: true },
 ];
 
 /** Letters of every sysctl: assumed for a pod that was prepared by an agent that has died since. */
 export const ALL_LETTERS = SYSCTLS.map(({ letter }) => letter).join("");
+
+/** What any of them says, sorted. */
+export function mergedLetters(...letters: readonly string[]): string {
+  return [...new Set(letters.join(""))].sort().join("");
+}
 
 export interface SysctlFailure {
   readonly letter: string;
@@ -93,11 +102,18 @@ export function plannedSysctls(
 }
 
 /** Names of required sysctls that are not as they should be. */
-export function wrongSysctls(binding: NativeBinding, netns: number): string[] {
-  return SYSCTLS.filter(({ required }) => required)
+export function wrongSysctls(binding: NativeBinding, netns: number, translates: boolean): string[] {
+  return sysctlsOf(translates)
+    .filter(({ required }) => required)
     .map((sysctl) => ({ key: sysctl.key, wanted: wantedOf(sysctl), value: read(binding, netns, sysctl.key) }))
     .filter(({ wanted, value }) => value !== undefined && value !== wanted)
     .map(({ key, wanted, value }) => `${key} is ${value}, not ${wanted}`);
+}
+
+export function earlyDemuxIsOff(binding: NativeBinding, netns: number): boolean {
+  return SYSCTLS.some(
+    (sysctl) => sysctl.letter === EARLY_DEMUX && read(binding, netns, sysctl.key) === wantedOf(sysctl),
+  );
 }
 
 /** Puts the sysctls of these letters back to the kernel's default. */

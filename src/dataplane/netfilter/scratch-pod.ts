@@ -4,7 +4,7 @@ import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../core/constants.ts";
 import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { ScratchPair } from "../scratch.ts";
-import { setSysctls } from "../sysctls.ts";
+import { EARLY_DEMUX, setSysctls } from "../sysctls.ts";
 
 const LOSS = {
   noSysctls: (keys: string) =>
@@ -13,7 +13,7 @@ const LOSS = {
   noMigration: (reason: string) =>
     `net/ipv4/tcp_migrate_req can't be set (${reason}): connections that wait in the queue of a ztunnel that ends are reset`,
   earlyDemux: (reason: string) =>
-    `net/ipv4/tcp_early_demux can't be set (${reason}): a client that calls two ports of a pod from one port of its own is not answered by the second`,
+    `net/ipv4/ip_early_demux can't be set (${reason}): a client that calls two ports of a pod from one port of its own is not answered by the second`,
   noIpv6: "new network namespaces have no IPv6: IPv6 capture was not tested",
 } as const;
 
@@ -46,7 +46,7 @@ export function prepareScratchPod(
   }
   for (const { letter, reason } of failures) {
     if (letter === "m") losses.push(LOSS.noMigration(reason));
-    if (letter === "d") losses.push(LOSS.earlyDemux(reason));
+    if (letter === EARLY_DEMUX) losses.push(LOSS.earlyDemux(reason));
   }
   return { sysctls: denied.length === 0, losses };
 }

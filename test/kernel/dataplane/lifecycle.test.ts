@@ -140,12 +140,14 @@ describe.each(ENGINES)("$name", (engine) => {
   });
 
   describe("what is changed behind our back is named and repaired without a gap for open connections", () => {
-    test.each([
+    const early = ["echo 1 > /proc/sys/net/ipv4/ip_early_demux", "net/ipv4/ip_early_demux is 1, not 0"] as const;
+    test.each<readonly [command: string, sentence: string]>([
       ["ip rule del pref 32764", "IPv4 policy rule 32764 (fwmark 0x111/0xfff lookup 100) is missing"],
       ["ip -6 rule del pref 32764", "IPv6 policy rule 32764 (fwmark 0x111/0xfff lookup 100) is missing"],
       ["ip route flush table 100", "IPv4 route local default dev lo table 100 is missing"],
       ["ip -6 route flush table 100", "IPv6 route local default dev lo table 100 is missing"],
       ["echo 0 > /proc/sys/net/ipv4/tcp_fwmark_accept", "net/ipv4/tcp_fwmark_accept is 0, not 1"],
+      ...(engine.engine === "ebpf" ? [] : [early]),
     ])("%s", async (command, sentence) => {
       await dataplane.capture(lab.pod.netns, specOf(lab));
       await inNetns(lab.pod.netns, "sh", "-c", command);

@@ -51,7 +51,7 @@ test("sysctls denied: it works, and says what that costs", async () => {
   expect(result?.losses).toHaveLength(3);
   expect(result?.losses[0]).toContain("net/ipv4/tcp_fwmark_accept: EROFS");
   expect(result?.losses[1]).toContain("tcp_migrate_req");
-  expect(result?.losses[2]).toContain("tcp_early_demux");
+  expect(result?.losses[2]).toContain("ip_early_demux");
   dataplane.close();
 });
 

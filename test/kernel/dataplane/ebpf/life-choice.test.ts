@@ -133,6 +133,8 @@ test("a pod in which only ebpf's verification fails is an nftables pod, and noth
     expect(lab.dataplane.engine).toBe("ebpf");
     // From here on this process is outside the hooked cgroup, and so are its verification connections.
     lab.ebpf.node.hooks.close();
+    const before = await stateOf(pod());
+    await lab.dataplane.prepare(pod(), spec);
     expect(await lab.dataplane.capture(pod(), spec)).toBe("nftables");
     expect(lab.reasons).toEqual([expect.stringContaining("was not led to ztunnel's address")]);
     expect(lab.fallbacks).toEqual({
@@ -141,8 +143,11 @@ test("a pod in which only ebpf's verification fails is an nftables pod, and noth
     expect(await filters()).toBe("");
     expect(lab.ebpf.node.bpf.podCookies()).toEqual([]);
     await expectCapturedBy("nftables");
-    // Not tried again at every look.
+    // Not tried again at every look, and with all that nftables needs though it was prepared for ebpf.
     expect(lab.dataplane.observe(pod(), spec).mode).toBe("captured");
+    expect(native().sysctlGet(pod().fd, "net/ipv4/ip_early_demux").trim()).toBe("0");
+    await lab.dataplane.release(pod());
+    expect(await stateOf(pod())).toBe(before);
   } finally {
     native().bpfRemove(bpffs);
     rmdirSync(elsewhere.path);
