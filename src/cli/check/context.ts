@@ -1,10 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
+import { messageOf } from "../../core/errors.ts";
+import type { DocumentSource } from "../../core/report/document.ts";
 import type { DocumentName, Documents } from "../../core/report/documents.ts";
 import type { Session } from "../command.ts";
 import { viewNode } from "../source/kernel/node-view.ts";
 import { kernelPods } from "../source/kernel/pods.ts";
 import type { CheckContext } from "./check.ts";
 import { NodeFacts } from "./node-facts.ts";
+
+/** Who answers for the pods: the agent, or the kernel without it. Never throws: then the kernel alone is looked at. */
+export async function sourceOf({ read }: CheckContext): Promise<DocumentSource> {
+  try {
+    // The smallest document.
+    return (await read("version")).source;
+  } catch (error) {
+    return { from: "kernel", note: messageOf(error) };
+  }
+}
 
 /** What checks look at: the node by this process, and the agent's documents where there is an agent. */
 export async function openContext(session: Session): Promise<CheckContext> {

@@ -38,7 +38,7 @@ export function addCheck(program: Program): void {
         await session.print({ ...told, checks }, () => sourceLine(told) + checksText(checks, session.paint));
         return statusOf(checks);
       }
-      const [{ CHECKS }, { runCheck }, { openContext }] = await Promise.all([
+      const [{ CHECKS }, { runCheck }, { openContext, sourceOf }] = await Promise.all([
         import("../check/checks.ts"),
         import("../check/check.ts"),
         import("../check/context.ts"),
@@ -46,6 +46,8 @@ export function addCheck(program: Program): void {
       const context = await openContext(session);
       const chosen = CHECKS.filter((check) => category.includes(check.category) && (check.pre || !pre));
       const checks: CheckReport[] = [];
+      const source = await sourceOf(context);
+      if (lines) session.env.stdout.write(sourceLine({ source }));
       for (const check of chosen) {
         const previous = checks.at(-1)?.category;
         const report = await runCheck(check, context);
@@ -57,7 +59,7 @@ export function addCheck(program: Program): void {
         }
       }
       const node = context.view.config.nodeName || null;
-      const document = { ...head({ from: "kernel", note: "" }, node, session.env.now()), checks };
+      const document = { ...head(source, node, session.env.now()), checks };
       if (lines) session.env.stdout.write(closing(checks));
       else await session.print(document, () => "");
       return statusOf(checks);

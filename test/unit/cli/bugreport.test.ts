@@ -84,7 +84,7 @@ test("every reading command says of a report what it said of the node", async ()
     }
     const checked = await cli(["check", "--from", file, "--category", "cni,agent"]);
     expect(checked.status, checked.stdout).toBe(1);
-    expect(checked.stdout).toMatch(/^source: report \(worker-3\.tgz: kernel, \)\ncni\n {2}× the plugin's binary/);
+    expect(checked.stdout).toMatch(/^source: report \(worker-3\.tgz\)\ncni\n {2}× the plugin's binary/);
     expect(checked.stdout).toMatch(/\nagent\n {2}√ the agent answers: version 1\.0\.0\n[\s\S]*\d+ not known\n$/);
     expect(checked.stdout).not.toContain("\nkernel\n");
     const json = await cli(["-o", "json", "--from", file, "pods", "--all", "--sort", "name"]);
