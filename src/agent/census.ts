@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { isTerminal, podKey } from "../core/pod.ts";
 import type { ManualClaim } from "../core/ports/manual.ts";
+import { SANDBOX_GONE } from "../core/report/pods.ts";
 import { eligibilityOf } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";
 import { manualEligibility } from "./manual-captures.ts";
@@ -26,9 +27,6 @@ export interface PodStatus {
   /** Open connections that are older than the capture. */
   readonly existing: number;
 }
-
-/** Reason of a pod whose sandbox has been taken down: nothing is captured, and nothing is there that could be. */
-export const SANDBOX_GONE = "SANDBOX_GONE";
 
 /** Every pod of the node with its state and the reason for it. */
 export function census(parts: Parts, roster: Roster): PodStatus[] {

@@ -3,7 +3,8 @@
 // the agent says so.
 import type { Clock } from "../core/clock.ts";
 import type { Logger } from "../core/ports/telemetry.ts";
-import { type PodStatus, SANDBOX_GONE } from "./census.ts";
+import { SANDBOX_GONE } from "../core/report/pods.ts";
+import type { PodStatus } from "./census.ts";
 
 /**
  * Reasons outside this agent: ztunnel is never waited for, and what a pod's own author has made impossible must

@@ -50,6 +50,7 @@ export const GOOD_FACTS: FactValues = {
     ovnGateway: undefined,
     earlyDemux: true,
   },
+  branchAddresses: [],
   cilium: undefined,
   pinned: { pods: 12, stale: 0 },
   credentials: {
@@ -77,6 +78,7 @@ export function factsOf(values: { readonly [Name in keyof FactValues]: FactValue
     network: () => later("network"),
     reversePathDrops: () => now("reversePathDrops"),
     clusterNetwork: () => later("clusterNetwork"),
+    branchAddresses: () => later("branchAddresses"),
     cilium: () => later("cilium"),
     pinned: () => later("pinned"),
     credentials: () => later("credentials"),

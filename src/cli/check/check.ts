@@ -5,6 +5,7 @@ import type { DocumentName, Documents } from "../../core/report/documents.ts";
 import type { InspectReport } from "../../core/report/inspect.ts";
 import type { PodReport } from "../../core/report/pods.ts";
 import type { ProofsReport } from "../../core/report/proofs.ts";
+import type { SettingsReport } from "../../core/report/settings.ts";
 import type { NodeView } from "../source/kernel/node-view.ts";
 import type { Facts } from "./facts.ts";
 
@@ -63,6 +64,12 @@ export const ok = (evidence: string): CheckResult => ({ verdict: "ok", evidence 
 export const warn = (evidence: string): CheckResult => ({ verdict: "warn", evidence });
 export const fail = (evidence: string): CheckResult => ({ verdict: "fail", evidence });
 export const skip = (evidence: string): CheckResult => ({ verdict: "skip", evidence });
+
+/** The agent's settings; undefined without it on the node itself, where this process's settings are not the agent's. */
+export async function agentSettings({ read, view }: CheckContext): Promise<SettingsReport["settings"] | undefined> {
+  const { source, settings } = await read("config");
+  return source.from === "kernel" && view.config.hostRoot === "/" ? undefined : settings;
+}
 
 /** Runs one. What it can't find out is no verdict about the node. */
 export async function runCheck(check: Check, context: CheckContext): Promise<CheckReport> {

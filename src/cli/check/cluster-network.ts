@@ -2,10 +2,11 @@
 // CNIs that are known to stop packets whose source is not what they gave out. Pods' own packets always wear the
 // pod's address; what may not is kubelet's probes, where those wear the probe address.
 import type { CiliumSettings } from "../../sys/cilium.ts";
-import { type Check, type CheckContext, type CheckResult, fail, ok, skip, warn } from "./check.ts";
+import { agentSettings, type Check, type CheckContext, type CheckResult, fail, ok, skip, warn } from "./check.ts";
 import { probeProof } from "./probes.ts";
 
 const CILIUM = { plugin: "cilium-cni", interface: "cilium_host" } as const;
+const SHOWN = 5;
 const PROVED = "; the proof is worth more than the setting";
 
 export const CLUSTER_NETWORK_CHECKS: readonly Check[] = [
@@ -49,18 +50,23 @@ export const CLUSTER_NETWORK_CHECKS: readonly Check[] = [
     pre: true,
     fix: "AMBIENT_ENABLE_AWS_BRANCH_ENI_PROBE=true and DISABLE_TCP_EARLY_DEMUX=true of aws-node's init container, or POD_SECURITY_GROUP_ENFORCING_MODE=standard",
     about:
-      "A pod with security groups of its own (a branch ENI) has a routing table of its own on the node; in strict mode everything that concerns it goes out to the VPC, a probe's answer too. The agent adds two rules for each such pod that keep probes on the node, where AMBIENT_ENABLE_AWS_BRANCH_ENI_PROBE is true and TCP early demux is off, as AWS has it for the same reason. The mode is read from the configuration of AWS's plugin. What the security groups themselves let in is AWS's to say: between pods of the mesh it must be TCP 15008.",
+      "A pod with security groups of its own (a branch ENI) has a routing table of its own on the node; in strict mode everything that concerns it goes out to the VPC, a probe's answer too. The agent adds two rules for each such pod that keep probes on the node, where AMBIENT_ENABLE_AWS_BRANCH_ENI_PROBE is true and TCP early demux is off, as AWS has it for the same reason. The mode is read from the configuration of AWS's plugin, the rules of captured pods from the node. What the security groups themselves let in is AWS's to say: between pods of the mesh it must be TCP 15008.",
     run: async (context) => {
       const { podSecurityGroups, earlyDemux } = await context.facts.clusterNetwork();
       if (podSecurityGroups === undefined) return ok("not the CNI of AWS");
       if (podSecurityGroups === "standard") return ok("enforcing mode standard");
-      const setting = await context.read("config");
-      const enabled = setting.settings.find((one) => one.setting === "AMBIENT_ENABLE_AWS_BRANCH_ENI_PROBE")?.value;
-      if (enabled === "false") return warn(`enforcing mode ${podSecurityGroups}, and no rules for probes`);
+      const mode = `enforcing mode ${podSecurityGroups}`;
       // Without branch ENIs there is no other sign of them, and early demux may be on with good reason.
-      return earlyDemux
-        ? warn(`enforcing mode ${podSecurityGroups}, and net.ipv4.tcp_early_demux is on: no rules are added`)
-        : ok(`enforcing mode ${podSecurityGroups}, and rules for probes`);
+      if (earlyDemux) return warn(`${mode}, and net.ipv4.tcp_early_demux is on: no rules are added`);
+      const branches = await context.facts.branchAddresses();
+      const bare = branches.filter(({ ruled }) => !ruled).map(({ pod, ip }) => `${pod} (${ip})`);
+      if (bare.length > 0) return warn(`${mode}, and no rules for probes of ${bare.slice(0, SHOWN).join(", ")}`);
+      if (branches.length > 0) return ok(`${mode}, and rules for probes of ${branches.map(({ ip }) => ip).join(", ")}`);
+      const settings = await agentSettings(context);
+      if (settings === undefined) return skip(`${mode}; whether rules are to be added, only the agent knows`);
+      const enabled = settings.find((one) => one.setting === "AMBIENT_ENABLE_AWS_BRANCH_ENI_PROBE")?.value;
+      if (enabled === "false") return warn(`${mode}, and no rules for probes are to be added`);
+      return ok(`${mode}, and no captured pod is on a branch ENI`);
     },
   },
 ];

@@ -68,6 +68,14 @@ export interface ClusterNetwork {
   readonly earlyDemux: boolean;
 }
 
+/** A captured pod's address that the CNI of AWS leads through a table of the pod's own (a branch ENI). */
+export interface BranchAddress {
+  readonly pod: string;
+  readonly ip: string;
+  /** Both rules are there that keep probes of it on the node. */
+  readonly ruled: boolean;
+}
+
 export interface AgentCredentials {
   /** undefined: a token that says nothing about itself. */
   readonly token: TokenLife | undefined;
@@ -87,6 +95,7 @@ export interface Facts {
   /** PodNetwork.rpDrops of now. */
   reversePathDrops(pid: string): number | undefined;
   clusterNetwork(): Promise<ClusterNetwork>;
+  branchAddresses(): Promise<readonly BranchAddress[]>;
   /** undefined: its agent has written nothing down on this node. */
   cilium(): Promise<CiliumSettings | undefined>;
   /** A sentence instead: why what is pinned can't be read. */

@@ -20,6 +20,7 @@ import { HostMounts } from "../../sys/mounts.ts";
 import { Proc } from "../../sys/proc.ts";
 import type { NodeView } from "../source/kernel/node-view.ts";
 import { SILENT } from "../source/silent.ts";
+import { readBranchAddresses } from "./branch-rules.ts";
 import type { AgentCredentials, ClusterNetwork, Conntrack, Facts, PinnedPods, PodsPrograms } from "./facts.ts";
 import { dropsOf, readNetwork } from "./node-network.ts";
 
@@ -84,6 +85,13 @@ export class NodeFacts implements Facts {
 
   clusterNetwork() {
     return this.#once("clusterNetwork", () => this.#readClusterNetwork());
+  }
+
+  branchAddresses() {
+    return this.#once("branchAddresses", async () => {
+      const pods = await this.#kernelPods();
+      return this.#inHost(({ fd }) => readBranchAddresses(this.#view.binding, fd, pods));
+    });
   }
 
   cilium() {

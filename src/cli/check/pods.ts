@@ -3,8 +3,8 @@
 import { REROUTE_INTERFACES_ANNOTATION } from "../../core/constants.ts";
 import { familyOf } from "../../core/ip.ts";
 import type { InspectReport } from "../../core/report/inspect.ts";
-import { type PodReport, podTitle } from "../../core/report/pods.ts";
-import { type Check, type CheckContext, type CheckResult, fail, ok, skip, warn } from "./check.ts";
+import { isWaiting, type PodReport, podTitle } from "../../core/report/pods.ts";
+import { agentSettings, type Check, type CheckContext, type CheckResult, fail, ok, skip, warn } from "./check.ts";
 
 const SHOWN = 5;
 /** Pods that are looked into one by one, and for how long (ms): a sample on a node with more. */
@@ -24,7 +24,7 @@ export const POD_CHECKS: readonly Check[] = [
       (await agentPods(context)) ??
       judged(
         await all(context),
-        ({ mesh, phase }) => mesh === "failing" && phase === "Running",
+        (pod) => (pod.mesh === "failing" && pod.phase === "Running") || (isWaiting(pod) && pod.engine === null),
         fail,
         "all are",
         failureOf,
@@ -86,10 +86,8 @@ export const POD_CHECKS: readonly Check[] = [
     fix: "set AMBIENT_IPV6=true (ambient.ipv6 in the chart), or take IPv6 from the pods",
     about: "With AMBIENT_IPV6=false IPv6 traffic of captured pods passes ztunnel by, in both directions, in the clear.",
     run: async (context) => {
-      const { source, settings } = await context.read("config");
-      // On the node itself this process's settings are not the agent's.
-      if (source.from === "kernel" && context.view.config.hostRoot === "/")
-        return skip("only the agent knows its settings");
+      const settings = await agentSettings(context);
+      if (settings === undefined) return skip("only the agent knows its settings");
       const ipv6 = settings.find(({ setting }) => setting === "AMBIENT_IPV6")?.value;
       if (ipv6 === "true") return ok("AMBIENT_IPV6 is true");
       const open = ({ mesh, ips }: PodReport) => isCaptured(mesh) && ips.some((ip) => familyOf(ip) === 6);
@@ -106,11 +104,11 @@ export const POD_CHECKS: readonly Check[] = [
       "Rules in a pod's network namespace that are not ours: the application's own, another tool's, or what istio-cni left. Most do no harm; where a pod has trouble, they are the first thing to look at.",
     run: async (context) => {
       const captured = (await all(context)).filter(({ mesh }) => isCaptured(mesh));
-      const { found, sample } = await lookInto(context, captured, ({ facts }) => {
+      const seen = await lookInto(context, captured, ({ facts }) => {
         const rules = facts.filter(({ name }) => name === "other rules").map(({ text }) => text);
         return rules.length > 0 ? rules.join(", ") : undefined;
       });
-      return found.length === 0 ? ok(`none does${sample}`) : warn(found.slice(0, SHOWN).join("; "));
+      return ofNetns(seen, warn, "none does");
     },
   },
   {
@@ -142,8 +140,8 @@ export const POD_CHECKS: readonly Check[] = [
     about:
       "One captured pod is proved by real connections in its network namespace, as `ambient-cni verify` does. What it finds is seldom about one pod alone: another tool's programs or rules, a ztunnel that does not answer.",
     run: async (context) => {
-      const sample = (await all(context)).find(({ mesh, ztunnel }) => isCaptured(mesh) && ztunnel !== null);
-      return sample === undefined ? skip("no pod is captured") : verified(context, sample);
+      const served = (await all(context)).filter(({ mesh, ztunnel }) => isCaptured(mesh) && ztunnel !== null);
+      return (await verified(context, served)) ?? skip("no pod is captured");
     },
   },
   {
@@ -157,11 +155,11 @@ export const POD_CHECKS: readonly Check[] = [
     run: async (context) => {
       const unknown = await agentPods(context);
       if (unknown !== undefined) return unknown;
-      const { found, sample } = await lookInto(context, (await all(context)).filter(hasStarted), ({ facts }) => {
+      const seen = await lookInto(context, (await all(context)).filter(hasStarted), ({ facts }) => {
         const wrong = facts.filter(({ name, ok: right }) => name === "redirection" && right === false);
         return wrong.length > 0 ? wrong.map(({ text }) => text).join(", ") : undefined;
       });
-      return found.length === 0 ? ok(`each is${sample}`) : fail(found.slice(0, SHOWN).join("; "));
+      return ofNetns(seen, fail, "each is");
     },
   },
   {
@@ -173,30 +171,54 @@ export const POD_CHECKS: readonly Check[] = [
     about:
       "One sidecar pod that runs is proved by real connections in its network namespace, as `ambient-cni verify` does: what arrives and what leaves is taken by the proxy.",
     run: async (context) => {
-      const sample = (await all(context)).find(hasStarted);
+      const unknown = await agentPods(context);
+      if (unknown !== undefined) return unknown;
       // Nor is that anything to tell on each node of a cluster without them.
-      if (sample === undefined) return ok("there is none");
-      return (await agentPods(context)) ?? verified(context, sample);
+      return (await verified(context, (await all(context)).filter(hasStarted))) ?? ok("there is none");
     },
   },
 ];
 
-/** What is wrong with pods, each with its name; `sample` says so where not all were looked into. */
+interface LookedInto {
+  /** What is wrong with pods, each with its name. */
+  readonly found: readonly string[];
+  /** Pods whose netns can't be reached, each with the reason. */
+  readonly unreached: readonly string[];
+  /** Says so where not all were looked into. */
+  readonly sample: string;
+}
+
 async function lookInto(
   { inspect }: CheckContext,
   pods: readonly PodReport[],
   wrong: (report: InspectReport) => string | undefined,
-): Promise<{ readonly found: readonly string[]; readonly sample: string }> {
+): Promise<LookedInto> {
   const until = performance.now() + LOOKED_MS;
   const found: string[] = [];
+  const unreached: string[] = [];
   let looked = 0;
   for (const pod of pods.slice(0, LOOKED_AT)) {
     if (performance.now() > until) break;
-    const text = wrong(await inspect(pod.uid));
+    const report = await inspect(pod.uid);
+    const text = wrong(report);
     if (text !== undefined) found.push(`${podTitle(pod)}: ${text}`);
+    // The one fact about a pod that nothing else can be told of.
+    const netns = report.facts.find(({ name }) => name === "netns");
+    if (netns !== undefined) unreached.push(`${podTitle(pod)}: ${netns.text}`);
     looked++;
   }
-  return { found, sample: looked < pods.length ? `, of ${looked} out of ${pods.length} that were looked into` : "" };
+  const sample = looked < pods.length ? `, of ${looked} out of ${pods.length} that were looked into` : "";
+  return { found, unreached, sample };
+}
+
+/** Of what only a pod's netns shows: a pod whose netns was not seen is no pod where all is well. */
+function ofNetns(
+  { found, unreached, sample }: LookedInto,
+  verdict: (evidence: string) => CheckResult,
+  fine: string,
+): CheckResult {
+  if (found.length > 0) return verdict(found.slice(0, SHOWN).join("; "));
+  return unreached.length > 0 ? skip(unreached.slice(0, SHOWN).join("; ")) : ok(`${fine}${sample}`);
 }
 
 const isCaptured = (mesh: PodReport["mesh"]) => mesh === "enrolled" || mesh === "captured";
@@ -204,14 +226,21 @@ const isCaptured = (mesh: PodReport["mesh"]) => mesh === "enrolled" || mesh === 
 /** Before, its proxy does not listen yet. */
 const hasStarted = ({ mesh, phase }: PodReport) => mesh === "sidecar" && phase === "Running";
 
-/** Proofs of one pod, as a result. */
-async function verified(context: CheckContext, pod: PodReport): Promise<CheckResult> {
-  const { proofs, problem } = await context.verify(pod.uid);
-  if (problem !== null) return fail(`${podTitle(pod)}: ${problem}`);
-  const failed = proofs.filter(({ result }) => result === "failed");
-  if (failed.length === 0)
-    return ok(`${podTitle(pod)}: ${proofs.filter(({ result }) => result === "proved").length} proofs`);
-  return fail(failed.map(({ row, family, evidence }) => `${row} IPv${family}: ${evidence}`).join("; "));
+/** Proofs of the first of these in which anything can be proved; undefined without pods. */
+async function verified(context: CheckContext, pods: readonly PodReport[]): Promise<CheckResult | undefined> {
+  let untold: CheckResult | undefined;
+  for (const pod of pods.slice(0, SHOWN)) {
+    const { proofs, problem } = await context.verify(pod.uid);
+    if (problem !== null) return fail(`${podTitle(pod)}: ${problem}`);
+    const failed = proofs.filter(({ result }) => result === "failed");
+    if (failed.length > 0) {
+      return fail(failed.map(({ row, family, evidence }) => `${row} IPv${family}: ${evidence}`).join("; "));
+    }
+    const proved = proofs.filter(({ result }) => result === "proved").length;
+    if (proved > 0) return ok(`${podTitle(pod)}: ${proved} proofs`);
+    untold ??= skip(`${podTitle(pod)}: ${proofs[0]?.evidence ?? "no proof was made"}`);
+  }
+  return untold;
 }
 
 const all = async ({ read }: CheckContext) => (await read("pods")).pods;
@@ -225,7 +254,10 @@ async function agentPods({ read }: CheckContext): Promise<CheckResult | undefine
   return source.from === "kernel" ? skip("only the agent knows which pods belong to the mesh") : undefined;
 }
 
-const failureOf = (pod: PodReport) => `${podTitle(pod)}: ${pod.failure?.code ?? pod.reason}`;
+function failureOf(pod: PodReport): string {
+  // Why a pod that only waits is in the mesh is no reason that it waits.
+  return `${podTitle(pod)}: ${pod.failure?.code ?? (pod.mesh === "pending" ? "not captured yet" : pod.reason)}`;
+}
 
 function judged(
   pods: readonly PodReport[],

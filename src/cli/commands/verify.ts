@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { findPod } from "../../core/report/find-pod.ts";
-import type { PodReport } from "../../core/report/pods.ts";
+import { isWaiting, type PodReport } from "../../core/report/pods.ts";
 import type { ProofReport, ProofsReport } from "../../core/report/proofs.ts";
 import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
@@ -39,7 +39,7 @@ export function addVerify(program: Program): void {
       const source = await session.source();
       const { pods, ...head } = await source.read("pods");
       const chosen = all
-        ? pods.filter(({ mesh }) => PROVABLE.includes(mesh))
+        ? pods.filter((pod) => PROVABLE.includes(pod.mesh) || isWaiting(pod))
         : references.map((reference) => findPod(pods, reference));
       const verified: Verified[] = [];
       for (const { uid } of chosen) {

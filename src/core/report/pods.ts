@@ -68,3 +68,11 @@ export type PodsReport = v.InferOutput<typeof podsSchema>;
 export function podTitle(pod: Pick<PodReport, "uid" | "namespace" | "name">): string {
   return pod.namespace === null || pod.name === null ? pod.uid : `${pod.namespace}/${pod.name}`;
 }
+
+/** Reason of a pod whose sandbox has been taken down: nothing is captured, and nothing is there that could be. */
+export const SANDBOX_GONE = "SANDBOX_GONE";
+
+/** It belongs to the mesh and runs, and has not come to be enrolled: it waits for ztunnel, or its pass is under way. */
+export function isWaiting({ mesh, phase, ips, reason }: PodReport): boolean {
+  return mesh === "pending" && phase === "Running" && ips.length > 0 && reason !== SANDBOX_GONE;
+}

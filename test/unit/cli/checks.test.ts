@@ -3,6 +3,7 @@
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { readBranchAddresses } from "../../../src/cli/check/branch-rules.ts";
 import { type CheckContext, type CheckVerdict, runCheck } from "../../../src/cli/check/check.ts";
 import { CHECKS } from "../../../src/cli/check/checks.ts";
 import { checksDocument } from "../../../src/cli/check/document.ts";
@@ -10,9 +11,10 @@ import { parseConfig } from "../../../src/core/config/parse.ts";
 import { AgentError } from "../../../src/core/errors.ts";
 import type { NetworkPolicy } from "../../../src/core/network-policy.ts";
 import type { DocumentName, Documents } from "../../../src/core/report/documents.ts";
+import type { Link, Route, Rule } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
 import { CONNECT, type FactValues, factsOf, GOOD_FACTS, HOUR, NOW, nodeNetwork } from "../../fakes/facts.ts";
-import { CONFIG, ENGINES, FINE, INSPECT, PODS, PROOFS, podReport } from "../../fixtures/reports.ts";
+import { CONFIG, ENGINES, FINE, INSPECT, PODS, PROOFS, podReport, VERSIONS } from "../../fixtures/reports.ts";
 import { cli, withAgent } from "../../support/cli-env.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
 
@@ -131,6 +133,41 @@ const POLICY: NetworkPolicy = {
   rules: { ingress: [{ ports: [{ protocol: "TCP", port: 8080, endPort: undefined }] }], egress: undefined },
 };
 const LABELLED = { uid: GOOD.uid, namespace: "shop", labels: { app: "web" } };
+
+const WAITING = podReport("cart", { mesh: "pending", engine: null, ztunnel: null });
+const awsProbes = (value: string): Documents["config"] => ({
+  ...CONFIG,
+  settings: [{ setting: "AMBIENT_ENABLE_AWS_BRANCH_ENI_PROBE", value, origin: "default", status: "honoured" }],
+});
+/** Strict mode, with as many addresses on branch ENIs: whether each has its rules. */
+const aws = (rules: readonly boolean[]) =>
+  facts({
+    clusterNetwork: { ...GOOD_FACTS.clusterNetwork, podSecurityGroups: "strict", earlyDemux: false },
+    branchAddresses: rules.map((ruled, index) => ({ pod: "shop/web-7f4c", ip: `10.1.2.${index}`, ruled })),
+  });
+const KERNEL = { from: "kernel", note: "agent unreachable" } as const;
+/** On the node itself, with what this process's environment says. */
+const agentless: Changes = {
+  config: { ...awsProbes("true"), source: KERNEL },
+  environment: { AMBIENT_CNI_HOST_ROOT: "/" },
+};
+const kernelAlone = (...list: Documents["pods"]["pods"]): Changes => ({
+  pods: { ...PODS, source: KERNEL, pods: list },
+});
+const unreached = (ok: boolean | null): Documents["inspect"] => ({
+  ...INSPECT,
+  facts: [{ name: "netns", ok, text: "/proc can't be read" }],
+});
+const sandboxes: Changes = {
+  verify: {
+    ...PROOFS,
+    proofs: PROOFS.proofs.map((one) => ({
+      ...one,
+      result: "skipped",
+      evidence: "its runtime handles packets itself",
+    })),
+  },
+};
 
 /** What provokes each code; run before the check looks. */
 const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Changes?]>> = {
@@ -294,7 +331,14 @@ describe("what can't be seen is not known", () => {
     ["AMB-207", { ...ciliumHas({}), ...unproved, ...facts({ ...ciliumHas({}).facts, cilium: hidden }) }, /EACCES/],
     ["AMB-208", { ...clusterNetwork({ ovnGateway: "unknown" }), ...unproved }, /does not say/],
     ["AMB-209", facts({ clusterNetwork: hidden }), /EACCES/],
+    ["AMB-209", { ...aws([]), ...agentless }, /^enforcing mode strict; .* only the agent knows$/],
     ["AMB-302", { status: FINE }, /only the agent/],
+    ["AMB-406", sandboxes, /^shop\/web-7f4c: its runtime handles packets itself$/],
+    ["AMB-407", { inspect: unreached(null) }, /^shop\/web-7f4c: \/proc can't be read$/],
+    ["AMB-409", { ...pods(SIDECAR), inspect: unreached(null) }, /^shop\/web-7f4c: \/proc can't be read$/],
+    ["AMB-409", { ...pods(SIDECAR), inspect: unreached(false) }, /^shop\/web-7f4c: \/proc can't be read$/],
+    ["AMB-410", { ...pods(SIDECAR), ...sandboxes }, /^shop\/web-7f4c: its runtime handles packets itself$/],
+    ["AMB-410", kernelAlone({ ...SIDECAR, phase: null }), /^only the agent/],
     ["AMB-411", network({}, { uplink: undefined }), /no default route/],
     ["AMB-412", proofs("probe", "skipped", "only kubelet's own"), /only kubelet's own/],
     ["AMB-413", facts({ policies: new AgentError("KUBE_FORBIDDEN", "403") }), /may not list NetworkPolicies/],
@@ -384,7 +428,14 @@ describe("more of what is judged", () => {
     ],
     ["Cilium with iptables", "AMB-207", { ...ciliumHas({}), ...unproved }, "ok"],
     ["OVN-Kubernetes' local gateway", "AMB-208", { ...clusterNetwork({ ovnGateway: "local" }), ...unproved }, "ok"],
-    ["AWS without early demux", "AMB-209", clusterNetwork({ podSecurityGroups: "strict", earlyDemux: false }), "ok"],
+    ["AWS without early demux", "AMB-209", aws([]), "ok"],
+    ["AWS's rules are there, whoever can be asked", "AMB-209", { ...aws([true, true]), ...agentless }, "ok"],
+    ["AWS's rules are not there", "AMB-209", aws([true, false]), "warn"],
+    ["AWS's rules are not wanted", "AMB-209", { ...aws([]), config: awsProbes("false") }, "warn"],
+    ["a pod that waits for ztunnel", "AMB-401", pods(GOOD, WAITING), "fail"],
+    ["one that waits, and is captured", "AMB-401", pods(GOOD, { ...WAITING, engine: "ebpf" }), "ok"],
+    ["one that has not started", "AMB-401", pods(GOOD, { ...WAITING, phase: "Pending" }), "ok"],
+    ["one whose sandbox has gone", "AMB-401", pods(GOOD, { ...WAITING, reason: "SANDBOX_GONE" }), "ok"],
     ["AWS's standard mode", "AMB-209", clusterNetwork({ podSecurityGroups: "standard" }), "ok"],
     [
       "trouble an hour ago",
@@ -471,11 +522,68 @@ test("what reverse path filtering drops of a proof is a failure", async () => {
   });
 });
 
+describe("rules of a pod on a branch ENI", () => {
+  const HOST = 3;
+  const TABLE = 101;
+  const rule = (changes: Partial<Rule>): Rule => ({
+    ...{ family: 4, priority: 0, table: 255, fwmark: 0, fwmask: 0, iif: "", to: "", toPrefix: 0, ...changes },
+  });
+  const policy = rule({ priority: 1536, table: TABLE, iif: "vlanpod1" });
+  const toPod = rule({ priority: 512, table: TABLE, to: "10.1.2.14", toPrefix: 32 });
+  const fromPod = rule({ priority: 1535, table: 255, iif: "vlanpod1" });
+  const others = [rule({}), rule({ priority: 512, table: 254, to: "10.1.2.14", toPrefix: 32 })];
+  const read = (...rules: readonly Rule[]) =>
+    readBranchAddresses(
+      {
+        links: () => [{ index: 7, name: "vlanpod1" }] as Link[],
+        rules: () => [...others, ...rules],
+        routes: (_, __, table) =>
+          table === TABLE ? ([{ dst: "10.1.2.14", prefix: 32, oif: 7, type: "unicast" }] as Route[]) : [],
+      },
+      HOST,
+      [{ ...GOOD, mesh: "captured", ips: ["10.1.2.14"] }],
+    );
+  const found = { pod: "shop/web-7f4c", ip: "10.1.2.14" };
+  test.each([
+    ["both", [policy, toPod, fromPod], [{ ...found, ruled: true }]],
+    ["one", [policy, toPod], [{ ...found, ruled: false }]],
+    ["the other", [policy, fromPod], [{ ...found, ruled: false }]],
+    ["none", [policy], [{ ...found, ruled: false }]],
+    ["on no branch ENI", [], []],
+  ] as const)("%s", (_, rules, addresses) => {
+    expect(read(...rules)).toEqual(addresses);
+  });
+});
+
+test("a pod in which nothing can be proved does not hide one that is wrong", async () => {
+  const runsc = podReport("runsc");
+  const context = contextOf({ ...pods(runsc, GOOD) });
+  const verify = async (uid: string) => (uid === runsc.uid ? (sandboxes.verify ?? PROOFS) : PROOFS);
+  const check = CHECKS.find(({ code }) => code === "AMB-406");
+  if (check === undefined) throw new Error("no such check");
+  expect((await runCheck(check, { ...context, verify })).verdict).toBe("fail");
+});
+
 test("what can't be looked at is no verdict", async () => {
   const pre = CHECKS.find(({ code }) => code === "AMB-202");
   if (pre === undefined) throw new Error("no such check");
   const report = await runCheck(pre, contextOf({ environment: { MOUNTED_CNI_NET_DIR: "/none/of/these" } }));
   expect(report).toMatchObject({ verdict: "skip", fix: null });
+});
+
+test("who is asked is said above the table, and in the document", async () => {
+  const environment = {
+    MOUNTED_CNI_NET_DIR: dir.file("net.d"),
+    AMBIENT_CNI_BIN_DIR: dir.file("bin"),
+    CNI_AGENT_RUN_DIR: dir.file("run"),
+  };
+  const socket = dir.file("none.sock");
+  const argv = ["check", "--category", "cni", "--socket", socket];
+  const note = `agent unreachable: ENOENT ${socket}`;
+  const { stdout } = await cli(argv, { environment });
+  expect(stdout.split("\n").slice(0, 2)).toEqual([`source: kernel (${note})`, "cni"]);
+  const json = await cli([...argv, "-o", "json"], { environment });
+  expect(JSON.parse(json.stdout)).toMatchObject({ source: { from: "kernel", note } });
 });
 
 test("docs/checks.md says what the checks say", async () => {
@@ -489,7 +597,7 @@ test("the command prints each as it ends, and its exit status is that of the wor
     AMBIENT_CNI_BIN_DIR: dir.file("bin"),
     CNI_AGENT_RUN_DIR: dir.file("run"),
   };
-  await withAgent({ status: FINE, pods: PODS, engines: ENGINES }, async (socket) => {
+  await withAgent({ status: FINE, pods: PODS, engines: ENGINES, version: VERSIONS }, async (socket) => {
     const argv = ["check", "--category", "cni", "--socket", socket];
     const fine = await cli(argv, { environment });
     expect(fine).toMatchObject({ status: 0, stderr: "" });
@@ -505,6 +613,7 @@ test("the command prints each as it ends, and its exit status is that of the wor
     const json = await cli([...argv, "-o", "json"], { environment });
     expect(JSON.parse(json.stdout)).toMatchObject({
       schemaVersion: 1,
+      source: { from: "agent", note: "" },
       checks: expect.arrayContaining([expect.objectContaining({ code: "AMB-202", verdict: "fail" })]),
     });
   });
