@@ -15,7 +15,15 @@ export const CONTENTS: readonly Chapter[] = [
   },
   {
     title: "Tasks",
-    pages: ["INSTALL.md", "MIGRATION-SIDECAR.md", "TROUBLESHOOTING.md", "MONITOR.md", "IMAGE.md", "SCENARIOS.md"],
+    pages: [
+      "INSTALL.md",
+      "MIGRATION-SIDECAR.md",
+      "TROUBLESHOOTING.md",
+      "MONITOR.md",
+      "MONITORING.md",
+      "IMAGE.md",
+      "SCENARIOS.md",
+    ],
   },
   { title: "Reference", pages: ["cli.md", "config.md", "metrics.md", "checks.md"] },
   { title: "Performance", pages: ["PERFORMANCE.md", "COMPARISON.md"] },
