@@ -7,7 +7,6 @@ export interface Query {
   readonly name: string;
   readonly expr: string;
   readonly legend?: string;
-  readonly runbook?: string;
 }
 
 interface Rules {
@@ -15,7 +14,6 @@ interface Rules {
     readonly rules: readonly {
       readonly alert: string;
       readonly expr: string;
-      readonly annotations: Record<string, string>;
     }[];
   }[];
 }
@@ -31,7 +29,7 @@ const rules = parse(readFileSync("install/monitoring/alerts.yaml", "utf8")) as R
 const dashboard = JSON.parse(readFileSync("install/monitoring/grafana-dashboard.json", "utf8")) as Dashboard;
 
 export const ALERTS: readonly Query[] = rules.groups.flatMap(({ rules: all }) =>
-  all.map(({ alert, expr, annotations }) => ({ name: alert, expr, runbook: annotations.runbook_url ?? "" })),
+  all.map(({ alert, expr }) => ({ name: alert, expr })),
 );
 
 export const PANELS: readonly Query[] = dashboard.panels.flatMap(({ title, targets = [] }) =>
