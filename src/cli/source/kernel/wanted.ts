@@ -5,8 +5,8 @@ import { CONFIG_HASH_ANNOTATION } from "../../../core/constants.ts";
 import type { Eligibility } from "../../../core/eligibility.ts";
 import { messageOf } from "../../../core/errors.ts";
 import { isTerminal, type Pod } from "../../../core/pod.ts";
-import type { Logger } from "../../../core/ports/telemetry.ts";
 import type { PodReport } from "../../../core/report/pods.ts";
+import { SILENT } from "../silent.ts";
 import type { NodeView } from "./node-view.ts";
 
 /** For two lists; without an answer by then the kernel alone is shown, in ms. */
@@ -89,7 +89,6 @@ export function judged(seen: PodReport, wish: Wish | undefined, now: string): Po
 }
 
 const nothing = () => undefined;
-const SILENT: Logger = { debug: nothing, info: nothing, warn: nothing, error: nothing, child: () => SILENT };
 
 async function within(started: Promise<void>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
