@@ -67,9 +67,9 @@ await withSandbox({}, async (sandbox) => {
   };
   const proved = async (source: string) => {
     const { stdout } = await onNode(sandbox, "verify", "--all");
-    const times = [...stdout.matchAll(/ proved in (\d+) ms$/gm)].map(([, ms]) => Number(ms));
+    const times = [...stdout.matchAll(/ proved in ([\d.]+) ms$/gm)].map(([, ms]) => Number(ms));
     console.log(
-      `verify --all, ${source}: ${times.length} pods, median ${median(times)} ms for each, slowest ${Math.max(...times)} ms`,
+      `verify --all, ${source}: ${times.length} pods, median ${median(times)} ms for each, best ${Math.min(...times)} ms, slowest ${Math.max(...times)} ms`,
     );
   };
   await all("agent", WITH_AGENT);
