@@ -20,7 +20,7 @@ which pods are captured, not which should be; names come from kubelet's log dire
 | \`--no-color\` | as NO_COLOR, or output that is no terminal |
 | \`--socket PATH\` | the agent's socket |
 | \`--timeout TIME\` | how long to wait for the agent: \`500ms\`, \`5s\`, \`2m\` |
-| \`--from TGZ\` | read a report of \`ambient-cni bugreport\` in place of the node, anywhere: all but \`verify\`, \`plan\`, \`enroll\`, \`unenroll\`, \`reset-existing\`, \`check --pre\` and changes of log levels |
+| \`--from TGZ\` | read a report of \`ambient-cni bugreport\` in place of the node, anywhere: \`status\`, \`pods\`, \`engines\`, \`config\`, \`version\`, \`inspect\`, \`check\` and \`log\`; not with \`--wait\`, \`--watch\`, \`--now\`, \`--netns-shell\`, \`--pre\` or new log levels. \`monitor --from\` reads what \`monitor -o json\` wrote; the others refuse it |
 
 | exit status | |
 | --- | --- |

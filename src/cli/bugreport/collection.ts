@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, messageOf } from "../../core/errors.ts";
-import { REDACTED, redact, redactJson, redactValue } from "../../core/report/redact.ts";
+import { REDACTED, redact, redactJson, redactStrictly, redactValue } from "../../core/report/redact.ts";
 import { visible } from "../render/text.ts";
 import { ERRORS, ITEM_MAX_BYTES, REPORT_MAX_BYTES } from "./layout.ts";
 
 export interface CollectionOptions {
-  /** Leave out also what people wrote into annotations and settings. */
+  /** Leave out also what people wrote into annotations and settings, and what may hold it. */
   readonly strict: boolean;
   /** Known credentials, wherever they may stand. */
   readonly secrets?: readonly string[];
@@ -20,6 +20,7 @@ const ERROR_MAX = 1000;
 export class Collection {
   readonly #items = new Map<string, Buffer>();
   readonly #errors: string[] = [];
+  readonly #omitted: string[] = [];
   readonly #until: number;
   #bytes = 0;
 
@@ -29,6 +30,11 @@ export class Collection {
 
   get errors(): readonly string[] {
     return this.#errors;
+  }
+
+  /** Values that somebody gave are left out. */
+  get strict(): boolean {
+    return this.options.strict;
   }
 
   /** The time is over: nothing is begun any more. */
@@ -73,6 +79,15 @@ export class Collection {
     });
   }
 
+  /**
+   * Whether a file is left out because it may hold anything, and nobody can tell what in it is a value: logs, and
+   * other programs' configurations, with `strict`. errors.txt says so.
+   */
+  omits(path: string): boolean {
+    if (this.strict) this.#omitted.push(`${path}: left out by --redact`);
+    return this.strict;
+  }
+
   /** Runs a step; when it fails or the time is over, that is noted under `path`. */
   async attempt<T>(path: string, step: () => Promise<T>): Promise<T | undefined> {
     try {
@@ -85,12 +100,15 @@ export class Collection {
   }
 
   fail(path: string, why: string): void {
-    this.#errors.push(visible(this.#withoutKnown(redact(`${path}: ${why}`))).slice(0, ERROR_MAX));
+    const line = `${path}: ${why}`;
+    const safe = this.strict ? redactStrictly(line) : redact(line);
+    this.#errors.push(visible(this.#withoutKnown(safe)).slice(0, ERROR_MAX));
   }
 
   /** Everything, with errors.txt. */
   files(): ReadonlyMap<string, Buffer> {
-    return new Map([...this.#items, [ERRORS, Buffer.from(this.#errors.map((line) => `${line}\n`).join(""))]]);
+    const lines = [...this.#errors, ...this.#omitted].map((line) => `${line}\n`);
+    return new Map([...this.#items, [ERRORS, Buffer.from(lines.join(""))]]);
   }
 
   #add(path: string, text: string): void {

@@ -57,8 +57,9 @@ export async function collectDocuments(
   };
   const status = await collect("status");
   const pods = await collect("pods");
-  if (status !== undefined) await collection.text("text/status.txt", () => statusText(safe(status), plain));
-  if (pods !== undefined) await collection.text("text/pods.txt", () => podsText(safe(pods), true));
+  const { strict } = collection;
+  if (status !== undefined) await collection.text("text/status.txt", () => statusText(safe(status, strict), plain));
+  if (pods !== undefined) await collection.text("text/pods.txt", () => podsText(safe(pods, strict), true));
   const chosen = pods === undefined ? [] : choose(pods.pods, reference);
   for (const name of OTHERS) await collect(name);
   for (const { uid } of chosen) {
@@ -68,7 +69,9 @@ export async function collectDocuments(
   }
   // An agent of another version does not know these two: asked by themselves, they change nothing for the others.
   const alone = await session.source();
-  const lines = await collection.document(documentPath("lines"), () => alone.read("lines"));
+  const lines = collection.omits(documentPath("lines"))
+    ? undefined
+    : await collection.document(documentPath("lines"), () => alone.read("lines"));
   if (lines !== undefined) {
     await collection.text("text/log.txt", () => lines.lines.map((line) => `${line}\n`).join(""));
   }
@@ -99,7 +102,7 @@ async function collectChecks(collection: Collection, session: Session, source: S
     return { ...context.view.head(), source: await sourceOf(context), checks };
   });
   if (report === undefined) return;
-  await collection.text("text/check.txt", () => checksText(safe(report).checks, plain));
+  await collection.text("text/check.txt", () => checksText(safe(report, collection.strict).checks, plain));
 }
 
 function bound(source: Source): Source {
@@ -122,9 +125,9 @@ export class OnceSource implements Source {
 }
 
 /** A table whose cells were redacted one by one keeps its columns. */
-function safe<T extends object>(document: T): T {
+function safe<T extends object>(document: T, strict: boolean): T {
   // Only texts in it change, and none that its schema fixes.
-  return redactValue(document) as T;
+  return redactValue(document, strict) as T;
 }
 
 const FIRST: readonly PodReport["mesh"][] = ["failing", "pending", "unwanted", "unknown", "draining"];

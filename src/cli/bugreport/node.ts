@@ -38,6 +38,7 @@ export async function collectNode(collection: Collection, view: NodeView): Promi
     return lines === undefined ? undefined : `${lines.slice(-MAX_KERNEL_LINES).join("\n")}\n`;
   });
   for (const name of tools.missing) collection.fail("node/", `${name} is not installed here`);
+  if (collection.omits("node/logs/")) return;
   await collection.attempt("node/logs/", async () => {
     const wanted = ({ name }: { readonly name: string }) => /^(istio-cni-node|ztunnel)-/.test(name);
     for (const { pod, container, file, text } of logTails(config.procDir, wanted, LOG_MAX_BYTES)) {
@@ -47,6 +48,7 @@ export async function collectNode(collection: Collection, view: NodeView): Promi
 }
 
 async function collectConfs(collection: Collection, directory: string): Promise<void> {
+  if (collection.omits("node/cni/")) return;
   await collection.attempt("node/cni/", async () => {
     const names = await readdir(directory);
     // Others (a kubeconfig of the primary CNI) may hold anything: their names are in files.txt.

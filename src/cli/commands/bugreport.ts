@@ -25,14 +25,14 @@ export function addBugreport(program: Program): void {
       examples: [
         "ambient-cni bugreport -o worker-3.tgz",
         "ambient-cni bugreport --pod shop/web-7f4c --redact",
-        "ambient-cni status --from worker-3.tgz # any command reads one, anywhere",
+        "ambient-cni status --from worker-3.tgz # reading commands take one, anywhere",
       ],
       output: new Option("-o, --output <file>", "where to (default: ambient-cni-NODE-TIME.tgz here)"),
     },
     (command) =>
       command
         .option("--pod <pod>", "of all pods only this one in detail")
-        .option("--redact", "leave out also annotations and settings that somebody gave"),
+        .option("--redact", "leave out also annotations, given settings, logs and CNI configurations"),
     run,
   );
 }
@@ -74,7 +74,8 @@ async function run(session: Session, { output, pod, redact = false }: BugreportO
   const { paths, errors } = collection;
   await session.print({ file, items: paths, failed: errors, seconds }, () => {
     const first = `collected ${counted(paths.length, "item")} in ${seconds.toFixed(1)} s (${groups(paths)}); `;
-    return `${first}${errors.length} failed; tokens and env values redacted\n${visible(file)}\n`;
+    const without = redact ? "credentials and given values" : "credentials";
+    return `${first}${errors.length} failed; without ${without}\n${visible(file)}\n`;
   });
   return EXIT.ok;
 }

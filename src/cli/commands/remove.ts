@@ -39,6 +39,7 @@ export function addRemove(program: Program): void {
 
 async function remove(session: Session, options: RemoveOptions): Promise<number> {
   const { uncapture = false, dryRun = false, force = false } = options;
+  if (session.globals.from !== undefined) usageError("--from reads a report, and this changes a node");
   for (const path of [options.hostRoot, options.cniNetDir]) {
     if (path !== undefined && !path.startsWith("/")) usageError(`${path} is not an absolute path`);
   }

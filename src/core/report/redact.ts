@@ -38,12 +38,21 @@ export function redact(text: string): string {
 
 export const SECRET_NAME = /password|passwd|secret|token|credential|api-?key|private-?key|key-?data/i;
 
+// Sentences quote what came from outside. A quote that nothing closes goes on to the end.
+const QUOTED = /"(?:[^"\\]|\\[\s\S])*(?:"|\\?$)/g;
+const ANNOTATION = /\b(annotation [\w./-]{1,320}=)[^\s",;]+/g;
+
+/** The text without credentials, and without the values that it quotes: those of wrong annotations and settings. */
+export function redactStrictly(text: string): string {
+  return redact(text).replace(QUOTED, `"${REDACTED}"`).replace(ANNOTATION, `$1${REDACTED}`);
+}
+
 /**
  * A JSON value with every text in it redacted; it stays JSON, which the redacted text of one may not be. With
- * `strict` also without what somebody wrote into annotations and settings.
+ * `strict` also without what somebody wrote into annotations and settings, and without what sentences quote of it.
  */
 export function redactValue(value: unknown, strict = false): unknown {
-  if (typeof value === "string") return redact(value);
+  if (typeof value === "string") return strict ? redactStrictly(value) : redact(value);
   if (Array.isArray(value)) return value.map((item) => redactValue(item, strict));
   if (typeof value !== "object" || value === null) return value;
   const given = "origin" in value && value.origin !== "default";

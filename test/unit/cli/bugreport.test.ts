@@ -50,7 +50,7 @@ test("every reading command says of a report what it said of the node", async ()
     const made = await cli(["bugreport", "--socket", socket, "-o", file], { environment });
     expect(made, made.stderr).toMatchObject({ status: 0, stderr: "" });
     expect(made.stdout).toMatch(
-      /^collected \d+ items in 0\.0 s \(documents x9, text x4, inspect x\d, metrics, node x\d+\); \d+ failed; tokens and env values redacted\n\S+\/worker-3\.tgz\n$/,
+      /^collected \d+ items in 0\.0 s \(documents x9, text x4, inspect x\d, metrics, node x\d+\); \d+ failed; without credentials\n\S+\/worker-3\.tgz\n$/,
     );
     expect(statSync(file).mode & 0o7777).toBe(0o600);
     expect(readdirSync(scratch.path).filter((name) => name.includes(".tmp."))).toEqual([]);
@@ -105,6 +105,14 @@ test("what is asked of the node alone is refused", async () => {
     ["status", "--wait"],
     ["status", "--watch"],
     ["bugreport"],
+    ["ui"],
+    ["engines", "--now"],
+    ["inspect", "web", "--netns-shell"],
+    ["trace", "web", "192.0.2.1:80"],
+    ["plan", "web"],
+    ["enroll", "--netns", "/nonexistent", "--ip", "192.0.2.1", "--dry-run"],
+    ["unenroll", "--netns", "/nonexistent"],
+    ["remove", "--dry-run"],
   ]) {
     const { status, stdout, stderr } = await cli([...argv, "--from", "/nonexistent.tgz"]);
     expect([status, stdout], argv.join(" ")).toEqual([2, ""]);
@@ -116,6 +124,7 @@ test("no credential gets into it, wherever it stood; --redact leaves out more", 
   using scratch = new ScratchDir();
   const environment = {
     ...nodeIn(scratch, {
+      bridge: "conf-quite-plain",
       k8s_auth_token: "hunter2-conf",
       policy: { "client-key-data": "hunter2-key", passwords: ["hunter2-first", "two words of hunter2"] },
       note: 'the "password": "hunter2 in a text"',
@@ -131,13 +140,21 @@ test("no credential gets into it, wherever it stood; --redact leaves out more", 
     namespaceLabels: null,
   };
   const setting = { setting: "X_TOKEN", origin: "env X_TOKEN", status: "honoured", value: `Bearer ${JWT}` };
+  const plain = { ...setting, setting: "X_PLAIN", origin: "env X_PLAIN", value: "set-quite-plain" };
+  // What sentences say of wrong annotations, and what logs say of anything.
+  const wrong = 'annotation istio.io/x: "said-\\"quite-plain" is not a CIDR; annotation a/b=bare-quite-plain';
+  const decision = { ...INSPECT.decisions[0], detail: wrong } as never;
+  const [pod, ...others] = PODS.pods;
+  const problem = { ...STATUS.problems[0], message: wrong } as never;
   const documents = {
     ...DOCUMENTS,
-    inspect: { ...INSPECT, identity },
-    config: { ...CONFIG, settings: [...CONFIG.settings, setting] },
-    lines: { ...LINES, lines: ["login with s.opaque-and-known", `token ${JWT}`, "https://me:hunter2@vault/x"] },
+    inspect: { ...INSPECT, identity, decisions: [decision] },
+    decisions: { ...DECISIONS, pods: [{ uid: "1", pod: "shop/web", decisions: [decision] }] },
+    pods: { ...PODS, pods: [{ ...pod, reason: "WRONG", detail: wrong, mesh: "pending" } as never, ...others] },
+    config: { ...CONFIG, settings: [...CONFIG.settings, setting, plain] },
+    lines: { ...LINES, lines: ["login with s.opaque-and-known", "a log: quite-plain", `token ${JWT}`, "https://me:hunter2@vault/x"] },
     metrics: { ...METRICS, text: 'x{secret="hunter2 and more"} 1\n' },
-    status: { ...STATUS, problems: [{ ...STATUS.problems[0], message: `password="hunter2 ${JWT}` } as never] },
+    status: { ...STATUS, problems: [{ ...STATUS.problems[0], message: `password="hunter2 ${JWT}` } as never, problem] },
   };
   await withAgent(documents, async (socket) => {
     for (const [redact, kept] of [
@@ -149,9 +166,26 @@ test("no credential gets into it, wherever it stood; --redact leaves out more", 
       expect((await cli(argv, { environment })).status).toBe(0);
       const text = gunzipSync(readFileSync(file)).toString("utf8");
       expect(text.match(/.{0,80}(?:hunter2|eyJ|opaque-and-known).{0,20}/g)).toBeNull();
-      for (const name of ["calico-kubeconfig", "k8s_auth_token", "login with [redacted]"]) expect(text).toContain(name);
-      expect(text.includes("quite-plain")).toBe(kept);
-      expect([...unpackReport(readFileSync(file)).keys()].filter((path) => path.includes("inspect/"))).toHaveLength(1);
+      expect(text).toContain("calico-kubeconfig");
+      for (const name of ["k8s_auth_token", "login with [redacted]"]) expect(text.includes(name)).toBe(kept);
+      const files = unpackReport(readFileSync(file));
+      const telling = [...files].filter(([, content]) => content.includes("quite-plain")).map(([path]) => path);
+      const where = [
+        "documents/config.json",
+        "documents/decisions.json",
+        "documents/lines.json",
+        "documents/pods.json",
+        "documents/status.json",
+        "node/cni/10-net.conflist",
+        "text/log.txt",
+        "text/pods.txt",
+        "text/status.txt",
+      ];
+      if (kept) expect(telling).toEqual(expect.arrayContaining(where));
+      else expect(telling).toEqual([]);
+      const omitted = /^documents\/lines\.json: left out by --redact\nnode\/cni\/: .*\nnode\/logs\/: .*\n$/m;
+      expect(omitted.test(files.get("errors.txt")?.toString() ?? "")).toBe(!kept);
+      expect([...files.keys()].filter((path) => path.includes("inspect/"))).toHaveLength(1);
       const read = await cli(["inspect", "web", "--from", file]);
       expect(read.stdout).toContain("vault/password=[redacted]");
     }
