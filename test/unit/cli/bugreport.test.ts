@@ -152,7 +152,10 @@ test("no credential gets into it, wherever it stood; --redact leaves out more", 
     decisions: { ...DECISIONS, pods: [{ uid: "1", pod: "shop/web", decisions: [decision] }] },
     pods: { ...PODS, pods: [{ ...pod, reason: "WRONG", detail: wrong, mesh: "pending" } as never, ...others] },
     config: { ...CONFIG, settings: [...CONFIG.settings, setting, plain] },
-    lines: { ...LINES, lines: ["login with s.opaque-and-known", "a log: quite-plain", `token ${JWT}`, "https://me:hunter2@vault/x"] },
+    lines: {
+      ...LINES,
+      lines: ["login with s.opaque-and-known", "a log: quite-plain", `token ${JWT}`, "https://me:hunter2@vault/x"],
+    },
     metrics: { ...METRICS, text: 'x{secret="hunter2 and more"} 1\n' },
     status: { ...STATUS, problems: [{ ...STATUS.problems[0], message: `password="hunter2 ${JWT}` } as never, problem] },
   };
