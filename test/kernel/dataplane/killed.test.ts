@@ -54,8 +54,8 @@ describe.each(ENGINES)("$name", (engine) => {
     lab.close();
   });
 
-  /** Rule and route of two families, four sysctls; early demux where connections are translated. */
-  const WRITES = engine.engine === "ebpf" ? 8 : 9;
+  /** Rule and route of two families, five sysctls; early demux where connections are translated. */
+  const WRITES = engine.engine === "ebpf" ? 9 : 10;
   const kills = Array.from({ length: WRITES }, (_, writes) => writes);
 
   describe.each(kills)("killed after %i writes", (writes) => {
