@@ -89,6 +89,11 @@ test("a namespace goes from sidecars to ambient, and back", async () => {
     await restart("server", true);
     await expectToTalk();
     await terminal.type("back", "ambient-cni pods -n shop");
+    await restart("client", true);
+    await expectToTalk();
+    // Last: nobody is ambient any more, so nobody leaves the mesh.
+    labels({ "istio-injection": "enabled" });
+    await expectToTalk();
     const document = readFileSync(DOCUMENT, "utf8");
     await expect(withTranscripts(document, terminal.transcripts)).toMatchFileSnapshot(DOCUMENT);
   });
