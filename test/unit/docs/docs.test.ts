@@ -24,6 +24,20 @@ test.each([...byPath.keys()])("%s: every link leads to a file of the repository,
   }
 });
 
+test("what the README lets one try installs what it needs", () => {
+  const { scripts } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as {
+    scripts: Record<string, string>;
+  };
+  const tried = /## Try it[\s\S]*?```sh\n([\s\S]*?)```/.exec(readFileSync(join(ROOT, "README.md"), "utf8"))?.[1] ?? "";
+  const names = [...tried.matchAll(/^npm (?:run )?([\w:]+)/gm)].map(([, name = ""]) => name);
+  expect(names).toContain("docs");
+  for (const name of names) {
+    const [file = ""] = scripts[name]?.split(" ") ?? [];
+    const script = readFileSync(join(ROOT, file), "utf8");
+    expect(file === "scripts/prepare" || script.includes("scripts/prepare"), `${name}: ${scripts[name]}`).toBe(true);
+  }
+});
+
 const html = [...site.files].filter(([name]) => name.endsWith(".html"));
 
 test.each(html.map(([name]) => name))(
