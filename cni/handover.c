@@ -59,12 +59,12 @@ static ssize_t send_netns(int fd, const char* name, const int netns[2]) {
 }
 
 static enum handover_outcome converse(int fd, const char* path, const char* name,
-                                      const int netns[2], struct fault* fault) {
+                                      const int netns[2], moment deadline, struct fault* fault) {
     char answer[ANSWER_MAX + 1];
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strcpy(address.sun_path, path);
     if (connect(fd, (struct sockaddr*)&address, sizeof address) < 0 ||
-        send_netns(fd, name, netns) < 0)
+        send_netns(fd, name, netns) < 0 || bound(fd, deadline) != 0)
         return away(path, strerror(errno), fault);
     const ssize_t got = recv(fd, answer, ANSWER_MAX, 0);
     if (got <= 0) return away(path, got == 0 ? "it hung up" : strerror(errno), fault);
@@ -89,7 +89,7 @@ enum handover_outcome handover_netns(const char* run_dir, const struct attachmen
         outcome = fd < 0 || bound(fd, deadline) != 0 ? away("a socket", strerror(errno), fault)
                   : size >= (int)sizeof path
                       ? away(run_dir, "its path is too long", fault)
-                      : converse(fd, path, attachment->container_id, netns, fault);
+                      : converse(fd, path, attachment->container_id, netns, deadline, fault);
     }
     for (int i = 0; i < 2; i++)
         if (netns[i] >= 0) close(netns[i]);

@@ -173,9 +173,10 @@ export class Agent {
     await this.halt(Math.max(0, Math.min(STOP_DEADLINE_MS, (until - clock.now()) / 3)));
     if (this.adopted) {
       const departure = new Departure(this.parts, this.roster, until, this.reconciler.queue.running);
-      await departure.endManual();
       if (successor === "other") await departure.handOver();
       else if (config.uncaptureOnRemoval) await departure.uncapture();
+      // After the pods, whose time it must not take.
+      await departure.endManual();
       await departure.vacate();
     } else if (config.ambientEnabled) {
       logger.warn("which pods are captured was not known yet: host objects stay; `ambient-cni remove` takes them away");

@@ -64,7 +64,7 @@ export class Departure {
   async handOver(): Promise<void> {
     const { dataplane, logger } = this.parts;
     const turn = limiter(CONCURRENCY);
-    const captives = this.#captives();
+    const captives = this.#captives().filter(({ enrollment }) => enrollment.manual === undefined);
     const failures = new Map<string, string>();
     await Promise.all(
       captives.map(({ enrollment, netns }) =>

@@ -28,6 +28,8 @@ interface Workers {
   readonly queue: () => KeyedQueue;
   /** Has every change in its netns lead to a pass. */
   readonly watch: (enrollment: Enrollment) => void;
+  /** It is counted no more. */
+  readonly forget: (uid: string) => void;
 }
 
 /**
@@ -154,8 +156,17 @@ export class ManualCaptures {
       logger.error("what was captured by hand can't be read, and stays as it is", { reason: messageOf(error) });
       return;
     }
-    for (const claim of found) this.#adopt(claim, owners);
-    if (found.length > 0) await this.#save();
+    const claimed = new Map(found.map((claim) => [claim.uid, claim]));
+    for (const claim of claimed.values()) {
+      // An experiment must not keep the agent from its pods.
+      try {
+        this.#adopt(claim, owners);
+      } catch (error) {
+        logger.error("what was captured by hand can't be read", { netns: claim.netns, reason: messageOf(error) });
+        this.roster.remove(claim.uid);
+      }
+    }
+    if (found.length > 0) await this.#save().catch((error: unknown) => this.#unsaved(error));
   }
 
   /**
@@ -174,7 +185,7 @@ export class ManualCaptures {
       const id = enrollment.netns?.id;
       if (id === undefined || enrollment.manual === undefined) continue;
       const pod = this.parts.cluster.pod(owners.get(id) ?? "");
-      if (pod !== undefined && !this.#inMesh(pod)) {
+      if (pod !== undefined && this.#isOutside(pod)) {
         this.parts.logger.warn("what was captured by hand is a pod's now, whose labels say otherwise", {
           pod: podKey(pod),
           netns: id,
@@ -307,8 +318,10 @@ export class ManualCaptures {
     );
   }
 
-  #inMesh(pod: Pod): boolean {
-    return eligibilityOf(this.parts.config, this.parts.cluster, pod).verdict === "ambient";
+  /** Known to be: a namespace that is not known yet decides nothing. */
+  #isOutside(pod: Pod): boolean {
+    const { verdict, reason } = eligibilityOf(this.parts.config, this.parts.cluster, pod);
+    return verdict !== "ambient" && reason !== "namespace-unknown";
   }
 
   #leadsTo({ netns: path, netnsId }: ManualClaim): boolean {
@@ -335,6 +348,7 @@ export class ManualCaptures {
 
   async #drop(enrollment: Enrollment): Promise<void> {
     if (this.#has(enrollment)) this.roster.remove(enrollment.uid);
+    this.workers.forget(enrollment.uid);
     await this.#save().catch((error: unknown) => this.#unsaved(error));
   }
 

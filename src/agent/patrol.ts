@@ -116,7 +116,10 @@ export class Patrol {
   /** Returns whether the netns is somebody else's to close. */
   private async look(pod: Pod, netns: NetnsHandle): Promise<boolean> {
     const { config, cluster, dataplane, logger } = this.parts;
-    if (eligibilityOf(config, cluster, pod).verdict === "sidecar") await this.sidecars.look(pod, netns);
+    if (eligibilityOf(config, cluster, pod).verdict === "sidecar") {
+      await this.sidecars.look(pod, netns);
+      if (this.stopped || !this.concerns(pod)) return false;
+    }
     try {
       if (!this.ambient() || !dataplane.present(netns)) return false;
     } catch (error) {

@@ -54,6 +54,7 @@ export class Reconciler {
       unenroller: this.unenroller,
       queue: () => this.queue,
       watch: (enrollment) => this.watch(enrollment),
+      forget: (uid) => verdicts.forget(uid),
     });
     this.queue = new KeyedQueue({
       concurrency: CONCURRENCY,

@@ -64,8 +64,8 @@ export class Tracing {
   }
 
   async #traced(netns: NetnsHandle, uid: string, to: TraceDestination): Promise<Pick<TraceReport, "hops" | "verdict">> {
-    const flows = new HeardFlows(this.monitor, uid, to);
     const counted = this.#counted(uid, netns);
+    const flows = new HeardFlows(this.monitor, uid, to);
     const began = performance.now();
     let traced: Traced;
     let word: FlowRecord | undefined;

@@ -50,7 +50,10 @@ export class VerdictTally {
   /** Reads one pod's counters: also before they go with it. Never throws. */
   take(enrollment: Enrollment): void {
     const { netns, engine, uid } = enrollment;
-    if (netns === undefined || engine === undefined || enrollment.capturedNetns !== netns.id) return;
+    if (netns === undefined || engine === undefined || enrollment.capturedNetns !== netns.id) {
+      this.forget(uid);
+      return;
+    }
     try {
       const counts = this.parts.dataplane.verdicts(netns, engine);
       this.add(enrollment, { netns: netns.id, engine, counts, at: this.parts.clock.now() });

@@ -150,7 +150,8 @@ export class CniServer {
       this.logger.debug(`${route.name}: ${verdict}`, { pod, containerId: parsed.containerId });
     } catch (error) {
       const status = response.destroyed ? 499 : route.failure(response, error, mayHandOver);
-      outcome = { verdict: "", result: codeOf(error) };
+      // No failure: the plugin comes again at once.
+      outcome = { verdict: "", result: status === NETNS_WANTED ? "handover" : codeOf(error) };
       this.count(status);
       this.report(route.name, pod, status, error);
     } finally {

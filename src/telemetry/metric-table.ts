@@ -80,7 +80,7 @@ export const OWN_METRICS: readonly MetricRow[] = [
   counter(
     "ambient_cni_plugin_requests_total",
     ["verb", "verdict", "result"],
-    "Requests of the CNI plugin, by what the pod is and by result: ok or the code of the error",
+    "Requests of the CNI plugin, by what the pod is and by result: ok, handover (asked again with the netns) or the code of the error",
   ),
   gauge(
     "ambient_cni_engine",

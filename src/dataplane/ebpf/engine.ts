@@ -70,6 +70,8 @@ export class EbpfEngine implements Engine {
       this.#node = node;
       node.hooks.ensure();
       node.ztunnels.adopt();
+      // An agent that was killed while somebody read flows: each connection would ask the time for nobody.
+      node.bpf.tellUntil(0n);
       losses.push(...(await selfTest(binding, node, cgroups, this)));
       node.collect();
       this.#works = true;

@@ -33,10 +33,15 @@ export class FlowReader {
     private readonly clock: Clock = systemClock,
   ) {
     this.#events = bpf.events();
-    // What a reader before us has left.
-    while (this.#events.read(MOST).length > 0);
-    this.#lost = bpf.eventsLost();
-    this.#extend(monotonic());
+    try {
+      // What a reader before us has left.
+      while (this.#events.read(MOST).length > 0);
+      this.#lost = bpf.eventsLost();
+      this.#extend(monotonic());
+    } catch (error) {
+      this.#events.close();
+      throw error;
+    }
     this.#soon();
   }
 

@@ -45,6 +45,10 @@ export class PodTracer implements Tracer {
     try {
       seen("connect", "ok", `connected, from ${endpointText(own)}`);
       const taken = sockets.answering(own);
+      if (taken === undefined && sockets.at(own) === undefined) {
+        seen("answer", "failed", "the connection was ended before it could be seen by whom");
+        return { hops, answered: "nobody" };
+      }
       if (taken === undefined) {
         seen("answer", "ok", `by somebody outside the pod: ${endpointText(to)} itself, as far as the pod can tell`);
         return { hops, answered: "outside" };
@@ -63,9 +67,12 @@ export class PodTracer implements Tracer {
       return { hops, answered: "ztunnel" };
     } finally {
       // By a reset: no socket waits out its time, and ztunnel ends what it began.
-      const mine = sockets.at(own);
-      if (mine !== undefined) sockets.end(mine);
-      binding.close(fd);
+      try {
+        const mine = sockets.at(own);
+        if (mine !== undefined) sockets.end(mine);
+      } finally {
+        binding.close(fd);
+      }
       const left = sockets.at(own);
       seen(
         "end",

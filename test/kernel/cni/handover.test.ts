@@ -23,6 +23,7 @@ let dir: ScratchDir;
 let pods: HeldNetns;
 let handover: NetnsHandover;
 let server: CniServer;
+let metrics: MetricRecorder;
 const requests: CniPodRequest[] = [];
 /** Identities of the netns that ADDs have got. */
 const got: string[] = [];
@@ -62,7 +63,8 @@ beforeEach(async () => {
       await add(request);
     },
   };
-  server = new CniServer({ runDir: dir.path, handler, handover, logger, metrics: new MetricRecorder() });
+  metrics = new MetricRecorder();
+  server = new CniServer({ runDir: dir.path, handler, handover, logger, metrics });
   await server.listen();
   heldBefore = heldNetns();
 });
@@ -96,6 +98,8 @@ test.each(["ADD", "CHECK"])(
       [podsPath(), CONTAINER],
       [podsPath(), CONTAINER],
     ]);
+    const results = [...metrics.counts.keys()].flatMap((key) => /"result":"(\w+)"/.exec(key)?.[1] ?? []);
+    expect(results, "the first is no failure").toEqual(["handover", "ok"]);
   },
 );
 

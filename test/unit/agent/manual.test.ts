@@ -204,6 +204,18 @@ describe("the next agent", () => {
     expect(parts.dataplane.kernel.has("/ns/other")).toBe(true);
   });
 
+  test("starts, and serves pods, whatever is wrong with a record of a capture by hand", async () => {
+    const parts = new FakeParts();
+    parts.claims.written = [claim("captured"), claim("captured")];
+    parts.dataplane.kernel.set(LAB, { ...captured, spec: undefined });
+    parts.dataplane.observeError = new Error("netlink says no");
+    parts.claims.error = new Error("no space left on device");
+    const running = await started(parts);
+    expect(running.missing()).toEqual([]);
+    expect(running.roster.get(UID)).toBeUndefined();
+    expect(parts.dataplane.kernel.has(LAB)).toBe(true);
+  });
+
   test("with ambient off, releases it", async () => {
     const parts = new FakeParts({ ambientEnabled: false });
     parts.claims.written = [claim("captured")];
