@@ -21,6 +21,8 @@ const DRAIN_POLL_MS = 100;
 /** What of a netns' processes need not be in a cgroup of the pods' to be captured comes first. */
 const PREFERENCE: readonly EngineName[] = ["nftables", "iptables", "ebpf"];
 
+type Released = "released" | "draining" | "nothing";
+
 interface Workers {
   readonly enroller: Enroller;
   readonly unenroller: Unenroller;
@@ -118,11 +120,24 @@ export class ManualCaptures {
   }
 
   /** Takes out what was captured by hand. @throws AgentError NETNS_*; NETNS_OF_POD where labels decide */
-  async unenroll(path: string): Promise<"released" | "draining" | "nothing"> {
+  async unenroll(path: string): Promise<Released> {
     const enrollment = await this.#find(path);
     if (enrollment === undefined) return await this.#clean(path);
     await this.#leave(enrollment);
     return this.#has(enrollment) ? "draining" : "released";
+  }
+
+  /** What `unenroll` would come to now. Changes nothing. @throws as `unenroll`. */
+  async wouldUnenroll(path: string): Promise<Released> {
+    const { finder, dataplane } = this.parts;
+    const enrollment = await this.#find(path);
+    if (enrollment !== undefined) {
+      const { netns } = enrollment;
+      return netns !== undefined && dataplane.proxiedConnections(netns) > 0 ? "draining" : "released";
+    }
+    using netns = finder.open(path);
+    await this.#refuseOwned(netns);
+    return dataplane.present(netns) ? "released" : "nothing";
   }
 
   /** One pass: what was asked for and what is, brought together. Only the queue calls it. */

@@ -16,6 +16,7 @@ import { type LevelsChange, type LevelsReport, levelsChangeSchema } from "../cor
 import type { LinesReport, MetricsReport } from "../core/report/lines.ts";
 import {
   type EnrollReport,
+  type ManualRelease,
   manualReleaseSchema,
   manualRequestSchema,
   type UnenrollReport,
@@ -82,10 +83,10 @@ function manualRoutes(report: AgentReport, agent: DebugParts["agent"]) {
         .findLast(({ what }) => what === "captured");
       return { ...report.head(), pod, phases: captured?.phases ?? {} };
     },
-    unenroll: async ({ netns }: { readonly netns: string }): Promise<UnenrollReport> => ({
+    unenroll: async ({ netns, dryRun }: ManualRelease): Promise<UnenrollReport> => ({
       ...report.head(),
-      netns,
-      result: await agent.manual.unenroll(netns),
+      ...{ netns, dryRun },
+      result: await (dryRun ? agent.manual.wouldUnenroll(netns) : agent.manual.unenroll(netns)),
     }),
   };
 }

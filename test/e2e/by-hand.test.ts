@@ -154,6 +154,8 @@ test("plan says what would be done and does nothing; enroll captures a netns of 
     expect(await onNode(sandbox, "inspect", LAB_IP, "--diff")).toMatchObject({ status: 0 });
     expect((await onNode(sandbox, "status")).stdout).toMatch(/^ {2}pods +OK +1 enrolled, 1 captured by hand, 2 not/m);
     expect((await onNode(sandbox, ...enroll)).stderr).toMatch(/is captured by hand already/);
+    expect((await onNode(sandbox, "unenroll", "--netns", LAB, "--dry-run")).stdout).toBe(`${LAB}: would be released\n`);
+    expect((await onNode(sandbox, "inspect", LAB_IP, "--diff")).status).toBe(0);
     const gone = await onNode(sandbox, "unenroll", "--netns", LAB);
     expect(gone).toMatchObject({ status: 0, stdout: `${LAB}: released: nothing of ours is left in it\n` });
     expect(await stateOf(sandbox, LAB)).toBe(clean);

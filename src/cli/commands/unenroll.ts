@@ -6,6 +6,7 @@ import { visible } from "../render/text.ts";
 
 interface UnenrollOptions {
   readonly netns?: string;
+  readonly dryRun?: boolean;
 }
 
 /** A release starts programs where rules have to go, in ms. */
@@ -19,15 +20,18 @@ export function addUnenroll(program: Program): void {
       summary: "releases a network namespace that was captured by hand",
       examples: [
         "ambient-cni unenroll --netns /run/netns/lab",
-        "ambient-cni unenroll --netns /proc/4711/ns/net",
+        "ambient-cni unenroll --netns /proc/4711/ns/net --dry-run",
         "ambient-cni pods                     # those that are: MESH says manual",
       ],
     },
-    (command) => command.option("--netns <path>", "the network namespace, as its path on the node"),
-    async (session, { netns }) => {
+    (command) =>
+      command
+        .option("--netns <path>", "the network namespace, as its path on the node")
+        .option("--dry-run", "only say what would be done"),
+    async (session, { netns, dryRun = false }) => {
       if (netns === undefined || netns === "") usageError("--netns names the network namespace");
       const agent = await session.agent(session.globals.timeoutMs ?? TIMEOUT_MS);
-      const report = await agent.change("unenroll", { netns });
+      const report = await agent.change("unenroll", dryRun ? { netns, dryRun } : { netns });
       await session.print(report, () => unenrollText(report));
       return EXIT.ok;
     },
@@ -40,6 +44,12 @@ const TEXT: Readonly<Record<UnenrollReport["result"], string>> = {
   nothing: "nothing of ours is in it",
 };
 
-export function unenrollText({ netns, result }: UnenrollReport): string {
-  return `${visible(netns)}: ${TEXT[result]}\n`;
+const WOULD: Readonly<Record<UnenrollReport["result"], string>> = {
+  released: "would be released",
+  draining: "would take no new connection, and be released when the open ones end, or the drain time is over",
+  nothing: TEXT.nothing,
+};
+
+export function unenrollText({ netns, dryRun = false, result }: UnenrollReport): string {
+  return `${visible(netns)}: ${(dryRun ? WOULD : TEXT)[result]}\n`;
 }

@@ -49,7 +49,7 @@ export const manualRequestSchema = v.strictObject({
 });
 
 /** Body of `unenroll`. */
-export const manualReleaseSchema = v.strictObject({ netns: path });
+export const manualReleaseSchema = v.strictObject({ netns: path, dryRun: v.optional(v.boolean(), false) });
 
 export const enrollSchema = v.object({
   ...HEAD,
@@ -61,9 +61,12 @@ export const enrollSchema = v.object({
 export const unenrollSchema = v.object({
   ...HEAD,
   netns: v.string(),
+  /** Nothing was changed: `result` is what would be. Absent: an agent that does not know the word. */
+  dryRun: v.optional(v.boolean()),
   /** draining: open connections through ztunnel go on; released within the drain time. nothing: it was not captured. */
   result: v.picklist(["released", "draining", "nothing"]),
 });
 
+export type ManualRelease = v.InferOutput<typeof manualReleaseSchema>;
 export type EnrollReport = v.InferOutput<typeof enrollSchema>;
 export type UnenrollReport = v.InferOutput<typeof unenrollSchema>;

@@ -43,11 +43,19 @@ describe("a netns of nobody's", () => {
     parts.ztunnel.connect();
     expect(parts.ztunnel.known.size).toBe(0);
     parts.journal.length = 0;
+    expect(await manual.wouldUnenroll(LAB)).toBe("released");
+    parts.dataplane.proxied = 1;
+    expect(await manual.wouldUnenroll(LAB)).toBe("draining");
+    parts.dataplane.proxied = 0;
+    expect(parts.journal).toEqual([]);
+    expect(parts.claims.written).toEqual([claim("captured")]);
+    expect(stateOf(UID)).toBe("manual");
     expect(await manual.unenroll(LAB)).toBe("released");
     expect(parts.journal).toEqual([`drain ${UID}`, `zds del ${UID}`, `release ${LAB}`, `revoke ${UID} 10.9.0.2`]);
     expect(parts.claims.written).toEqual([]);
     expect(stateOf(UID)).toBeUndefined();
     expect(parts.finder.openHandles).toEqual(new Set([...parts.finder.openHandles].filter(({ id }) => id === "host")));
+    expect(await manual.wouldUnenroll(LAB)).toBe("nothing");
     expect(await manual.unenroll(LAB)).toBe("nothing");
   });
 
@@ -102,6 +110,8 @@ describe("a netns of nobody's", () => {
     await expect(manual.enroll({ ...REQUEST, ips: web.ips })).rejects.toMatchObject({ code: "MANUAL_ADDRESS" });
     parts.dataplane.upstreams.add(LAB);
     await expect(manual.enroll(REQUEST)).rejects.toMatchObject({ code: "MANUAL_NOT_CLEAN" });
+    expect(await manual.wouldUnenroll(LAB)).toBe("released");
+    expect(parts.dataplane.upstreams.has(LAB)).toBe(true);
     expect(await manual.unenroll(LAB)).toBe("released");
     await manual.enroll(REQUEST);
   });
@@ -119,6 +129,7 @@ describe("labels decide about a pod", () => {
     parts.finder.proc.set("uid-web", LAB);
     await expect(manual.enroll(REQUEST)).rejects.toMatchObject(refusal);
     await expect(manual.unenroll(LAB)).rejects.toMatchObject(refusal);
+    await expect(manual.wouldUnenroll(LAB)).rejects.toMatchObject(refusal);
   });
 
   test("a netns that becomes a pod's is released, or that pod's", async () => {
