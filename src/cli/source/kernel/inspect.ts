@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pod, without the agent: what is in its netns. What should be there is only partly known.
 import { AgentError } from "../../../core/errors.ts";
+import { familyOf } from "../../../core/ip.ts";
 import type { CaptureSpec } from "../../../core/ports/dataplane.ts";
 import type { InspectReport } from "../../../core/report/inspect.ts";
 import { type PodReport, podTitle } from "../../../core/report/pods.ts";
@@ -15,28 +16,34 @@ import { joinCgroupOf } from "../../../sys/own-cgroup.ts";
 import { Proc } from "../../../sys/proc.ts";
 import type { NodeView } from "./node-view.ts";
 import { rowsOf } from "./pods.ts";
+import { type Steering, steeringIn, untried } from "./steering.ts";
 
 const SIDECAR_UNKNOWN = "which traffic it should be, its annotations say, and only the agent knows them";
 
 export async function kernelInspect(view: NodeView, uid: string): Promise<InspectReport> {
-  return within(view, uid, (pod, { netns }) => ({
-    ...view.head(),
-    pod,
-    identity: null,
-    eligibility: null,
-    desired: {},
-    facts: [
-      ...pinnedFacts(view.binding, netns.fd, readPinned(view.binding, view.config.procDir)),
-      ...(pod.mesh === "captured" ? listenerFacts(view.binding, netns.fd, view.config.dnsCapture) : []),
-      ...kernelFacts(view.binding, netns, undefined, undefined),
-    ],
-    counters: {},
-    existing: null,
-    decisions: [],
-  }));
+  const { binding } = view;
+  return within(view, uid, (pod, { netns }) => {
+    const pinned = readPinned(binding, view.config.procDir);
+    const dns = () => steeringIn(binding, netns.fd, pinned).dns !== "none";
+    return {
+      ...view.head(),
+      pod,
+      identity: null,
+      eligibility: null,
+      desired: {},
+      facts: [
+        ...pinnedFacts(binding, netns.fd, pinned),
+        ...(pod.mesh === "captured" ? listenerFacts(binding, netns.fd, dns()) : []),
+        ...kernelFacts(binding, netns, undefined, undefined),
+      ],
+      counters: {},
+      existing: null,
+      decisions: [],
+    };
+  });
 }
 
-/** As the node's settings say: the pod's own annotations are known to the API only. */
+/** As the pod's own state says: the agent's settings are not this process's, the pod's annotations known to the API only. */
 export async function kernelVerify(view: NodeView, uid: string): Promise<ProofsReport> {
   const { config, binding } = view;
   const { handle: host } = findHostNetns(new Proc(config.procDir), false);
@@ -48,7 +55,10 @@ export async function kernelVerify(view: NodeView, uid: string): Promise<ProofsR
       // In the agent's pod this process is in a cgroup that the hooks cover; on the node itself it is in none.
       if (config.hostRoot === "/") joinCgroupOf(config.procDir, pid);
       const prover = new PodProver({ binding, host, probesFromHost: config.probeSources === "host" });
-      return { ...head, proofs: await prover.prove(netns, specOf(view, pod)), problem: null };
+      const steering = steeringIn(binding, netns.fd, readPinned(binding, config.procDir));
+      const proofs = await prover.prove(netns, specOf(view, pod, steering));
+      const hasIpv6 = pod.ips.some((ip) => familyOf(ip) === 6);
+      return { ...head, proofs: [...proofs, ...untried(steering, hasIpv6)], problem: null };
     });
   } finally {
     host.close();
@@ -73,15 +83,15 @@ async function within<T>(
   }
 }
 
-function specOf({ config }: NodeView, pod: PodReport): CaptureSpec {
+function specOf({ config }: NodeView, pod: PodReport, { ipv6, dns, bypassInbound }: Steering): CaptureSpec {
   return {
     uid: pod.uid,
     pod: podTitle(pod),
     ips: pod.ips,
-    ipv6: config.ipv6,
-    dnsCapture: config.dnsCapture,
-    dnsServers: undefined,
-    bypassInbound: false,
+    ipv6,
+    dnsCapture: dns !== "none" && dns !== "some",
+    dnsServers: typeof dns === "string" ? undefined : dns,
+    bypassInbound,
     rerouteInterfaces: [],
     excludeOutboundCidrs: config.excludeOutboundCidrs,
     probeIpv4: config.probeIpv4,
