@@ -2,19 +2,16 @@
 import type { Successor } from "../core/daemonset.ts";
 import type { Stop } from "../core/disposable.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
-import { isTerminal, type Pod } from "../core/pod.ts";
 import type { NamespaceChange, PodChange } from "../core/ports/cluster.ts";
 import type { CniHandler } from "../core/ports/cni.ts";
 import type { FlowSource } from "../core/ports/flows.ts";
-import type { NetnsHandle } from "../core/ports/netns.ts";
-import type { ExemptPod } from "../core/ports/probes.ts";
 import type { Prover } from "../core/ports/proof.ts";
 import type { Tracer } from "../core/ports/trace.ts";
 import { Admission } from "./admission.ts";
+import { Adoption } from "./adoption.ts";
 import { annotationOf } from "./announcer.ts";
 import { census, type PodStatus } from "./census.ts";
 import { Departure } from "./departure.ts";
-import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
 import { Gauges } from "./gauges.ts";
 import { Inspection } from "./inspection.ts";
 import type { ManualCaptures } from "./manual-captures.ts";
@@ -119,7 +116,7 @@ export class Agent {
       if (!works) logger.info("an engine does not work on this node", { engine, reason });
     }
     await probes.start();
-    await this.adopt();
+    await new Adoption(this.parts, this.roster, this.reconciler.manual).adopt();
     this.adopted = true;
   }
 
@@ -257,77 +254,6 @@ export class Agent {
     if (!this.serving) absent.push("agent: not serving yet");
     else if (config.ambientEnabled && !ztunnel.listening) absent.push("ztunnel: its socket is gone from the node");
     return absent;
-  }
-
-  /** Rebuilds the roster from the kernel: one pass over /proc, one look into each netns. */
-  private async adopt(): Promise<void> {
-    const { cluster, finder, dataplane, probes, logger, config } = this.parts;
-    const candidates = [...cluster.pods()].filter((pod) => !pod.hostNetwork && !isTerminal(pod));
-    const found = await finder.find(candidates);
-    const owners = new Map<string, ExemptPod & { readonly netns: NetnsHandle }>();
-    let adopted = 0;
-    for (const pod of candidates) {
-      const handle = found.get(pod.uid);
-      const ambient = eligibilityOf(config, cluster, pod).verdict === "ambient";
-      if (handle === undefined) {
-        // Not found, but ztunnel may still run its proxy: `keep` it until the sweep knows more.
-        if (ambient && annotationOf(pod) === "enabled") this.roster.ensure(pod).annotation = "enabled";
-        continue;
-      }
-      const ours = dataplane.present(handle);
-      if (!ambient && !ours) {
-        handle.close();
-        continue;
-      }
-      const enrollment = this.roster.ensure(pod);
-      enrollment.annotation = annotationOf(pod);
-      enrollment.adoptNetns(handle);
-      // Announced as captured: then it is captured before anything else, with or without a ztunnel.
-      if (enrollment.annotation === "enabled") enrollment.capturedNetns = handle.id;
-      if (!ours) {
-        const unannounced = enrollment.annotation === null && pod.phase === "Running";
-        enrollment.late = ambient && unannounced && this.startedUnseen(pod);
-        continue;
-      }
-      adopted += 1;
-      const exempt = exemptibleIps(config, pod.ips);
-      enrollment.exemptIps = exempt;
-      this.restoreSpec(pod);
-      // Captured by istio-cni's rules until its first pass: they let probes pass by the address that they wear.
-      const foreign = enrollment.engine === undefined && enrollment.capturedNetns !== undefined;
-      const engine = foreign ? "nftables" : (enrollment.engine ?? dataplane.engine);
-      owners.set(pod.uid, { uid: pod.uid, ips: exempt, engine, netns: handle });
-    }
-    await this.reconciler.manual.adopt(owners);
-    await probes.reconcile(owners);
-    logger.info("kernel state adopted", { pods: candidates.length, found: found.size, captured: adopted });
-  }
-
-  private restoreSpec(pod: Pod): void {
-    const enrollment = this.roster.ensure(pod);
-    if (enrollment.netns === undefined) return;
-    try {
-      const { spec } = captureSpec(this.parts.config, pod, pod.ips, this.parts.nameservers);
-      enrollment.spec = spec;
-      const { mode, engine } = this.parts.dataplane.observe(enrollment.netns, spec);
-      enrollment.engine = engine;
-      // Routes alone, left by an agent that died before it captured, are no capture.
-      if (mode !== "absent") enrollment.capturedNetns = enrollment.netns.id;
-      if (mode === "captured") {
-        enrollment.state = "enrolled";
-        enrollment.enrolledAt = Date.now();
-        enrollment.adopted = true;
-        this.parts.decisions.note(enrollment, { what: "adopted", engine });
-      }
-    } catch (error) {
-      this.parts.logger.warn("adopting a pod", { pod: enrollment.name, error: String(error) });
-    }
-  }
-
-  /** True for a pod that was made while no agent was there: its ADD should have been refused. */
-  private startedUnseen({ createdAt }: Pod): boolean {
-    const { lastAliveAt } = this.parts;
-    return createdAt !== undefined && lastAliveAt !== undefined && createdAt > lastAliveAt;
   }
 
   private podChanged({ kind, pod }: PodChange): void {
