@@ -4,7 +4,7 @@ import type { ManualClaim } from "../core/ports/manual.ts";
 import { SANDBOX_GONE } from "../core/report/pods.ts";
 import { eligibilityOf } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";
-import { manualEligibility } from "./manual-captures.ts";
+import { manualEligibility } from "./manual-pod.ts";
 import type { Parts } from "./parts.ts";
 import type { Roster } from "./roster.ts";
 

@@ -9,7 +9,7 @@ import type { Prover } from "../core/ports/proof.ts";
 import type { InspectReport } from "../core/report/inspect.ts";
 import type { ProofsReport, ResetsReport } from "../core/report/proofs.ts";
 import { captureSpec, eligibilityOf } from "./desire.ts";
-import { manualEligibility } from "./manual-captures.ts";
+import { manualEligibility } from "./manual-pod.ts";
 import type { Parts } from "./parts.ts";
 import { withinNetns } from "./reach.ts";
 import type { AgentReport } from "./report.ts";

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { basename } from "node:path";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
 import { type Pod, podKey } from "../core/pod.ts";
 import type { CaptureSpec, EngineName } from "../core/ports/dataplane.ts";
@@ -9,13 +8,13 @@ import type { ExemptPod } from "../core/ports/probes.ts";
 import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
 import type { Enroller } from "./enroll.ts";
 import { Enrollment } from "./enrollment.ts";
+import { podOf } from "./manual-pod.ts";
+import { ManualTerms } from "./manual-terms.ts";
 import type { Parts } from "./parts.ts";
 import type { KeyedQueue } from "./queue.ts";
 import type { Roster } from "./roster.ts";
 import type { Unenroller } from "./unenroll.ts";
 
-/** Experiments of one node at a time. */
-const MAX_CLAIMS = 64;
 /** How often open proxied connections are counted while one leaves, in ms. */
 const DRAIN_POLL_MS = 100;
 /** What of a netns' processes need not be in a cgroup of the pods' to be captured comes first. */
@@ -43,11 +42,15 @@ export class ManualCaptures {
   /** Changes of the file, and decisions about what may be claimed, one after the other. */
   #last: Promise<unknown> = Promise.resolve();
 
+  private readonly terms: ManualTerms;
+
   constructor(
     private readonly parts: Parts,
     private readonly roster: Roster,
     private readonly workers: Workers,
-  ) {}
+  ) {
+    this.terms = new ManualTerms(parts, roster);
+  }
 
   all(): Enrollment[] {
     return [...this.roster.all()].filter(({ manual }) => manual !== undefined);
@@ -94,7 +97,7 @@ export class ManualCaptures {
     const netns = finder.open(request.netns);
     try {
       const claim = this.#claimOf(request, netns);
-      await this.#refuse(claim, netns);
+      await this.terms.require(claim, netns);
       const wish = request.engine ?? PREFERENCE.find((name) => dataplane.tests.some((one) => works(one, name)));
       const spec = this.#specOf(claim, wish);
       const engine = dataplane.engineFor(netns, spec);
@@ -136,7 +139,7 @@ export class ManualCaptures {
       return netns !== undefined && dataplane.proxiedConnections(netns) > 0 ? "draining" : "released";
     }
     using netns = finder.open(path);
-    await this.#refuseOwned(netns);
+    await this.terms.requireUnowned(netns);
     return dataplane.present(netns) ? "released" : "nothing";
   }
 
@@ -259,7 +262,7 @@ export class ManualCaptures {
   async #clean(path: string): Promise<"released" | "nothing"> {
     const { finder, dataplane } = this.parts;
     using netns = finder.open(path);
-    await this.#refuseOwned(netns);
+    await this.terms.requireUnowned(netns);
     if (!dataplane.present(netns)) return "nothing";
     await dataplane.release(netns);
     return "released";
@@ -272,59 +275,6 @@ export class ManualCaptures {
     });
     // A path that is gone names what it led to.
     return this.all().find(({ netns, manual }) => (id === undefined ? manual?.netns === path : netns?.id === id));
-  }
-
-  async #refuse(claim: ManualClaim, netns: NetnsHandle): Promise<void> {
-    const { cluster, finder, dataplane } = this.parts;
-    if (this.#claims().length >= MAX_CLAIMS) {
-      throw new AgentError("MANUAL_TOO_MANY", `${MAX_CLAIMS} network namespaces are captured by hand already`);
-    }
-    if (this.roster.get(claim.uid) !== undefined) {
-      throw new AgentError("MANUAL_EXISTS", `${claim.netns} is captured by hand already`, "unenroll it first");
-    }
-    await this.#refuseOwned(netns);
-    const namesake = [...cluster.pods()].find(
-      ({ ips, hostNetwork }) => !hostNetwork && ips.some((ip) => claim.ips.includes(ip)),
-    );
-    if (namesake !== undefined) {
-      throw new AgentError("MANUAL_ADDRESS", `${claim.ips.join(", ")}: an address of pod ${podKey(namesake)}`);
-    }
-    const missing = finder.missing(netns, claim.ips);
-    if (missing.length > 0) {
-      throw new AgentError("MANUAL_ADDRESS", `no interface of ${claim.netns} has the address ${missing.join(", ")}`);
-    }
-    if (dataplane.present(netns)) {
-      throw new AgentError(
-        "MANUAL_NOT_CLEAN",
-        `something of ours, or of istio-cni's, is in ${claim.netns}`,
-        `\`ambient-cni unenroll --netns ${claim.netns}\` removes it`,
-      );
-    }
-  }
-
-  /** @throws AgentError NETNS_OF_POD with what its labels say. */
-  async #refuseOwned(netns: NetnsHandle): Promise<void> {
-    const { cluster, config } = this.parts;
-    const pod = await this.#ownerOf(netns);
-    if (pod === undefined) return;
-    const { verdict, detail } = eligibilityOf(config, cluster, pod);
-    const says = verdict === "ambient" ? "puts it in the mesh" : "keeps it out of the mesh";
-    throw new AgentError(
-      "NETNS_OF_POD",
-      `this network namespace is pod ${podKey(pod)}'s, and what decides about it ${says}: ${detail}`,
-      "change the labels of the pod or of its namespace: they are the only truth about a pod",
-    );
-  }
-
-  async #ownerOf(netns: NetnsHandle): Promise<Pod | undefined> {
-    const { cluster, finder } = this.parts;
-    for (const { netns: held, pod, manual } of this.roster.all()) {
-      if (manual === undefined && held?.id === netns.id) return pod;
-    }
-    const found = await finder.find([...cluster.pods()]);
-    const owner = [...found].find(([, { id }]) => id === netns.id)?.[0];
-    for (const handle of found.values()) handle.close();
-    return owner === undefined ? undefined : cluster.pod(owner);
   }
 
   #ownerInRoster({ netns, uid }: Enrollment): Enrollment | undefined {
@@ -401,38 +351,6 @@ export class ManualCaptures {
     const { spec } = captureSpec(config, podOf(claim), claim.ips, () => undefined);
     return { ...spec, pod: claim.uid, ...(engine === undefined ? {} : { engine }) };
   }
-}
-
-/** What eligibility says of it. */
-export function manualEligibility({ netns }: ManualClaim) {
-  return { verdict: "ambient", reason: "manual", detail: `captured by hand: ${netns}` } as const;
-}
-
-/** As a pod, for whoever works on pods. */
-function podOf({ uid, netns, ips, workload }: ManualClaim): Pod {
-  return {
-    uid,
-    namespace: workload?.namespace ?? "manual",
-    name: workload?.name ?? basename(netns),
-    nodeName: "",
-    serviceAccount: workload?.serviceAccount ?? "",
-    labels: {},
-    annotations: {},
-    phase: "Running",
-    ips,
-    hostNetwork: false,
-    runtimeClass: undefined,
-    containers: [],
-    initContainers: [],
-    proxy: undefined,
-    initFailures: undefined,
-    containerIds: [],
-    resourceVersion: "",
-    deleting: false,
-    createdAt: undefined,
-    dnsPolicy: "",
-    dnsNameservers: [],
-  };
 }
 
 function works(test: { readonly engine: EngineName; readonly works: boolean }, name: EngineName): boolean {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Agent } from "../agent/agent.ts";
 import type { Inspection } from "../agent/inspection.ts";
-import { manualEligibility } from "../agent/manual-captures.ts";
+import { manualEligibility } from "../agent/manual-pod.ts";
 import { HISTORY_MAX, type Monitor } from "../agent/monitor.ts";
 import type { PlanQuestion } from "../agent/planner.ts";
 import type { AgentReport, ProcessFacts } from "../agent/report.ts";
