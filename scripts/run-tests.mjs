@@ -27,7 +27,9 @@ try {
     ({ status, assertionResults }) => status === "failed" && assertionResults.length === 0,
   );
   const skipped = numPendingTests + numTodoTests;
-  const failed = numFailedTests + brokenFiles.length;
+  const counted = numFailedTests + brokenFiles.length;
+  // An error outside of every test is in no report.
+  const failed = run.status !== 0 && counted === 0 ? 1 : counted;
   console.log(`${numPassedTests} passed, ${failed} failed, ${skipped} skipped`);
   process.exitCode = run.status === 0 && failed === 0 ? 0 : 1;
 } finally {

@@ -99,10 +99,10 @@ test("containerd is killed and starts again: running pods notice nothing, new on
   await until("it chats", () => kubelet.output(chat).length > 0);
   // One start is under way, with luck in our plugin.
   kubelet.records.create(caller("across"));
-  const interrupted = kubelet.start(caller("across"));
+  const interrupted = expect(kubelet.start(caller("across"))).rejects.toThrow("UNAVAILABLE");
   await setTimeout(150);
   await containerd.kill();
-  await expect(interrupted).rejects.toThrow("UNAVAILABLE");
+  await interrupted;
   await containerd.start();
   const across = await kubelet.startInTime(caller("across"), IN_TIME_MS);
   const after = await kubelet.run(caller("after"));
