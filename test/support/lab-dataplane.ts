@@ -69,11 +69,15 @@ export async function stateOf(netns: HeldNetns): Promise<string> {
   // A legacy table that has been used stays in its netns for ever: only what is in it counts.
   const legacy =
     "for save in iptables-legacy-save ip6tables-legacy-save; do $save | grep -E '^-A|^:.* (-|DROP) '; done";
+  // The kernel delivers to a new IPv6 address a moment after it is there (addrconf's own work queue).
+  const delivered =
+    'ip -6 -o address show scope global | while IFS=" /" read -r _ dev _ ip _; do for _ in $(seq 100); do ' +
+    'ip -6 route show table local | grep -q "^local $ip dev $dev " && break; sleep 0.02; done; done';
   const all = await inNetns(
     netns,
     "sh",
     "-c",
-    `${legacy}; nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ${sysctls}`,
+    `${delivered}; ${legacy}; nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ${sysctls}`,
   );
   // The kernel adds a link-local address when it has looked for duplicates, a second after link up.
   return all.replaceAll(/^.*\bfe80:.*\n/gm, "");
