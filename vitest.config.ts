@@ -25,7 +25,7 @@ const { test } = tier("runtime", 240_000, 2);
 const image = { globalSetup: "test/runtime/build-image.ts", setupFiles: "test/runtime/await-image.ts" };
 const runtime = { test: { ...test, ...image } };
 
-const kernel = tier("kernel", 60_000, 3);
+const kernel = tier("kernel", 60_000, 2);
 const others = { test: { ...kernel.test, exclude: ALONE } };
 const alone = { test: { ...tier("kernel-alone", 60_000, 1).test, include: ALONE } };
 
