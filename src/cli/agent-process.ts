@@ -5,53 +5,31 @@ import { Installer } from "../../install/installer.ts";
 import { Keeper } from "../../install/keeper.ts";
 import { pluginEntry } from "../../install/plugin-entry.ts";
 import { Agent } from "../agent/agent.ts";
-import { nameserversFrom } from "../agent/nameservers.ts";
 import type { ProcessFacts } from "../agent/report.ts";
 import { SuccessionQuestion } from "../agent/succession.ts";
 import { NetnsHandover } from "../cniserver/handover.ts";
 import { LogServer } from "../cniserver/log-server.ts";
-import { removeState, stateWrittenAt, writeState } from "../cniserver/published-state.ts";
+import { removeState, stateWrittenAt } from "../cniserver/published-state.ts";
 import { CniServer } from "../cniserver/server.ts";
 import { systemClock } from "../core/clock.ts";
 import type { Config } from "../core/config/config.ts";
 import { PLUGIN_NAME } from "../core/constants.ts";
 import type { Succession, Successor } from "../core/daemonset.ts";
-import { AgentError, messageOf } from "../core/errors.ts";
-import type { NetnsFinder } from "../core/ports/netns.ts";
+import { messageOf } from "../core/errors.ts";
 import type { Logger } from "../core/ports/telemetry.ts";
 import type { SettingReport } from "../core/report/settings.ts";
 import type { ComponentReport } from "../core/report/status.ts";
 import { nodePath } from "../core/report/words.ts";
-import { NodeDataplane } from "../dataplane/dataplane.ts";
-import { EbpfEngine } from "../dataplane/ebpf/engine.ts";
-import { ebpfHost } from "../dataplane/ebpf/host.ts";
 import { KNOBS } from "../dataplane/ebpf/node.ts";
-import { netfilterEngines } from "../dataplane/engines.ts";
-import { PodExistingConnections } from "../dataplane/existing.ts";
-import { NodeProbeExemption } from "../dataplane/probe-exemption/exemption.ts";
-import { Kubelet } from "../dataplane/probe-exemption/kubelet.ts";
-import { SnatExemption } from "../dataplane/probe-exemption/snat.ts";
 import { PodProver } from "../dataplane/proof/prover.ts";
 import { PodTracer } from "../dataplane/proof/tracer.ts";
-import { SidecarRedirector } from "../dataplane/sidecar/redirector.ts";
-import { UpstreamHost } from "../dataplane/upstream/host.ts";
-import { KubeCluster } from "../kube/cluster.ts";
-import { native } from "../native/load.ts";
-import { ProcNetnsFinder } from "../netns/finder.ts";
-import { HandedNetnsFinder } from "../netns/handed.ts";
-import { ManualClaimsFile } from "../netns/manual-claims.ts";
-import { sampleRedirection } from "../sidecar/sample.ts";
 import { bootId } from "../sys/boot.ts";
-import { nameserversOf } from "../sys/resolv-conf.ts";
 import { Admin } from "../telemetry/admin.ts";
 import { DebugServer } from "../telemetry/debug-server.ts";
-import { DriftLedger } from "../telemetry/drift-ledger.ts";
-import { DecisionJournal } from "../telemetry/journal.ts";
 import type { Log } from "../telemetry/log.ts";
-import { PromMetrics } from "../telemetry/metrics.ts";
-import { ZdsServer } from "../zds/server.ts";
 import { debugRoutes } from "./debug-routes.ts";
 import { forgetEngines, keepEngines } from "./last-engines.ts";
+import { nodeParts } from "./node-parts.ts";
 
 /** Older charts give 5 s before SIGKILL; the newer ones 30. */
 const SHORTEST_GRACE_SECONDS = 5;
@@ -71,20 +49,7 @@ function after(ms: number): Promise<void> {
   return new Promise((resolve) => systemClock.after(ms, resolve));
 }
 
-/** @throws AgentError when ambient can't do without the node's /proc */
-function netnsFinder(config: Config, logger: Logger): NetnsFinder {
-  try {
-    return new ProcNetnsFinder(config, logger);
-  } catch (error) {
-    if (config.ambientEnabled || !(error instanceof AgentError)) throw error;
-    logger.info("running pods can't be looked into; new ones are, as the plugin hands them over", {
-      reason: error.message,
-    });
-    return new HandedNetnsFinder(error);
-  }
-}
-
-/** The agent with everything it needs, wired once: the only place that knows all parts. */
+/** The agent with all that lets others reach it: how it starts, and how it ends. */
 export class AgentProcess {
   private readonly agent: Agent;
   private readonly admin: Admin;
@@ -93,7 +58,6 @@ export class AgentProcess {
   private readonly logServer: LogServer;
   private readonly keeper: Keeper;
   private readonly debugServer: DebugServer;
-  private readonly decisions: DecisionJournal;
   private readonly startedAt = performance.now();
   private readonly question: SuccessionQuestion;
   private readonly logger: Logger;
@@ -107,74 +71,13 @@ export class AgentProcess {
     private readonly boot: string,
     lastAliveAt: number | undefined,
   ) {
+    const node = nodeParts(config, log, version, boot, lastAliveAt);
+    const { binding, host, ebpf, metrics } = node;
+    const { clock, drift } = node.parts;
     const logger = log.scope("cni-agent");
-    const metrics = new PromMetrics(version);
-    const clock = systemClock;
-    const binding = native();
-    const finder = netnsFinder(config, log.scope("netns"));
-    const host = finder.host();
-    const dataplane = log.scope("dataplane");
-    const ebpf = new EbpfEngine({
-      binding,
-      logger: dataplane,
-      ...ebpfHost({ binding, procDir: config.procDir, logger: dataplane }),
-    });
-    const kubelet = new Kubelet(config.procDir);
     this.logger = logger;
-    const cluster = new KubeCluster({
-      nodeName: config.nodeName,
-      kubeconfig: config.kubeconfig,
-      environment: process.env,
-      marks: config.repair.sidecarAnnotation === "" ? [] : [config.repair.sidecarAnnotation],
-      logger: log.scope("kube"),
-      metrics,
-    });
-    this.question = new SuccessionQuestion({ cluster, config, clock, logger });
-    this.decisions = new DecisionJournal(logger);
-    const drift = new DriftLedger(metrics);
-    this.agent = new Agent({
-      config,
-      cluster,
-      finder,
-      ztunnel: new ZdsServer({ path: config.ztunnelSocket, binding, logger: log.scope("zds"), metrics }),
-      dataplane: new NodeDataplane({
-        binding,
-        config,
-        host,
-        logger: log.scope("dataplane"),
-        metrics,
-        engines: [ebpf, ...netfilterEngines(binding, log.scope("dataplane"), config.forceIptablesBinary)],
-      }),
-      probes: new NodeProbeExemption({
-        worn: new SnatExemption({ binding, config, host, logger: log.scope("probes"), drift }),
-        announced: () => ebpf.probers({ host, config, kubelet: () => kubelet.pid() }),
-        upstream: new UpstreamHost(binding, host, log.scope("probes")),
-        kubeletOnly: config.probeSources === "kubelet",
-        drift,
-        logger: log.scope("probes"),
-      }),
-      sidecars: new SidecarRedirector({
-        binding,
-        host,
-        logger: dataplane,
-        engine: config.engine,
-        variant: config.forceIptablesBinary,
-        sample: sampleRedirection,
-      }),
-      existing: new PodExistingConnections(binding, host),
-      nameservers: nameserversFrom({
-        cluster: nameserversOf("/etc/resolv.conf"),
-        node: nameserversOf(join(config.procDir, "1/root/etc/resolv.conf")),
-      }),
-      publish: (clear) => writeState(config.runDir, boot, clear),
-      lastAliveAt,
-      claims: new ManualClaimsFile(config.runDir, boot),
-      decisions: this.decisions,
-      drift,
-      logger,
-      metrics,
-      clock,
-    });
+    this.question = new SuccessionQuestion({ cluster: node.parts.cluster, config, clock, logger });
+    this.agent = new Agent(node.parts);
     metrics.onScrape(() => this.agent.measure());
     this.handover = new NetnsHandover({ runDir: config.runDir, binding, logger });
     this.cniServer = new CniServer({
