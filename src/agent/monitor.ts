@@ -17,6 +17,9 @@ const COUNTERS_MS = 1000;
 /** Who reads lines. False: there is no room for them, and they are gone. */
 export type FlowSink = (text: string) => boolean;
 
+/** Who hears of flows within the agent. */
+export type FlowHearer = (flows: readonly FlowRecord[]) => void;
+
 interface Reader {
   readonly sink: FlowSink;
   /** What found no room since the last that did. */
@@ -39,6 +42,7 @@ const NOTHING: Missed = { reader: 0, kernel: 0, blindMs: 0 };
  */
 export class Monitor {
   readonly #readers = new Set<Reader>();
+  readonly #hearers = new Set<FlowHearer>();
   readonly #names: FlowNames;
   readonly #history: string[] = [];
   #stops: Stop[] = [];
@@ -56,13 +60,28 @@ export class Monitor {
   read(sink: FlowSink, last: number): Stop {
     const reader: Reader = { sink, missed: NOTHING };
     // Before anything is sent: what can't be begun is an error of the request.
-    if (this.#readers.size === 0) this.#begin();
-    this.#readers.add(reader);
+    const stop = this.#joined(this.#readers, reader);
     const history = last > 0 ? this.#history.slice(-last) : [];
     sink(textOf(this.#head()) + history.join(""));
+    return stop;
+  }
+
+  /** Tells what happens, until it is stopped. */
+  hear(hearer: FlowHearer): Stop {
+    return this.#joined(this.#hearers, hearer);
+  }
+
+  /** Somebody more who listens: the first begins, the last ends it. */
+  #joined<T>(all: Set<T>, one: T): Stop {
+    if (this.#silent) this.#begin();
+    all.add(one);
     return () => {
-      if (this.#readers.delete(reader) && this.#readers.size === 0) this.#end();
+      if (all.delete(one) && this.#silent) this.#end();
     };
+  }
+
+  get #silent(): boolean {
+    return this.#readers.size + this.#hearers.size === 0;
   }
 
   #head(): FlowHead {
@@ -76,13 +95,19 @@ export class Monitor {
     const { clock, logger } = this.parts;
     const counters = new FlowCounters(this.parts, this.roster);
     let open: Stop | undefined;
+    let told = "";
+    const failed = (error: unknown): void => {
+      const message = messageOf(error);
+      if (message !== told) logger.warn("flows can't be read", { error: message });
+      told = message;
+    };
     // Also where the engine comes to work later: asked again with each turn.
     const ensure = (): void => {
       if (open !== undefined || !this.source.available) return;
       open = this.source.open(
         (batch) => this.#told(batch),
         (error) => {
-          logger.warn("flows can't be read any more", { error: messageOf(error) });
+          failed(error);
           open = undefined;
         },
       );
@@ -95,7 +120,7 @@ export class Monitor {
           ensure();
           this.#send(counters.turn().map(textOf).join(""), 0, NOTHING);
         } catch (error) {
-          logger.warn("flows can't be read", { error: messageOf(error) });
+          failed(error);
         }
       });
     };
@@ -112,10 +137,12 @@ export class Monitor {
   }
 
   #told({ flows, lost, blindMs }: FlowBatch): void {
-    const records = flows.map((flow) => textOf(this.#record(flow)));
-    this.#history.push(...records.slice(-HISTORY_MAX));
+    const records = flows.map((flow) => this.#record(flow));
+    for (const hear of this.#hearers) hear(records);
+    const lines = records.map(textOf);
+    this.#history.push(...lines.slice(-HISTORY_MAX));
     this.#history.splice(0, Math.max(0, this.#history.length - HISTORY_MAX));
-    this.#send(records.join(""), records.length, { ...NOTHING, kernel: lost, blindMs });
+    this.#send(lines.join(""), lines.length, { ...NOTHING, kernel: lost, blindMs });
   }
 
   /** The same text for all readers: what is made of flows does not grow with their number. */

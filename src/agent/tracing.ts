@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { messageOf } from "../core/errors.ts";
-import { type FlowRecord, parseFlowLine } from "../core/flow/line.ts";
+import type { FlowRecord } from "../core/flow/line.ts";
 import { FLOW_WORDS } from "../core/flow/words.ts";
 import { familyOf } from "../core/ip.ts";
 import { podKey } from "../core/pod.ts";
@@ -126,16 +126,20 @@ class HeardFlows {
   #wake: () => void = () => undefined;
 
   constructor(monitor: Monitor, uid: string, { address, port }: TraceDestination) {
-    this.stop = monitor.read((text) => {
-      const ours = text.split("\n").filter((line) => line.includes(uid));
-      for (const line of ours.map(parseFlowLine)) {
-        if (line.type !== "flow" || line.uid !== uid || line.direction !== "out" || line.protocol !== "tcp") continue;
-        if (line.destination !== address || line.destinationPort !== port || line.reason === "by-ztunnel") continue;
-        this.#word ??= line;
-        this.#wake();
-      }
-      return true;
-    }, 0);
+    this.stop = monitor.hear((flows) => {
+      const ours = flows.find(
+        (flow) =>
+          flow.uid === uid &&
+          flow.direction === "out" &&
+          flow.protocol === "tcp" &&
+          flow.destination === address &&
+          flow.destinationPort === port &&
+          flow.reason !== "by-ztunnel",
+      );
+      if (ours === undefined) return;
+      this.#word ??= ours;
+      this.#wake();
+    });
   }
 
   /** The first one, which may come some time after the connection. */
