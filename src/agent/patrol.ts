@@ -25,6 +25,7 @@ export class Patrol {
   private cancel: (() => void) | undefined;
   private stopped = false;
   private turn = 0;
+  private looking = false;
   private running: Promise<void> = Promise.resolve();
 
   /** `ambient`: whether captured pods are worked on at all. */
@@ -39,11 +40,16 @@ export class Patrol {
 
   start(): void {
     this.cancel = this.parts.clock.after(this.options.periodMs, () => {
+      this.start();
       this.turn += 1;
-      this.running = this.run(this.turn % this.options.podsEvery === 0)
+      // Sidecar pods that are repaired take their time: what all pods are captured by does not wait for them.
+      const alsoPods = this.turn % this.options.podsEvery === 0 && !this.looking;
+      if (!alsoPods) return this.shared();
+      this.looking = true;
+      this.running = this.run()
         .catch((error: unknown) => this.parts.logger.error("patrol failed", { error: messageOf(error) }))
         .finally(() => {
-          if (!this.stopped) this.start();
+          this.looking = false;
         });
     });
   }
@@ -61,13 +67,14 @@ export class Patrol {
     });
   }
 
-  /** One turn, now. */
-  async run(alsoPods = true): Promise<void> {
-    if (this.ambient()) this.shared();
-    if (alsoPods) await this.pods();
+  /** One turn of everything, now. */
+  async run(): Promise<void> {
+    this.shared();
+    await this.pods();
   }
 
   private shared(): void {
+    if (!this.ambient()) return;
     const { dataplane, drift, logger } = this.parts;
     try {
       const missing = dataplane.mendShared();

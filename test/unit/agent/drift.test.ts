@@ -84,6 +84,29 @@ test("what all pods share is put back, and is the node's", async () => {
   expect(line("drift")?.text).toMatch(/ago: the node: program ambient_connect4 is not attached$/);
 });
 
+test("what all pods share does not wait for a look at pods that takes long", async () => {
+  const parts = new Parts();
+  parts.run("out", { labels: { "istio.io/dataplane-mode": "none" } });
+  let looking = 0;
+  let found: () => void = () => undefined;
+  parts.finder.find = () => {
+    looking += 1;
+    return new Promise((resolve) => {
+      found = () => resolve(new Map());
+    });
+  };
+  agent = new Agent(parts, 1e9, { periodMs: 5, podsEvery: 1 });
+  const starting = agent.start();
+  await eventually("adopts", () => looking === 1);
+  found();
+  await starting;
+  await eventually("looks at pods", () => looking === 2);
+  parts.dataplane.unhooked = ["program ambient_connect4 is not attached"];
+  await eventually("repaired", () => parts.repairs("hooks") === 1);
+  expect(looking).toBe(2);
+  found();
+});
+
 describe("captured and not of the mesh", () => {
   const out = { labels: { "istio.io/dataplane-mode": "none" } };
 
