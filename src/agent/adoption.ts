@@ -4,7 +4,7 @@ import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { ExemptPod } from "../core/ports/probes.ts";
 import { annotationOf } from "./announcer.ts";
 import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
-import type { ManualCaptures } from "./manual-captures.ts";
+import type { ManualKeeping } from "./manual-keeping.ts";
 import type { Parts } from "./parts.ts";
 import type { Roster } from "./roster.ts";
 
@@ -13,7 +13,7 @@ export class Adoption {
   constructor(
     private readonly parts: Parts,
     private readonly roster: Roster,
-    private readonly manual: ManualCaptures,
+    private readonly manual: ManualKeeping,
   ) {}
 
   /** Rebuilds the roster from the kernel: one pass over /proc, one look into each netns. */

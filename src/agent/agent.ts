@@ -116,7 +116,7 @@ export class Agent {
       if (!works) logger.info("an engine does not work on this node", { engine, reason });
     }
     await probes.start();
-    await new Adoption(this.parts, this.roster, this.reconciler.manual).adopt();
+    await new Adoption(this.parts, this.roster, this.reconciler.manual.keeping).adopt();
     this.adopted = true;
   }
 
@@ -173,7 +173,7 @@ export class Agent {
       if (successor === "other") await departure.handOver();
       else if (config.uncaptureOnRemoval) await departure.uncapture();
       // After the pods, whose time it must not take.
-      await departure.endManual();
+      await departure.endManual(this.reconciler.manual.record);
       await departure.vacate();
     } else if (config.ambientEnabled) {
       logger.warn("which pods are captured was not known yet: host objects stay; `ambient-cni remove` takes them away");

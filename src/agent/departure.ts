@@ -6,6 +6,7 @@ import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
 import type { ProbeHeir } from "../core/ports/probes.ts";
 import { captureSpec, exemptibleIps } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";
+import type { ManualRecord } from "./manual-record.ts";
 import type { Parts } from "./parts.ts";
 import type { Roster } from "./roster.ts";
 
@@ -64,7 +65,7 @@ export class Departure {
   async handOver(): Promise<void> {
     const { dataplane, logger } = this.parts;
     const turn = limiter(CONCURRENCY);
-    const captives = this.#captives().filter(({ enrollment }) => enrollment.manual === undefined);
+    const captives = this.#captives();
     const failures = new Map<string, string>();
     await Promise.all(
       captives.map(({ enrollment, netns }) =>
@@ -84,9 +85,8 @@ export class Departure {
   }
 
   /** What was captured by hand was meant for an experiment: without the agent it is over. */
-  async endManual(): Promise<void> {
-    for (const { enrollment, netns } of this.#captives()) {
-      if (enrollment.manual === undefined) continue;
+  async endManual(record: ManualRecord): Promise<void> {
+    for (const { enrollment, netns } of this.#captives(true)) {
       try {
         this.#checkTime();
         await this.#bounded(this.parts.ztunnel.del(enrollment.uid));
@@ -94,15 +94,12 @@ export class Departure {
         this.roster.remove(enrollment.uid);
       } catch (error) {
         this.parts.logger.error("what was captured by hand stays so", {
-          netns: enrollment.manual.netns,
+          netns: enrollment.manual?.netns,
           reason: messageOf(error),
         });
       }
     }
-    const left = [...this.roster.all()].flatMap(({ manual }) => manual ?? []);
-    await this.parts.claims.write(left).catch((error: unknown) => {
-      this.parts.logger.error("the record of captures by hand stays", { reason: messageOf(error) });
-    });
+    await record.trySave();
   }
 
   /** Takes every captured pod out of the mesh, with time for its open connections as far as there is some. */
@@ -174,10 +171,12 @@ export class Departure {
     }
   }
 
-  #captives(): Captive[] {
+  /** Pods; or what is captured by hand. */
+  #captives(manual = false): Captive[] {
     const captives: Captive[] = [];
     for (const enrollment of this.roster.all()) {
       const { netns } = enrollment;
+      if ((enrollment.manual !== undefined) !== manual) continue;
       if (netns !== undefined && this.#present(netns)) captives.push({ enrollment, netns });
     }
     return captives;

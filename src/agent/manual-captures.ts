@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
-import { type Pod, podKey } from "../core/pod.ts";
 import type { CaptureSpec, EngineName } from "../core/ports/dataplane.ts";
 import type { ManualClaim, ManualRequest } from "../core/ports/manual.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
-import type { ExemptPod } from "../core/ports/probes.ts";
-import { captureSpec, eligibilityOf, exemptibleIps } from "./desire.ts";
 import type { Enroller } from "./enroll.ts";
 import { Enrollment } from "./enrollment.ts";
-import { podOf } from "./manual-pod.ts";
+import { ManualKeeping } from "./manual-keeping.ts";
+import { admitted, manualSpec, netnsAt, podOf } from "./manual-pod.ts";
+import { ManualRecord } from "./manual-record.ts";
 import { ManualTerms } from "./manual-terms.ts";
 import type { Parts } from "./parts.ts";
 import type { KeyedQueue } from "./queue.ts";
@@ -22,7 +21,7 @@ const PREFERENCE: readonly EngineName[] = ["nftables", "iptables", "ebpf"];
 
 type Released = "released" | "draining" | "nothing";
 
-interface Workers {
+export interface ManualWorkers {
   readonly enroller: Enroller;
   readonly unenroller: Unenroller;
   /** One pass at a time per capture, as for pods. */
@@ -39,17 +38,21 @@ interface Workers {
  * in a file for the next agent; whether it is so, the kernel says.
  */
 export class ManualCaptures {
-  /** Changes of the file, and decisions about what may be claimed, one after the other. */
-  #last: Promise<unknown> = Promise.resolve();
-
+  readonly record: ManualRecord;
+  readonly keeping: ManualKeeping;
   private readonly terms: ManualTerms;
 
   constructor(
     private readonly parts: Parts,
     private readonly roster: Roster,
-    private readonly workers: Workers,
+    private readonly workers: ManualWorkers,
   ) {
     this.terms = new ManualTerms(parts, roster);
+    this.record = new ManualRecord(parts, () => this.all().flatMap(({ manual }) => manual ?? []));
+    this.keeping = new ManualKeeping(parts, roster, this.record, {
+      trigger: (uid) => workers.queue().trigger(uid),
+      giveUp: (enrollment) => this.#giveUp(enrollment),
+    });
   }
 
   all(): Enrollment[] {
@@ -61,15 +64,15 @@ export class ManualCaptures {
    * @throws AgentError NETNS_* | AMBIENT_OFF | MANUAL_*; NETNS_OF_POD where labels decide; what an enrolment throws
    */
   async enroll(request: ManualRequest): Promise<Enrollment> {
-    const enrollment = await this.#serial(async () => {
+    const enrollment = await this.record.serial(async () => {
       const prepared = await this.examine(request);
       try {
-        await this.parts.claims.write([...this.#claims(), prepared.claim]);
+        await this.record.claim(prepared.claim);
       } catch (error) {
         prepared.netns.close();
         throw error;
       }
-      const claimed = this.#admit(prepared.claim, prepared.netns);
+      const claimed = admitted(this.roster, prepared.claim, prepared.netns);
       claimed.spec = prepared.spec;
       return claimed;
     });
@@ -99,7 +102,7 @@ export class ManualCaptures {
       const claim = this.#claimOf(request, netns);
       await this.terms.require(claim, netns);
       const wish = request.engine ?? PREFERENCE.find((name) => dataplane.tests.some((one) => works(one, name)));
-      const spec = this.#specOf(claim, wish);
+      const spec = manualSpec(config, claim, wish);
       const engine = dataplane.engineFor(netns, spec);
       if (request.engine !== null && engine !== request.engine) {
         throw new AgentError(
@@ -149,13 +152,11 @@ export class ManualCaptures {
     if (netns === undefined) return await this.#drop(enrollment);
     if (this.#ownerInRoster(enrollment) !== undefined) {
       // A pod of the mesh has this netns now: what is in it is that pod's.
-      this.parts.decisions.note(enrollment, { what: "forgotten", detail: "its netns is a pod's now" });
-      await this.#drop(enrollment);
-      return;
+      return await this.#giveUp(enrollment);
     }
     if (claim.state === "leaving" || !this.parts.config.ambientEnabled) return await this.#release(enrollment, netns);
     try {
-      await this.workers.enroller.enroll(enrollment, netns, enrollment.spec ?? this.#specOf(claim));
+      await this.workers.enroller.enroll(enrollment, netns, enrollment.spec ?? manualSpec(this.parts.config, claim));
       enrollment.failure = undefined;
     } catch (error) {
       enrollment.failure = { code: codeOf(error), message: messageOf(error), since: Date.now() };
@@ -164,90 +165,10 @@ export class ManualCaptures {
     this.workers.watch(enrollment);
   }
 
-  /** What an agent before this one captured and the kernel still shows; what it only began is undone. */
-  async adopt(owners: Map<string, ExemptPod & { readonly netns: NetnsHandle }>): Promise<void> {
-    const { claims, logger } = this.parts;
-    let found: readonly ManualClaim[];
-    try {
-      found = await claims.read();
-    } catch (error) {
-      logger.error("what was captured by hand can't be read, and stays as it is", { reason: messageOf(error) });
-      return;
-    }
-    const claimed = new Map(found.map((claim) => [claim.uid, claim]));
-    for (const claim of claimed.values()) {
-      // An experiment must not keep the agent from its pods.
-      try {
-        this.#adopt(claim, owners);
-      } catch (error) {
-        logger.error("what was captured by hand can't be read", { netns: claim.netns, reason: messageOf(error) });
-        this.roster.remove(claim.uid);
-      }
-    }
-    if (found.length > 0) await this.#save().catch((error: unknown) => this.#unsaved(error));
-  }
-
-  /**
-   * With what a sweep has found: a pod's labels decide about its netns from here on, and a netns that no path and no
-   * process leads to any more is given up.
-   */
-  async contest(): Promise<void> {
-    const captures = this.all();
-    if (captures.length === 0) return;
-    const pods = [...this.parts.cluster.pods()];
-    const found = await this.parts.finder.find(pods);
-    const owners = new Map([...found].map(([uid, netns]) => [netns.id, uid]));
-    for (const netns of found.values()) netns.close();
-    const inhabited = await this.parts.finder.inhabited();
-    for (const enrollment of captures) {
-      const id = enrollment.netns?.id;
-      if (id === undefined || enrollment.manual === undefined) continue;
-      const pod = this.parts.cluster.pod(owners.get(id) ?? "");
-      if (pod !== undefined && this.#isOutside(pod)) {
-        this.parts.logger.warn("what was captured by hand is a pod's now, whose labels say otherwise", {
-          pod: podKey(pod),
-          netns: id,
-        });
-        await this.#become(enrollment, "leaving");
-      } else if (pod === undefined && !inhabited.has(id) && !this.#leadsTo(enrollment.manual)) {
-        await this.workers.unenroller.forget(enrollment);
-        await this.#drop(enrollment);
-      }
-    }
-  }
-
-  #adopt(claim: ManualClaim, owners: Map<string, ExemptPod & { readonly netns: NetnsHandle }>): void {
-    const { finder, dataplane, logger, config } = this.parts;
-    const netns = attempt(() => finder.open(claim.netns));
-    if (netns === undefined || netns.id !== claim.netnsId || !dataplane.present(netns)) {
-      netns?.close();
-      logger.info("what was captured by hand is gone", { netns: claim.netns });
-      return;
-    }
-    const enrollment = this.#admit(claim, netns);
-    const spec = this.#specOf(claim, claim.engine ?? undefined);
-    const { engine, mode: plainMode } = dataplane.observe(netns, spec);
-    // Nobody asked for another one: the engine that captures it goes on.
-    const other = plainMode !== "captured" && claim.engine === null && engine !== undefined;
-    enrollment.spec = other ? { ...spec, engine } : spec;
-    const { mode } = other ? dataplane.observe(netns, enrollment.spec) : { mode: plainMode };
-    enrollment.engine = engine;
-    if (claim.state === "capturing") {
-      enrollment.manual = { ...claim, state: mode === "captured" ? "captured" : "leaving" };
-    }
-    if (mode !== "absent") enrollment.capturedNetns = netns.id;
-    enrollment.exemptIps = exemptibleIps(config, claim.ips);
-    owners.set(claim.uid, { uid: claim.uid, ips: enrollment.exemptIps, engine: engine ?? dataplane.engine, netns });
-    if (mode !== "captured") return;
-    enrollment.state = "enrolled";
-    enrollment.adopted = true;
-    enrollment.enrolledAt = Date.now();
-    this.parts.decisions.note(enrollment, { what: "adopted", engine });
-  }
-
   async #leave(enrollment: Enrollment): Promise<void> {
     if (!this.#has(enrollment)) return;
-    await this.#become(enrollment, "leaving").catch((error: unknown) => this.#unsaved(error));
+    if (enrollment.manual !== undefined) enrollment.manual = { ...enrollment.manual, state: "leaving" };
+    await this.record.trySave();
     await this.workers.queue().run(enrollment.uid);
   }
 
@@ -269,10 +190,7 @@ export class ManualCaptures {
   }
 
   async #find(path: string): Promise<Enrollment | undefined> {
-    const id = attempt(() => {
-      using netns = this.parts.finder.open(path);
-      return netns.id;
-    });
+    const id = netnsAt(this.parts.finder, path);
     // A path that is gone names what it led to.
     return this.all().find(({ netns, manual }) => (id === undefined ? manual?.netns === path : netns?.id === id));
   }
@@ -283,84 +201,32 @@ export class ManualCaptures {
     );
   }
 
-  /** Known to be: a namespace that is not known yet decides nothing. */
-  #isOutside(pod: Pod): boolean {
-    const { verdict, reason } = eligibilityOf(this.parts.config, this.parts.cluster, pod);
-    return verdict !== "ambient" && reason !== "namespace-unknown";
-  }
-
-  #leadsTo({ netns: path, netnsId }: ManualClaim): boolean {
-    return (
-      attempt(() => {
-        using netns = this.parts.finder.open(path);
-        return netns.id;
-      }) === netnsId
-    );
-  }
-
   #has(enrollment: Enrollment): boolean {
     return this.roster.get(enrollment.uid) === enrollment;
   }
 
-  #admit(claim: ManualClaim, netns: NetnsHandle): Enrollment {
-    const enrollment = this.roster.ensure(podOf(claim));
-    enrollment.manual = claim;
-    // Nobody else ever reads it: no pod of the API has it.
-    enrollment.annotation = null;
-    enrollment.adoptNetns(netns);
-    return enrollment;
+  async #giveUp(enrollment: Enrollment): Promise<void> {
+    await this.workers.unenroller.forget(enrollment);
+    await this.#drop(enrollment);
   }
 
   async #drop(enrollment: Enrollment): Promise<void> {
     if (this.#has(enrollment)) this.roster.remove(enrollment.uid);
     this.workers.forget(enrollment.uid);
-    await this.#save().catch((error: unknown) => this.#unsaved(error));
-  }
-
-  /** The kernel decides: the next agent finds nothing of ours there, and believes that. */
-  #unsaved(error: unknown): void {
-    this.parts.logger.error("the record of captures by hand can't be written", { reason: messageOf(error) });
+    await this.record.trySave();
   }
 
   async #become(enrollment: Enrollment, state: ManualClaim["state"]): Promise<void> {
     if (enrollment.manual !== undefined) enrollment.manual = { ...enrollment.manual, state };
-    await this.#save();
-  }
-
-  #save(): Promise<void> {
-    return this.#serial(() => this.parts.claims.write(this.#claims()));
-  }
-
-  #claims(): ManualClaim[] {
-    return this.all().flatMap(({ manual }) => manual ?? []);
-  }
-
-  #serial<T>(task: () => Promise<T>): Promise<T> {
-    const run = this.#last.then(task);
-    this.#last = run.catch(() => undefined);
-    return run;
+    await this.record.save();
   }
 
   #claimOf(request: ManualRequest, netns: NetnsHandle): ManualClaim {
     const inode = netns.id.split(":").at(-1) ?? netns.id;
     return { ...request, uid: `manual-${inode}`, netnsId: netns.id, state: "capturing" };
   }
-
-  #specOf(claim: ManualClaim, engine?: EngineName): CaptureSpec {
-    const { config } = this.parts;
-    const { spec } = captureSpec(config, podOf(claim), claim.ips, () => undefined);
-    return { ...spec, pod: claim.uid, ...(engine === undefined ? {} : { engine }) };
-  }
 }
 
 function works(test: { readonly engine: EngineName; readonly works: boolean }, name: EngineName): boolean {
   return test.engine === name && test.works;
-}
-
-function attempt<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch {
-    return undefined;
-  }
 }

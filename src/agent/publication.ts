@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { evaluate } from "../core/eligibility.ts";
 import { messageOf } from "../core/errors.ts";
-import type { Pod } from "../core/pod.ts";
+import { plainPod } from "../core/pod.ts";
 import { matchesLabels } from "../core/selector.ts";
 import { rulesOf } from "./desire.ts";
 import type { Parts } from "./parts.ts";
@@ -60,35 +60,11 @@ export class Publication {
           ({ namespaceSelector }) =>
             namespaceSelector.requirements.length > 0 && matchesLabels(namespaceSelector, labels),
         );
-        return !named && !occupied.has(name) && evaluate(rules, plainPod(name), labels).verdict === "none";
+        return (
+          !named && !occupied.has(name) && evaluate(rules, plainPod({ namespace: name }), labels).verdict === "none"
+        );
       })
       .map(({ name }) => name)
       .sort();
   }
-}
-
-function plainPod(namespace: string): Pod {
-  return {
-    uid: "",
-    namespace,
-    name: "",
-    nodeName: "",
-    serviceAccount: "default",
-    labels: {},
-    annotations: {},
-    phase: "Pending",
-    ips: [],
-    hostNetwork: false,
-    runtimeClass: undefined,
-    containers: [],
-    initContainers: [],
-    proxy: undefined,
-    initFailures: undefined,
-    containerIds: [],
-    deleting: false,
-    createdAt: undefined,
-    dnsPolicy: "ClusterFirst",
-    dnsNameservers: [],
-    resourceVersion: "",
-  };
 }

@@ -44,7 +44,7 @@ export class Sweep {
   async run(): Promise<void> {
     try {
       await this.resolve();
-      await this.reconciler.manual.contest();
+      await this.reconciler.manual.keeping.contest();
     } finally {
       for (const { uid } of this.roster.all()) this.reconciler.queue.trigger(uid);
       this.parts.dataplane.collect();

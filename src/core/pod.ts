@@ -71,3 +71,31 @@ export function podKey(pod: { readonly namespace: string; readonly name: string 
 export function isTerminal(pod: Pod): boolean {
   return pod.phase === "Succeeded" || pod.phase === "Failed";
 }
+
+/** A pod of which nothing is known but this. */
+export function plainPod(known: Partial<Pod>): Pod {
+  return {
+    uid: "",
+    namespace: "",
+    name: "",
+    nodeName: "",
+    serviceAccount: "",
+    labels: {},
+    annotations: {},
+    phase: "Pending",
+    ips: [],
+    hostNetwork: false,
+    runtimeClass: undefined,
+    containers: [],
+    initContainers: [],
+    proxy: undefined,
+    initFailures: undefined,
+    containerIds: [],
+    resourceVersion: "",
+    deleting: false,
+    createdAt: undefined,
+    dnsPolicy: "",
+    dnsNameservers: [],
+    ...known,
+  };
+}

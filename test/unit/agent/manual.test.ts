@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { afterEach, describe, expect, test } from "vitest";
 import { Agent } from "../../../src/agent/agent.ts";
+import { AgentError } from "../../../src/core/errors.ts";
 import type { ManualClaim, ManualRequest } from "../../../src/core/ports/manual.ts";
 import { eventually, FakeParts, makePod } from "../../fakes/parts.ts";
 
@@ -138,7 +139,7 @@ describe("labels decide about a pod", () => {
     await running.manual.enroll(REQUEST);
     parts.run("out", { labels: { "istio.io/dataplane-mode": "none" } });
     parts.finder.proc.set("uid-out", LAB);
-    await running.manual.contest();
+    await running.manual.keeping.contest();
     await eventually("asked to leave", () => running.roster.get(UID)?.manual?.state === "leaving");
     running.reconciler.queue.trigger(UID);
     await eventually("released", () => !parts.dataplane.kernel.has(LAB));
@@ -158,10 +159,10 @@ describe("labels decide about a pod", () => {
     const parts = new FakeParts();
     const running = await started(parts);
     await running.manual.enroll(REQUEST);
-    await running.manual.contest();
+    await running.manual.keeping.contest();
     expect(running.roster.get(UID)).toBeDefined();
     parts.finder.closed.add(LAB);
-    await running.manual.contest();
+    await running.manual.keeping.contest();
     expect(running.roster.get(UID)).toBeUndefined();
     expect(parts.claims.written).toEqual([]);
   });
@@ -210,9 +211,13 @@ describe("the next agent", () => {
       claim("captured", { netns: "/ns/other", netnsId: "1:2", uid: "manual-2" }),
     ];
     parts.dataplane.kernel.set("/ns/other", { ...captured, spec: undefined });
-    await started(parts);
-    expect(parts.claims.written).toEqual([]);
+    const running = await started(parts);
+    const moved = parts.claims.written;
+    expect(moved.map(({ netnsId }) => netnsId)).toEqual(["1:2"]);
     expect(parts.dataplane.kernel.has("/ns/other")).toBe(true);
+    // Nothing lives in it, and nothing leads to it.
+    await running.manual.keeping.contest();
+    expect(parts.claims.written).toEqual([]);
   });
 
   test("starts, and serves pods, whatever is wrong with a record of a capture by hand", async () => {
@@ -225,6 +230,24 @@ describe("the next agent", () => {
     expect(running.missing()).toEqual([]);
     expect(running.roster.get(UID)).toBeUndefined();
     expect(parts.dataplane.kernel.has(LAB)).toBe(true);
+    // It is seen as soon as it can be.
+    parts.dataplane.observeError = undefined;
+    parts.claims.error = undefined;
+    parts.finder.proc.set("a process", LAB);
+    await running.manual.keeping.contest();
+    expect(running.roster.get(UID)?.manual?.state).toBe("captured");
+    expect(parts.claims.written).toEqual([claim("captured")]);
+  });
+
+  test("leaves a record that it can't read as it is, and takes no further ones", async () => {
+    const parts = new FakeParts();
+    parts.claims.written = [claim("captured")];
+    parts.claims.read = () => Promise.reject(new AgentError("CLAIMS_INVALID", "no JSON"));
+    const running = await started(parts);
+    await expect(running.manual.enroll(REQUEST)).rejects.toMatchObject({ code: "CLAIMS_INVALID" });
+    agent = undefined;
+    await running.depart("none", parts.clock.now() + 5000);
+    expect(parts.claims.written).toEqual([claim("captured")]);
   });
 
   test("with ambient off, releases it", async () => {
