@@ -41,6 +41,8 @@ export class Departure {
 
   /** When no pod may be begun with any more. */
   readonly #workUntil: number;
+  /** When answers are not waited for any more: rules are to be taken out of pods in what is left. */
+  #tellUntil: number;
 
   /** `until`: on the agent's clock, when it has to be over. `unfinished`: pods whose last pass was not awaited. */
   constructor(
@@ -50,6 +52,7 @@ export class Departure {
     private readonly unfinished: ReadonlySet<string>,
   ) {
     this.#workUntil = until - HOST_MS;
+    this.#tellUntil = this.#workUntil;
     // Pods that have gone, and whose turn did not come any more: their netns live on only through us.
     for (const { uid, admittedUntil, manual } of [...roster.all()]) {
       if (manual !== undefined) continue;
@@ -108,7 +111,8 @@ export class Departure {
     const turn = limiter(CONCURRENCY);
     const captives = this.#captives();
     const releaseMs = RELEASE_MS.least + RELEASE_MS.each * captives.length;
-    const drainUntil = Math.min(clock.now() + config.drainSeconds * 1000, this.#workUntil - releaseMs);
+    this.#tellUntil = this.#workUntil - releaseMs;
+    const drainUntil = Math.min(clock.now() + config.drainSeconds * 1000, this.#tellUntil);
     // With hardly any time for the crowd, those without connections are not asked to end them first.
     const hurried = clock.now() + releaseMs > drainUntil;
     const failures = new Map<string, string>();
@@ -117,7 +121,10 @@ export class Departure {
       captives.map(async ({ enrollment, netns }) => {
         try {
           if (!hurried || this.parts.dataplane.proxiedConnections(netns) > 0) {
-            await turn(() => this.#drain(enrollment, netns));
+            // On a slow node their turns alone may take all the time: then the rest goes without, and is released.
+            await turn(async () => {
+              if (clock.now() < drainUntil) await this.#drain(enrollment, netns);
+            });
           }
           this.#checkTime();
           const reason = await this.#unannounce(enrollment);
@@ -245,7 +252,7 @@ export class Departure {
   /** Waits for an answer, but not for long. Returns why there was none or a bad one. */
   #bounded(answer: Promise<unknown>): Promise<string | undefined> {
     const { clock } = this.parts;
-    const half = Math.round((this.#workUntil - clock.now()) / 2);
+    const half = Math.round((this.#tellUntil - clock.now()) / 2);
     const ms = Math.min(TELL_MS.most, Math.max(TELL_MS.least, half));
     return new Promise((resolve) => {
       const cancel = clock.after(ms, () => resolve(`no answer within ${ms} ms`));

@@ -110,6 +110,18 @@ test("uncapture: a pod that can't be released stays captured with its exemption,
   expect(logged(parts)).toMatch(/stay captured.*shop\/b.*no nft/);
 });
 
+test("uncapture on a node so slow that ending connections would take all the time: pods are released all the same", async () => {
+  const parts = new Recorded({ uncaptureOnRemoval: true });
+  for (let at = 0; at < 100; at++) parts.run(`p${at}`, { ips: [`10.0.1.${at}`] });
+  const agent = new Agent(parts);
+  await agent.start();
+  await eventually("all are captured", () => agent.pods().every(({ state }) => state === "enrolled"));
+  parts.dataplane.proxied = 1;
+  parts.dataplane.drain = () => new Promise((resolve) => setTimeout(resolve, 300));
+  await agent.depart("none", inTime(parts, 2500));
+  expect(parts.dataplane.kernel.size).toBe(0);
+});
+
 test("no time at all: nothing is begun, and every pod is named", async () => {
   const { parts, agent } = await meshOfTwo({ uncaptureOnRemoval: true });
   await agent.depart("none", parts.clock.now() - 1);
