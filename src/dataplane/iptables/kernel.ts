@@ -2,6 +2,7 @@
 // The iptables tables of a netns as the kernel has them, whichever variant made them. No fork.
 import type { AddressFamily, NativeBinding, NetnsArg } from "../../native/binding.ts";
 import { chainNames, tableNames } from "../netfilter/tables.ts";
+import { SHIELD_CHAIN } from "../upstream/names.ts";
 import { type Owner, TABLE_NAMES, type TableName, UPSTREAM_PREFIX, type Variant } from "./ruleset.ts";
 
 const FAMILIES: readonly AddressFamily[] = [4, 6];
@@ -62,7 +63,7 @@ export function hasUpstream(tables: readonly KernelTable[]): boolean {
 
 /** True for a table in which nothing is but chains of upstream's and the rules that lead to them. */
 export function isUpstreams({ chains, rules }: KernelTable): boolean {
-  const isIts = (chain: string) => chain.startsWith(UPSTREAM_PREFIX);
+  const isIts = (chain: string) => chain.startsWith(UPSTREAM_PREFIX) || chain === SHIELD_CHAIN;
   return chains.length > 0 && chains.every(isIts) && rules.every(({ chain, jump }) => isIts(chain) || isIts(jump));
 }
 

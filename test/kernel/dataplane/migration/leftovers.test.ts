@@ -4,12 +4,13 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import type { NodeDataplane } from "../../../../src/dataplane/dataplane.ts";
+import { UpstreamRules } from "../../../../src/dataplane/upstream/upstream.ts";
 import { native } from "../../../../src/native/load.ts";
 import { forkCount } from "../../../../src/sys/exec.ts";
 import { LabAgent } from "../../../support/lab-agent.ts";
 import { freshBpffs } from "../../../support/lab-bpf.ts";
 import { specOf, startDataplane, stateOf, withoutSysctls } from "../../../support/lab-dataplane.ts";
-import { EBPF, IPTABLES_LEGACY, NFTABLES } from "../../../support/lab-engines.ts";
+import { EBPF, IPTABLES_LEGACY, IPTABLES_NFT, NFTABLES } from "../../../support/lab-engines.ts";
 import { expectAlive, TrafficLab, WAYS } from "../../../support/lab-traffic.ts";
 import { enrolByUpstream, UPSTREAM_FORMS, unenrolByUpstream } from "../../../support/lab-upstream.ts";
 import { inNetns } from "../../../support/netns-lab.ts";
@@ -46,6 +47,19 @@ async function expectCaptured(): Promise<void> {
   for (const call of await traffic.openAll()) call.close();
   expect(traffic.accepted).toBe(seen + WAYS.length);
 }
+
+test("tables that upstream's rules and the shield before them are in go with ours, where iptables-nft writes", async () => {
+  const own = await startDataplane(native(), IPTABLES_NFT);
+  try {
+    await enrolByUpstream(pod(), "iptables-nft");
+    await new UpstreamRules(native()).shield(pod().fd);
+    await own.capture(pod(), spec, true);
+    await own.release(pod());
+    expect(await stateOf(pod())).toBe(before);
+  } finally {
+    own.close();
+  }
+});
 
 describe.each([EBPF, NFTABLES, IPTABLES_LEGACY])("$name", (engine) => {
   beforeAll(async () => {
