@@ -55,6 +55,7 @@ export async function removeFromNode(options: RemovalOptions): Promise<RemovalOu
   const logger = warningsTo(warned);
   const steps = new Steps(dryRun, options.told);
   const found = await findCaptives(binding, config.procDir);
+  const held = [...found];
   try {
     await giveBackConfiguration(config, steps, logger);
     let captured = found;
@@ -62,13 +63,13 @@ export async function removeFromNode(options: RemovalOptions): Promise<RemovalOu
     if (uncapture && ours.length > 0) {
       await new Releaser({ config, binding, logger, metrics: noMetrics }).release(ours, steps);
       captured = dryRun ? found.filter(({ handedOver }) => handedOver) : await findCaptives(binding, config.procDir);
+      if (!dryRun) held.push(...captured);
     }
     await clearHost(options, captured, steps, logger);
     await removeRunFiles(config, steps);
-    if (uncapture && !dryRun && captured !== found) closeAll(captured);
     return { steps: steps.taken, captured, failed: steps.failed, denied: steps.denied };
   } finally {
-    closeAll(found);
+    closeAll(held);
   }
 }
 

@@ -9,7 +9,7 @@ import { AgentError, codeOf } from "../../core/errors.ts";
 import { rootedPath } from "../../sys/rooted.ts";
 import type { Steps } from "./steps.ts";
 
-const FILES = [RUN_FILE.state, RUN_FILE.engines, RUN_FILE.pluginLog, `${RUN_FILE.pluginLog}.1`];
+const FILES = [RUN_FILE.state, RUN_FILE.engines, RUN_FILE.manual, RUN_FILE.pluginLog, `${RUN_FILE.pluginLog}.1`];
 const AGENT_SOCKETS = [RUN_FILE.pluginSocket, RUN_FILE.debugSocket];
 const CONNECT_MS = 2000;
 
