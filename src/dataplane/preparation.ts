@@ -10,8 +10,7 @@ import { addRouting, plannedRouting, removeRouting, routingPresent } from "./rou
 import { familiesOf } from "./routing-state.ts";
 import {
   ALL_LETTERS,
-  EARLY_DEMUX,
-  earlyDemuxIsOff,
+  leftToUpstream,
   mergedLetters,
   plannedSysctls,
   restoreSysctls,
@@ -97,8 +96,7 @@ export class Preparation {
     if (!routingPresent(this.binding, netns.fd)) return "";
     const upstreams = upstreamPresent(this.binding, netns.fd);
     if (!upstreams || wrongSysctls(this.binding, netns.fd, false).length === 0) return ALL_LETTERS;
-    // Upstream sets none: a hand-over has left it.
-    return earlyDemuxIsOff(this.binding, netns.fd) ? EARLY_DEMUX : "";
+    return leftToUpstream(this.binding, netns.fd);
   }
 
   /** It is written beside the steering now, or gone. */

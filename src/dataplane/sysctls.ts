@@ -18,8 +18,14 @@ interface Sysctl {
 const wantedOf = ({ wanted }: Sysctl) => wanted ?? "1";
 const defaultOf = ({ wanted }: Sysctl) => (wanted === "0" ? "1" : "0");
 
-/** It may stay off in a pod that we leave: connections that we have translated may count on it. */
 export const EARLY_DEMUX = "d";
+
+/**
+ * They may stay in a pod that becomes upstream's. Early demux: connections that were translated go on by conntrack, and
+ * its rules have the same trap. Migration of requests: it sets none, and resets them when its ztunnel is followed by
+ * another, as it is in an upgrade.
+ */
+const OF_UPSTREAM_TOO = [EARLY_DEMUX, "m"];
 
 export const SYSCTLS: readonly Sysctl[] = [
   // The application's accepted socket inherits the mark of the SYN.
@@ -110,10 +116,17 @@ export function wrongSysctls(binding: NativeBinding, netns: number, translates: 
     .map(({ key, wanted, value }) => `${key} is ${value}, not ${wanted}`);
 }
 
-export function earlyDemuxIsOff(binding: NativeBinding, netns: number): boolean {
-  return SYSCTLS.some(
-    (sysctl) => sysctl.letter === EARLY_DEMUX && read(binding, netns, sysctl.key) === wantedOf(sysctl),
+/** What a hand-over to upstream has to put back. */
+export function withoutUpstreams(letters: string): string {
+  return [...letters].filter((letter) => !OF_UPSTREAM_TOO.includes(letter)).join("");
+}
+
+/** What a hand-over to upstream seems to have left: upstream itself sets none. */
+export function leftToUpstream(binding: NativeBinding, netns: number): string {
+  const left = SYSCTLS.filter(
+    (sysctl) => OF_UPSTREAM_TOO.includes(sysctl.letter) && read(binding, netns, sysctl.key) === wantedOf(sysctl),
   );
+  return mergedLetters(...left.map(({ letter }) => letter));
 }
 
 /** Puts the sysctls of these letters back to the kernel's default. */

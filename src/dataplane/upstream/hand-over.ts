@@ -12,7 +12,7 @@ import { unmarkedLegs } from "../legs.ts";
 import type { Preparation } from "../preparation.ts";
 import type { Presence } from "../presence.ts";
 import { steeredSockets } from "../proxied.ts";
-import { EARLY_DEMUX, restoreSysctls } from "../sysctls.ts";
+import { restoreSysctls, withoutUpstreams } from "../sysctls.ts";
 import type { UpstreamForm } from "./form.ts";
 import type { UpstreamRules } from "./upstream.ts";
 
@@ -41,8 +41,7 @@ export class HandOver {
     preparation.forget(netns);
     // What goes on needs the sysctls.
     if (!gone) return;
-    // Connections that were translated go on by conntrack, and upstream's rules have the same trap.
-    restoreSysctls(binding, netns.fd, letters.replace(EARLY_DEMUX, ""));
+    restoreSysctls(binding, netns.fd, withoutUpstreams(letters));
     if (!this.#needsShield(netns, spec, [])) await this.parts.upstream.unshield(netns.fd);
   }
 
