@@ -69,8 +69,9 @@ async function writeAndRename(
 
 /**
  * Replaces a text by a shorter one in its place, for a disk without room for another file. First with
- * white space up to the old length, in one write, then that is cut off: a JSON text is one at every
- * moment, but only a file system that writes over its blocks can do it, and a power cut may tear it.
+ * white space up to the old length, in one write, then that is cut off: between the two a JSON text is one.
+ * Who reads during the write may see parts of both (ext4 locks writers, not readers) and has to read again,
+ * as who watches the file does. Only a file system that writes over its blocks can do it, and a power cut may tear it.
  * @throws errors of the file system
  */
 export async function overwriteShorter(path: string, data: Uint8Array, oldLength: number): Promise<void> {

@@ -11,10 +11,11 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
+import { open } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { atomicWrite, overwriteShorter, readBounded, readRegular, requireSocketPath } from "../../../src/sys/files.ts";
 
 let dir = "";
@@ -93,23 +94,23 @@ test("requireSocketPath: nothing or a socket may be there, and nothing else", as
   expect(() => requireSocketPath(dir)).toThrow(/directory/);
 });
 
-test("overwriteShorter: a reader sees valid JSON at every moment, and in the end the exact bytes", async () => {
+test("overwriteShorter: JSON between the write and the cut, the exact bytes in the end, in the same file", async () => {
   const path = join(dir, "conf");
-  const long = JSON.stringify({ text: "x".repeat(50_000), more: "y".repeat(20_000) });
   const short = JSON.stringify({ text: "x".repeat(50_000) });
+  const long = JSON.stringify({ text: "x".repeat(50_000), more: "y".repeat(20_000) });
   writeFileSync(path, long, { mode: 0o640 });
-  const before = statSync(path).ino;
-  let over = false;
-  const writing = overwriteShorter(path, Buffer.from(short), long.length).then(() => {
-    over = true;
+  const { ino } = statSync(path);
+  const file = await open(path);
+  const seen: string[] = [];
+  // Each step ends with a sync: what a reader sees that finds the file in this state for good.
+  const sync = vi.spyOn(Object.getPrototypeOf(file), "sync").mockImplementation(async () => {
+    seen.push(readFileSync(path, "utf8"));
   });
-  while (!over) {
-    JSON.parse(readFileSync(path, "utf8"));
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  await writing;
-  expect(readFileSync(path, "utf8")).toBe(short);
-  expect([statSync(path).ino, statSync(path).mode & 0o777]).toEqual([before, 0o640]);
+  await overwriteShorter(path, Buffer.from(short), long.length);
+  sync.mockRestore();
+  await file.close();
+  expect(seen).toEqual([short.padEnd(long.length), short]);
+  expect([statSync(path).ino, statSync(path).mode & 0o777]).toEqual([ino, 0o640]);
 });
 
 test("readRegular never waits for what is no regular file", async () => {
