@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { AgentError, messageOf } from "../../core/errors.ts";
-import { familyOf } from "../../core/ip.ts";
 import type { CaptureSpec, EngineTest, Observation } from "../../core/ports/dataplane.ts";
 import type { FlowSource } from "../../core/ports/flows.ts";
 import type { NetnsHandle, NetnsId } from "../../core/ports/netns.ts";
@@ -10,7 +9,6 @@ import type { Logger } from "../../core/ports/telemetry.ts";
 import type { ZtunnelPeer } from "../../core/ports/ztunnel.ts";
 import { VERDICTS, type Verdict, type VerdictCounts } from "../../core/verdicts.ts";
 import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
-import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
 import type { Engine, EngineState } from "../engine.ts";
 import { glance } from "../glance.ts";
 import { isBehindEbpf } from "../proxied.ts";
@@ -18,14 +16,13 @@ import { ALL_LETTERS } from "../sysctls.ts";
 import { plannedAttachments, podInterface } from "./attachments.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { ineligibility } from "./eligible.ts";
+import { Entries } from "./entries.ts";
 import { FlowReader } from "./flows.ts";
-import { routedShadows } from "./local-routes.ts";
 import { EbpfNode, type EbpfNodeOptions } from "./node.ts";
 import { orphanedCapture } from "./orphan.ts";
-import { entryText, ipOf, modeOf, type PodMode, planPod, planText } from "./pod.ts";
+import { entryText, ipOf, modeOf, type PodMode, planText } from "./pod.ts";
 import { ProberHooks, type ProberOptions } from "./probers.ts";
 import { selfTest } from "./selftest.ts";
-import { freeShadow, isShadowOf } from "./shadow.ts";
 import { verifyCapture } from "./verify.ts";
 
 export interface EbpfOptions {
@@ -49,11 +46,17 @@ export class EbpfEngine implements Engine {
   #works = false;
   #probers: ProberHooks | undefined;
   readonly #cookies = new WeakMap<NetnsHandle, bigint>();
+  readonly #entries: Entries;
 
-  constructor(private readonly options: EbpfOptions) {}
+  constructor(private readonly options: EbpfOptions) {
+    this.#entries = new Entries(
+      options.binding,
+      () => this.#opened,
+      (netns) => this.#cookie(netns),
+    );
+  }
 
   async selfTest(): Promise<EngineTest> {
-    const { binding, logger, bpffs, cgroups, clock, version } = this.options;
     const began = performance.now();
     const losses: string[] = [];
     const result = (reason: string | undefined): EngineTest => ({
@@ -63,16 +66,13 @@ export class EbpfEngine implements Engine {
       losses,
       milliseconds: performance.now() - began,
     });
-    if ("reason" in bpffs) return result(bpffs.reason);
-    if ("reason" in cgroups) return result(cgroups.reason);
     try {
-      const node = this.#node ?? EbpfNode.open({ binding, logger, bpffs: bpffs.path, cgroups, clock, version });
-      this.#node = node;
+      const node = this.#open();
       node.hooks.ensure();
       node.ztunnels.adopt();
       // An agent that was killed while somebody read flows: each connection would ask the time for nobody.
       node.bpf.tellUntil(0n);
-      losses.push(...(await selfTest(binding, node, cgroups, this)));
+      losses.push(...(await selfTest(this.options.binding, node, this)));
       node.collect();
       this.#works = true;
       return result(undefined);
@@ -87,10 +87,7 @@ export class EbpfEngine implements Engine {
    * @throws AgentError NO_ENGINE with the reason why it can't be reached; NativeError
    */
   reopen(): void {
-    const { binding, logger, bpffs, cgroups, clock, version } = this.options;
-    if ("reason" in bpffs) throw new AgentError("NO_ENGINE", bpffs.reason);
-    if ("reason" in cgroups) throw new AgentError("NO_ENGINE", cgroups.reason);
-    this.#node ??= EbpfNode.open({ binding, logger, bpffs: bpffs.path, cgroups, clock, version });
+    this.#open();
   }
 
   plan(spec: CaptureSpec): string {
@@ -100,7 +97,7 @@ export class EbpfEngine implements Engine {
   planned(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): readonly PlannedChange[] {
     const link = podInterface(this.options.binding, netns.fd);
     if (link === undefined) throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} has no single interface`);
-    const pod = this.#planned(netns, spec, "captured", state);
+    const pod = this.#entries.planned(netns, spec, "captured", state);
     const entry = { what: `BPF map entry of netns cookie ${this.#cookie(netns)}`, text: entryText(pod) };
     return [...plannedAttachments(pod, link), entry];
   }
@@ -129,7 +126,7 @@ export class EbpfEngine implements Engine {
     if (found === undefined) return this.#differs(["the pod's entry is missing: its connections are not captured"]);
     const mode = modeOf(found);
     const link = podInterface(this.options.binding, netns.fd);
-    const wanted = this.#planned(netns, spec, mode, found);
+    const wanted = this.#entries.planned(netns, spec, mode, found);
     const differences: string[] = [];
     if (found.plan !== wanted.plan)
       differences.push("the pod's entry was made for other settings of the pod, or by another version");
@@ -148,7 +145,7 @@ export class EbpfEngine implements Engine {
     if (link === undefined) throw new AgentError("POD_NOT_CAPTURABLE", `${spec.pod} has no single interface`);
     if (node.hooks.missing().length > 0) node.hooks.ensure();
     node.ztunnels.ensure();
-    const planned = this.#planned(netns, spec, "captured", state);
+    const planned = this.#entries.planned(netns, spec, "captured", state);
     const fresh = node.bpf.podRead(cookie) === undefined;
     // An agent that was killed while it wrote the pod may have left an exclusion that no longer holds.
     if (fresh && node.attachments.present(cookie)) node.bpf.podDelete(cookie);
@@ -184,7 +181,7 @@ export class EbpfEngine implements Engine {
     const cookie = this.#cookie(netns);
     const found = bpf.podRead(cookie);
     if (found?.beside !== true) return;
-    bpf.podFlags(cookie, this.#planned(netns, spec, modeOf(found), { sysctls: found.sysctls }));
+    bpf.podFlags(cookie, this.#entries.planned(netns, spec, modeOf(found), { sysctls: found.sysctls }));
   }
 
   keepsAlive(sockets: readonly SocketInfo[]): number {
@@ -251,7 +248,7 @@ export class EbpfEngine implements Engine {
   }
 
   verdicts(netns: NetnsHandle): VerdictCounts {
-    const counted = this.#node?.bpf.counters(this.#cookie(netns)) ?? {};
+    const counted = this.counters(netns);
     const counts: Partial<Record<Verdict, number>> = {};
     for (const verdict of VERDICTS) {
       const count = counted[verdict] ?? 0;
@@ -298,35 +295,7 @@ export class EbpfEngine implements Engine {
       others.forget(cookie);
     }
     const found = bpf.podRead(cookie);
-    if (found !== undefined) bpf.podWrite(cookie, this.#planned(netns, spec, mode, found));
-  }
-
-  #planned(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode, state: EngineState): BpfPod & BpfPodLists {
-    const { binding } = this.options;
-    const { addresses, families } = glance(binding, netns.fd);
-    const captured = families.filter((family) => family === 4 || spec.ipv6);
-    const locals = addresses
-      .map(({ address }) => address)
-      .filter((address) => !spec.ips.includes(address) && address !== "127.0.0.1" && address !== "::1");
-    const shadow = (family: 4 | 6) => {
-      const ip = ipOf(spec, family);
-      return ip === "" || !captured.includes(family) ? "" : this.#shadow(netns, ip);
-    };
-    const { sysctls, beside = false } = state;
-    return planPod(spec, { shadow4: shadow(4), shadow6: shadow(6), locals: locals.sort(), sysctls, beside }, mode);
-  }
-
-  /** The one it has, also when an agent of another version gave it: open connections are bound to it. */
-  #shadow(netns: NetnsHandle, ip: string): string {
-    const node = this.#opened;
-    const cookie = this.#cookie(netns);
-    const pod = node.bpf.podRead(cookie);
-    const had =
-      pod === undefined ? routedShadows(this.options.binding, netns.fd, familyOf(ip)) : [pod.shadow4, pod.shadow6];
-    const usable = (shadow: string) => isShadowOf(shadow, ip) && !node.isTaken(shadow, cookie);
-    const chosen = had.find(usable) ?? freeShadow(ip, (shadow) => node.isTaken(shadow, cookie));
-    if (chosen === undefined) throw new AgentError("NO_SHADOW", `all shadow addresses for ${ip} are taken`);
-    return chosen;
+    if (found !== undefined) bpf.podWrite(cookie, this.#entries.planned(netns, spec, mode, found));
   }
 
   #cookie(netns: NetnsHandle): bigint {
@@ -335,6 +304,15 @@ export class EbpfEngine implements Engine {
     const cookie = this.options.binding.netnsCookie(netns.fd);
     this.#cookies.set(netns, cookie);
     return cookie;
+  }
+
+  /** @throws AgentError NO_ENGINE with the reason; NativeError */
+  #open(): EbpfNode {
+    const { binding, logger, bpffs, cgroups, clock, version } = this.options;
+    if ("reason" in bpffs) throw new AgentError("NO_ENGINE", bpffs.reason);
+    if ("reason" in cgroups) throw new AgentError("NO_ENGINE", cgroups.reason);
+    this.#node ??= EbpfNode.open({ binding, logger, bpffs: bpffs.path, cgroups, clock, version });
+    return this.#node;
   }
 
   get #opened(): EbpfNode {

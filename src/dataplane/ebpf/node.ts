@@ -65,6 +65,7 @@ export class EbpfNode {
   readonly hooks: OutboundHooks;
   readonly ztunnels: ZtunnelHooks;
   readonly attachments: Attachments;
+  readonly cgroups: Cgroups;
   /** The agent's own cgroup, once the self-test has found it. */
   own: Cgroup | undefined;
   readonly others: OtherVersions;
@@ -78,6 +79,7 @@ export class EbpfNode {
   ) {
     const { binding, cgroups, logger, clock } = options;
     this.bpf = bpf;
+    this.cgroups = cgroups;
     this.hooks = new OutboundHooks(binding, bpf, cgroups, logger);
     this.ztunnels = new ZtunnelHooks(binding, bpf, cgroups, logger);
     this.attachments = new Attachments(binding, bpf);

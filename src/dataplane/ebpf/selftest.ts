@@ -18,12 +18,7 @@ const LISTEN_STATE = 10;
  * Captures a scratch pod and makes real connections both ways; the agent plays the application and
  * ztunnel. Returns what is lost on this node, as sentences. @throws Error that names what does not work.
  */
-export async function selfTest(
-  binding: NativeBinding,
-  node: EbpfNode,
-  cgroups: Cgroups,
-  engine: Engine,
-): Promise<string[]> {
+export async function selfTest(binding: NativeBinding, node: EbpfNode, engine: Engine): Promise<string[]> {
   const losses = node.hooks.losses;
   using pair = ScratchPair.create(binding);
   if (!pair.families.includes(6)) losses.push("new network namespaces have no IPv6: IPv6 capture was not tested");
@@ -37,7 +32,7 @@ export async function selfTest(
   }
   for (const { key, reason } of denied) losses.push(`${key} can't be set (${reason})`);
   addRouting(binding, pair.pod.fd, pair.families);
-  const own = ownCgroup(binding, pair.pod.fd, cgroups);
+  const own = ownCgroup(binding, pair.pod.fd, node.cgroups);
   node.own = own;
   node.hooks.cover(own);
   const end = node.ztunnels.playedBy(own);
