@@ -18,16 +18,16 @@ import type { ZtunnelPeer } from "../core/ports/ztunnel.ts";
 import type { VerdictCounts } from "../core/verdicts.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
+import { Capture } from "./capture.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
-import type { Engine, EngineState } from "./engine.ts";
+import type { Engine } from "./engine.ts";
 import { choiceFor } from "./engine-choice.ts";
 import { kernelFacts } from "./examine.ts";
-import type { Legs } from "./netfilter/mode.ts";
 import { Preparation } from "./preparation.ts";
 import { Presence } from "./presence.ts";
 import { proxiedSockets } from "./proxied.ts";
 import { removeRouting, routingPresent } from "./routes.ts";
-import { familyObstacle, unneededFamilies, wrongState } from "./routing-state.ts";
+import { familyObstacle, wrongState } from "./routing-state.ts";
 import { restoreSysctls } from "./sysctls.ts";
 import { type UpstreamSettings, upstreamForm } from "./upstream/form.ts";
 import { HandOver } from "./upstream/hand-over.ts";
@@ -60,17 +60,20 @@ export class NodeDataplane implements Dataplane {
   readonly #upstream: UpstreamRules;
   readonly #takeover: Takeover;
   readonly #handOver: HandOver;
+  readonly #capture: Capture;
 
   constructor(private readonly options: DataplaneOptions) {
-    const { binding, engines, host, config } = options;
+    const { binding, logger, engines, host, config } = options;
     this.#engines = engines;
     this.#presence = new Presence(binding, engines);
     this.#preparation = new Preparation(binding, (netns) => this.#presence.sysctls(netns));
     this.#upstream = new UpstreamRules(binding);
     this.#takeover = new Takeover(binding, this.#upstream);
-    this.#handOver = new HandOver({
-      ...{ binding, presence: this.#presence, preparation: this.#preparation, upstream: this.#upstream },
-      form: () => upstreamForm(binding, host?.fd ?? null, config),
+    const shared = { binding, presence: this.#presence, preparation: this.#preparation, upstream: this.#upstream };
+    this.#handOver = new HandOver({ ...shared, form: () => upstreamForm(binding, host?.fd ?? null, config) });
+    this.#capture = new Capture({
+      ...{ ...shared, logger, takeover: this.#takeover },
+      release: (netns) => this.release(netns),
     });
   }
 
@@ -175,7 +178,7 @@ export class NodeDataplane implements Dataplane {
     let failure: unknown;
     for (const engine of this.#assigned.candidates(netns, spec, fallbacks)) {
       try {
-        await this.#captureWith(engine, netns, spec, before.mode === "absent" && !keep, keep);
+        await this.#capture.by(engine, netns, spec, { fresh: before.mode === "absent" && !keep, keep });
         this.#assigned.assign(netns, spec, engine, fallbacks);
         return engine.name;
       } catch (error) {
@@ -257,77 +260,4 @@ export class NodeDataplane implements Dataplane {
     if (this.#assignment === undefined) throw new AgentError("NO_ENGINE", "the dataplane has not been started");
     return this.#assignment;
   }
-
-  async #captureWith(
-    engine: Engine,
-    netns: NetnsHandle,
-    spec: CaptureSpec,
-    fresh: boolean,
-    keep: boolean,
-  ): Promise<void> {
-    // What the caller prepared is the caller's to undo; what went missing since shows below.
-    const prepared = fresh ? this.#preparation.of(netns) : undefined;
-    const undo = this.#preparation.of(netns) !== undefined ? () => engine.remove(netns) : () => this.release(netns);
-    const present = fresh ? [] : this.#presence.of(netns);
-    const had = present.includes(engine);
-    const others = present.filter((other) => other !== engine);
-    const upstream = prepared === undefined ? this.#upstream.traces(netns.fd) : undefined;
-    let unprepared: unknown;
-    // Another engine than the one that it was prepared for may need more.
-    if (prepared?.translates !== engine.translates) {
-      try {
-        engine.plan(spec);
-        this.#preparation.prepare(netns, spec, engine);
-      } catch (error) {
-        // Steering without its routes refuses connections; without steering they would leave in the clear.
-        if (!keep) throw error;
-        unprepared = error;
-      }
-    }
-    try {
-      const sysctls = this.#preparation.letters(netns);
-      const beside = others.length > 0 || upstream !== undefined;
-      const legs = prepared === undefined ? this.#takeover.legs(netns, engine, upstream) : "own";
-      const steers =
-        had && engine.observe(netns, spec).mode === "captured" && isKept(engine.state(netns), sysctls, legs);
-      if (!steers) {
-        await this.#takeover.begin(netns, engine, upstream);
-        await engine.apply(netns, spec, { sysctls, beside, legs });
-      }
-      if (unprepared !== undefined) throw unprepared;
-      await engine.verify(netns, spec);
-      // What was just prepared and applied was acknowledged by the kernel step by step, and proved by verify.
-      if (prepared === undefined) {
-        await this.#presence.retire(others, netns, spec);
-        removeRouting(this.options.binding, netns.fd, unneededFamilies(this.options.binding, netns, spec));
-        const after = engine.observe(netns, spec);
-        const differences = [...after.differences, ...wrongState(this.options.binding, netns, spec, engine)];
-        if (after.mode !== "captured" || differences.length > 0) {
-          throw new AgentError("CAPTURE_DIFFERS", `${spec.pod} is not captured as asked: ${differences.join("; ")}`);
-        }
-      }
-    } catch (error) {
-      // A pod that was captured before stays so, whatever its state looks like: it fails closed.
-      if (fresh) await this.#undone(undo, spec);
-      else if (!had && (present.length > 0 || upstream?.steers)) await this.#undone(() => engine.remove(netns), spec);
-      throw error;
-    }
-    this.#preparation.forget(netns);
-    if (prepared !== undefined) return;
-    // From here on nothing is undone: without upstream's rules ours are all that captures the pod.
-    const gone = await this.#takeover.proceed(netns, engine, upstream);
-    if (gone && this.#presence.of(netns).every((one) => one === engine)) engine.alone?.(netns, spec);
-  }
-
-  async #undone(undo: () => Promise<void>, spec: CaptureSpec): Promise<void> {
-    try {
-      await undo();
-    } catch (error) {
-      this.options.logger.error("capture failed and can't be undone", { pod: spec.pod, reason: messageOf(error) });
-    }
-  }
-}
-
-function isKept(state: EngineState | undefined, sysctls: string, legs: Legs): boolean {
-  return state?.sysctls === sysctls && (state.legs ?? legs) === legs;
 }
