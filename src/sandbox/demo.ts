@@ -1,27 +1,19 @@
-// SPDX-License-Identifier: Apache-2.0
-import { statSync } from "node:fs";
 import { DATAPLANE_MODE_LABEL, REDIRECTION_ANNOTATION } from "../core/constants.ts";
-import { accessLines } from "./access-log.ts";
 import type { Exchange } from "./app/protocol.ts";
-import { AppError } from "./app/remote.ts";
 import { type Checks, expectEqual, expectThat } from "./checks.ts";
+import { atTheBorder } from "./demo-border.ts";
+import { leftoversIn } from "./demo-leftovers.ts";
 import { demoMesh, NAMESPACE, OUTSIDE, VIP4, VIP6 } from "./demo-mesh.ts";
 import { besideSidecars } from "./demo-sidecar.ts";
-import { addressOf, endpoint, told, url } from "./demo-words.ts";
+import { addressOf, endpoint, refusal, told, url } from "./demo-words.ts";
 import type { RunningPod } from "./kubelet.ts";
 import { addressesOf, BRIDGE } from "./network.ts";
-import { probe } from "./node-command.ts";
 import { ipOf } from "./pod-records.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { until } from "./until.ts";
 import { hasPort, Wire } from "./wire.ts";
 
 const DNS_SERVER = "10.96.0.10";
-const PROBE4 = "169.254.7.127";
-const PROBE6 = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff";
-/** The node on the bridge. */
-const NODE_IP4 = "10.66.0.1";
-const NODE_IP6 = "fd66::1";
 
 /** The story of the playground: a request before the label, under it, and after it. */
 export class Demo {
@@ -172,64 +164,10 @@ export class Demo {
   }
 
   private async atTheBorder(): Promise<void> {
-    const { sandbox, checks } = this;
     this.chapter("At the border: clients outside the mesh, and kubelet");
-    for (const family of [4, 6] as const) {
-      await checks.check(
-        `outsider-in-v${family}`,
-        `outsider -> server over IPv${family}: served, its address kept`,
-        async () => {
-          const server = ipOf(this.pod("server"), family);
-          const result = await this.app("outsider").fetch(url(server));
-          expectEqual("who answered", result.server, "server");
-          expectEqual("client address", addressOf(result.clientSeen), ipOf(this.pod("outsider"), family));
-          expectEqual("getpeername at the outsider", result.clientPeer, endpoint(server, 8080));
-          return told(result);
-        },
-      );
-      await checks.check(
-        `outsider-out-v${family}`,
-        `client -> outsider over IPv${family}: passed on in plain text`,
-        async () => {
-          const outsider = ipOf(this.pod("outsider"), family);
-          const result = await this.app("client").fetch(url(outsider));
-          expectEqual("who answered", result.server, "outsider");
-          expectEqual("client address", addressOf(result.clientSeen), ipOf(this.pod("client"), family));
-          expectEqual("getpeername at the client", result.clientPeer, endpoint(outsider, 8080));
-          return told(result);
-        },
-      );
-      await checks.check(`probe-v${family}`, `a kubelet probe over IPv${family} reaches the app directly`, async () => {
-        const began = performance.now();
-        const log = sandbox.ztunnels.at(-1)?.log ?? "";
-        const before = statSync(log).size;
-        const { clientSeen } = JSON.parse(
-          await probe(sandbox.node, ipOf(this.pod("server"), family), 8080),
-        ) as Exchange;
-        const milliseconds = performance.now() - began;
-        // Pods of the eBPF engine are told which connections are the node's; others know them by an address.
-        const worn = family === 4 ? PROBE4 : PROBE6;
-        const own = family === 4 ? NODE_IP4 : NODE_IP6;
-        expectEqual("address the app saw", addressOf(clientSeen), (await sandbox.engine()) === "ebpf" ? own : worn);
-        // A ztunnel that had carried it would say so when it has ended.
-        await new Promise((resolve) => setTimeout(resolve, 100));
-        const carried = accessLines(log, before).find(({ source }) => addressOf(source) === addressOf(clientSeen));
-        expectEqual("what ztunnel says of it", carried, undefined);
-        return `200 after ${milliseconds.toFixed(1)} ms; the app saw ${clientSeen}`;
-      });
-    }
-    await checks.check("closed-port", "a port where nothing listens is refused at once", async () => {
-      const error = await refusal(this.app("outsider").fetch(url(ipOf(this.pod("server"), 4), 9999)));
-      expectThat(`took ${error.milliseconds} ms`, error.milliseconds < 1000);
-      return `${error.code} after ${error.milliseconds.toFixed(1)} ms`;
-    });
-    for (const port of [15001, 15006]) {
-      await checks.check(`ztunnel-port-${port}`, `outsider -> server:${port} is closed, no loop`, async () => {
-        const error = await refusal(this.app("outsider").fetch(url(ipOf(this.pod("server"), 4), port)));
-        expectThat(`${error.code}`, error.code !== "ETIMEDOUT");
-        return `${error.code} after ${error.milliseconds.toFixed(1)} ms`;
-      });
-    }
+    const { sandbox, checks } = this;
+    const [client, server, outsider] = [this.pod("client"), this.pod("server"), this.pod("outsider")];
+    await atTheBorder({ sandbox, checks, client, server, outsider });
   }
 
   private async newPod(): Promise<void> {
@@ -333,35 +271,10 @@ export class Demo {
     });
   }
 
-  /** What can still be seen of us in the pods' netns; empty when nothing. */
   private async leftovers(): Promise<string> {
-    const found: string[] = [];
-    for (const name of ["client", "server", "latecomer"]) {
-      const { netns } = this.pod(name).attachment;
-      const look = async (...argv: string[]) => {
-        const inside = ["nsenter", `--net=${netns}`, "--", ...argv];
-        const { stdout } = await this.sandbox.node.run(inside, { timeoutMs: 5000 }).catch(() => ({ stdout: "" }));
-        return stdout.trim();
-      };
-      const rules = (await look("ip", "rule")) + (await look("ip", "-6", "rule"));
-      const table = await look("ip", "route", "show", "table", "100");
-      const nft = await look("nft", "list", "tables");
-      const filters = await look("tc", "qdisc", "show");
-      const local = (await look("ip", "route", "show", "table", "local"))
-        .split("\n")
-        .filter((route) => route.startsWith("local 255."));
-      if (nft === "" && table === "" && !rules.includes("fwmark") && !filters.includes("clsact") && local.length === 0)
-        continue;
-      found.push(`${name}: ${nft} ${table} ${rules} ${filters} ${local.join(" ")}`);
-    }
-    return found.join("; ");
+    const pods = ["client", "server", "latecomer"].map((name) => this.pod(name));
+    return (await Promise.all(pods.map((pod) => leftoversIn(this.sandbox.node, pod))))
+      .filter((found) => found !== "")
+      .join("; ");
   }
-}
-
-/** The failure of something that must fail. @throws Error when it succeeds. */
-async function refusal(attempt: Promise<Exchange>): Promise<AppError> {
-  const outcome = await attempt.catch((error: unknown) => error);
-  if (outcome instanceof AppError) return outcome;
-  if (outcome instanceof Error) throw outcome;
-  throw new Error(`it was answered: ${JSON.stringify(outcome)}`);
 }
