@@ -86,6 +86,12 @@ export class CgroupTree {
     }
   }
 
+  /** Whether processes are in it, of whatever pid namespace. */
+  populated(): boolean {
+    const events = join(this.root, "cgroup.events");
+    return existsSync(events) && /^populated 1$/m.test(readFileSync(events, "utf8"));
+  }
+
   /** Removes the whole tree. Processes must be gone or going: an occupied cgroup is retried for a second. */
   async remove(): Promise<void> {
     this.removed = true;

@@ -170,7 +170,11 @@ export async function removeStaleSandboxes(): Promise<void> {
   for (const name of new Set([...readdirSync(tmpdir()), ...CgroupTree.names()])) {
     const owner = new RegExp(`^${PREFIX}(\\d+)-\\d+$`).exec(name)?.[1];
     if (owner === undefined || existsSync(`/proc/${owner}`)) continue;
-    await CgroupTree.ofAnyNode(name).remove();
+    const cgroups = CgroupTree.ofAnyNode(name);
+    // Processes of a killed sandbox are going. Where they stay, its owner has another pid namespace and lives.
+    for (let turn = 0; turn < 50 && cgroups.populated(); turn++) await setTimeout(20);
+    if (cgroups.populated()) continue;
+    await cgroups.remove();
     rmSync(join(tmpdir(), name), { recursive: true, force: true });
   }
 }

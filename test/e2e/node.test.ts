@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an agent under the stock chart sees of its node: the cgroup tree and bpffs only through /host/proc.
-import { copyFileSync, readFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { build } from "esbuild";
@@ -8,7 +10,7 @@ import { expect, test } from "vitest";
 import { cgroup2Root } from "../../src/sandbox/cgroup.ts";
 import { chart } from "../../src/sandbox/charts.ts";
 import { builtFiles, startJailed } from "../../src/sandbox/jail.ts";
-import { type NodeOptions, SandboxNode } from "../../src/sandbox/node.ts";
+import { type NodeOptions, removeStaleSandboxes, SandboxNode } from "../../src/sandbox/node.ts";
 import type { Outlook } from "../support/cgroup-onlooker.ts";
 import { PROGRAM } from "../support/sandbox.ts";
 import { ScratchDir } from "../support/scratch-dir.ts";
@@ -87,4 +89,23 @@ test("a node without bpffs: none is found, and the reason says where it was look
   expect(outlook.cgroup2).toBe(`/host/proc/1/root${cgroup2Root()}`);
   expect(outlook.bpffs).toBeUndefined();
   expect(outlook.noBpffs).toContain("/host/proc/1/root: none is mounted");
+});
+
+test("a sandbox of another pid namespace is no leftover", async () => {
+  // Whose pid is nobody's here.
+  const name = "ambient-cni-sandbox-4194305-0";
+  const cgroup = join(cgroup2Root(), name);
+  mkdirSync(join(cgroup, "kubepods"), { recursive: true });
+  const other = spawn("sleep", ["60"]);
+  try {
+    writeFileSync(join(cgroup, "cgroup.procs"), String(other.pid));
+    await removeStaleSandboxes();
+    expect(readdirSync(cgroup)).toContain("kubepods");
+    other.kill("SIGKILL");
+    await once(other, "exit");
+    await removeStaleSandboxes();
+    expect(existsSync(cgroup)).toBe(false);
+  } finally {
+    other.kill("SIGKILL");
+  }
 });
