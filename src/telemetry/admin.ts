@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Clock } from "../core/clock.ts";
 import { AgentError, messageOf } from "../core/errors.ts";
 import type { Logger } from "../core/ports/telemetry.ts";
@@ -95,12 +96,16 @@ export class Admin {
 
   async #serve(port: number, setting: string, routes: Routes): Promise<void> {
     if (port <= 0) return;
-    const server = createServer((request, response) => {
+    const options = {
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      headersTimeout: REQUEST_TIMEOUT_MS,
+      // Node looks for expired requests this often, by default only every 30 s.
+      connectionsCheckingInterval: 1000,
+    };
+    const server = createServer(options, (request, response) => {
       void answer(routes, request, response, this.#options.logger);
     });
-    server.requestTimeout = REQUEST_TIMEOUT_MS;
-    server.headersTimeout = REQUEST_TIMEOUT_MS;
-    server.maxConnections = MAX_CONNECTIONS;
+    boundConnections(server);
     await new Promise<void>((resolve, reject) => {
       server.once("error", (cause) => {
         const message = `cannot listen on port ${port}: ${messageOf(cause)}`;
@@ -114,6 +119,23 @@ export class Admin {
     server.on("error", (error) => this.#options.logger.warn("http server", { port, error }));
     this.#servers.push(server);
   }
+}
+
+/**
+ * The newest is served, the oldest goes: any pod may open as many as it likes, and kubelet, which restarts the agent
+ * when its probes are not answered, comes with a new one each time.
+ */
+function boundConnections(server: Server): void {
+  const open = new Set<Socket>();
+  server.on("connection", (socket) => {
+    open.add(socket);
+    socket.once("close", () => open.delete(socket));
+    const [oldest] = open;
+    if (oldest === undefined || open.size <= MAX_CONNECTIONS) return;
+    // Closed is told later than that: more may come before.
+    open.delete(oldest);
+    oldest.destroy();
+  });
 }
 
 async function answer(

@@ -137,6 +137,18 @@ test("only GET and HEAD; unknown paths name the known ones; members of Object ar
   expect((await fetch(`${healthAt}/constructor`)).status).toBe(404);
 });
 
+test("connections that others open and leave do not keep probes out", async () => {
+  const { healthAt } = await admin();
+  const idle = Array.from({ length: 200 }, () => connect(Number(new URL(healthAt).port), "127.0.0.1"));
+  for (const socket of idle) socket.on("error", () => undefined);
+  await Promise.all(idle.map((socket) => new Promise((resolve) => socket.once("connect", resolve))));
+  for (let probe = 0; probe < 3; probe++) {
+    const answer = await fetch(`${healthAt}/healthz`, { headers: { connection: "close" } });
+    expect(answer.status).toBe(200);
+  }
+  for (const socket of idle) socket.destroy();
+});
+
 test("a failing collector is a 500, not a crash", async () => {
   const { metricsAt } = await admin({
     metrics: { contentType: "text/plain", text: () => Promise.reject(new Error("secret detail")) },
