@@ -156,7 +156,7 @@ export class Agent {
   /** Ends all work; the kernel keeps every pod captured, and everything waits for the next agent. */
   async stop(): Promise<void> {
     await this.halt(STOP_DEADLINE_MS);
-    await this.publication.write(true);
+    await this.publication.stop(true);
     if (this.adopted || this.parts.config.ambientEnabled) await this.parts.probes.stop();
     await this.close();
   }
@@ -180,6 +180,8 @@ export class Agent {
       await probes.stop();
     }
     await this.close();
+    // Whoever removes the file next must not find it again.
+    await this.publication.stop(false);
   }
 
   private async halt(deadlineMs: number): Promise<void> {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Stop } from "../core/disposable.ts";
 import { evaluate } from "../core/eligibility.ts";
 import { messageOf } from "../core/errors.ts";
 import { plainPod } from "../core/pod.ts";
@@ -15,26 +16,56 @@ const SETTLE_MS = 200;
  * labels would not be in the mesh there, and no pod of this node is in the mesh by its own label.
  */
 export class Publication {
-  private pending = false;
+  private cancelTouch: Stop | undefined;
   private last: string | undefined;
+  private wanted: "if new" | "anyway" | undefined;
+  private writing: Promise<void> | undefined;
+  private stopped = false;
 
   constructor(private readonly parts: Parts) {}
 
   /** Something changed: write soon. */
   touch(): void {
-    if (this.pending) return;
-    this.pending = true;
-    this.parts.clock.after(SETTLE_MS, () => {
-      this.pending = false;
+    if (this.cancelTouch !== undefined || this.stopped) return;
+    this.cancelTouch = this.parts.clock.after(SETTLE_MS, () => {
+      this.cancelTouch = undefined;
       void this.write();
     });
   }
 
   /**
-   * Writes now if the content is new, or anyway with `refresh`: the file's time says when an agent was
-   * last alive. Failing is logged: without the file the plugin fails closed.
+   * Writes if the content is new, or anyway with `refresh`: the file's time says when an agent was last alive.
+   * One write at a time, with what is true when it begins: an older content must not replace a newer one, by
+   * which a namespace that has joined the mesh would still be clear. Failing is logged: without the file the
+   * plugin fails closed.
    */
   async write(refresh = false): Promise<void> {
+    if (this.stopped) return;
+    if (this.wanted !== "anyway") this.wanted = refresh ? "anyway" : "if new";
+    this.writing ??= this.drain().finally(() => {
+      this.writing = undefined;
+    });
+    await this.writing;
+  }
+
+  /** No write begins any more, but for a last one with `refresh`. Resolves when none is under way. */
+  async stop(refresh: boolean): Promise<void> {
+    this.cancelTouch?.();
+    const last = refresh ? this.write(true) : this.writing;
+    this.stopped = true;
+    if (!refresh) this.wanted = undefined;
+    await last;
+  }
+
+  private async drain(): Promise<void> {
+    while (this.wanted !== undefined) {
+      const refresh = this.wanted === "anyway";
+      this.wanted = undefined;
+      await this.writeNow(refresh);
+    }
+  }
+
+  private async writeNow(refresh: boolean): Promise<void> {
     const clear = this.clearNamespaces();
     const text = clear.join("\n");
     if (!refresh && text === this.last) return;

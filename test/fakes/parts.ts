@@ -2,7 +2,7 @@
 // Stand-ins for everything below the agent. They keep state as the real ones do (a kernel, a cluster,
 // a ztunnel) and write every change into one journal, so that tests can assert the order.
 import type { Parts } from "../../src/agent/parts.ts";
-import { systemClock } from "../../src/core/clock.ts";
+import { type Clock, systemClock } from "../../src/core/clock.ts";
 import type { Config } from "../../src/core/config/config.ts";
 import { REDIRECTION_ANNOTATION } from "../../src/core/constants.ts";
 import type { AgentPod, DaemonSet } from "../../src/core/daemonset.ts";
@@ -607,7 +607,7 @@ export class FakeParts implements Parts {
   readonly drift = new DriftLedger(noMetrics);
   readonly logger = silent;
   readonly metrics = noMetrics;
-  readonly clock = systemClock;
+  readonly clock: Clock = systemClock;
 
   constructor(config: Partial<Config> = {}) {
     this.config = { ...AGENT_CONFIG, ...config } as Config;
