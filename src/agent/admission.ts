@@ -13,8 +13,6 @@ import type { Sidecars } from "./sidecars.ts";
 /** How long a request waits for the caches to hold its pod and namespace before it asks the API, in ms. */
 const CACHE_WAIT_MS = 300;
 const CACHE_POLL_MS = 10;
-/** How long a pod that was read live counts although the watch has not brought it, in ms. */
-const ADMITTED_MS = 60_000;
 
 const retry = (code: string, message: string) => new AgentError(code, message, "the runtime will try again");
 
@@ -104,7 +102,7 @@ export class Admission implements CniHandler {
   private async capture(pod: Pod, request: CniPodRequest): Promise<void> {
     const handle = this.parts.finder.open(request.netns, request.takeNetns?.());
     const enrollment = this.roster.ensure(pod);
-    enrollment.admittedUntil = Date.now() + ADMITTED_MS;
+    enrollment.admit();
     enrollment.offerSandbox(handle, request.ips);
     let captured = false;
     try {

@@ -8,6 +8,9 @@ import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
 import type { Workload } from "../core/ports/ztunnel.ts";
 import { RepairPace } from "../core/repair-pace.ts";
 
+/** How long a pod that was read live counts although the watch has not brought it, in ms. */
+const ADMITTED_MS = 60_000;
+
 /** Where a pod that belongs to the mesh (or still carries our state) stands. */
 export type EnrollmentState =
   /** Not captured yet: waiting for its first pass, for its netns or for a ztunnel. */
@@ -30,7 +33,7 @@ export class Enrollment {
   pod: Pod;
   /** True until the CNI ADD that brought this pod has been answered. */
   inCniAdd = false;
-  /** Wall clock, ms: until then a pod that a CNI request read live counts, though the cache lacks it. */
+  /** Wall clock, ms: until then a pod that was read live counts, though the cache lacks it. 0: it has left the cache. */
   admittedUntil = 0;
   spec: CaptureSpec | undefined;
   engine: EngineName | undefined;
@@ -106,6 +109,11 @@ export class Enrollment {
   get ips(): readonly string[] {
     const unchanged = this.pod.ips.join() === this.apiIpsAtAdd.join();
     return this.cniIps.length > 0 && (this.pod.ips.length === 0 || unchanged) ? this.cniIps : this.pod.ips;
+  }
+
+  /** It was read live: it counts for a while, though the cache lacks it. */
+  admit(): void {
+    this.admittedUntil = Date.now() + ADMITTED_MS;
   }
 
   /** Takes what a CNI ADD brought: the sandbox's netns, for the next pass, and its addresses. */

@@ -70,6 +70,63 @@ describe("ADD", () => {
     expect(parts.dataplane.kernel.get("/var/run/netns/cni-1")?.mode).toBe("captured");
   });
 
+  describe("a pod that was read live and that the watch does not bring in its time", () => {
+    const late = async () => {
+      const pod = makePod("web", { phase: "Pending", ips: [] });
+      parts.cluster.live.set("shop/web", pod);
+      await agent.admission.add(request(), signal);
+      const enrollment = agent.roster.get(pod.uid);
+      if (enrollment !== undefined) enrollment.admittedUntil = Date.now() - 1;
+      return async () => {
+        await agent.reconciler.queue.run(pod.uid).catch(() => undefined);
+        await eventually("quiet", () => agent.reconciler.queue.depth === 0);
+      };
+    };
+
+    test("stays captured and known to ztunnel while the API has it: a watch may be silent for minutes", async () => {
+      const pass = await late();
+      await pass();
+      expect(parts.ztunnel.known.get("uid-web")).toBe("/var/run/netns/cni-1");
+      expect(agent.roster.get("uid-web")?.state).toBe("enrolled");
+      // And is not asked for with each pass.
+      const reads = parts.cluster.reads.length;
+      await pass();
+      expect(parts.cluster.reads).toHaveLength(reads);
+    });
+
+    test("stays so while the API does not answer", async () => {
+      const pass = await late();
+      parts.cluster.readPod = () => Promise.reject(new AgentError("KUBE_TIMEOUT", "no answer"));
+      await pass();
+      expect(parts.ztunnel.known.get("uid-web")).toBe("/var/run/netns/cni-1");
+    });
+
+    test.each([
+      ["gone", undefined],
+      ["another one of that name", makePod("web", { uid: "uid-other" })],
+    ])("is forgotten when it is %s", async (_what, now) => {
+      const pass = await late();
+      parts.cluster.live.clear();
+      if (now !== undefined) parts.cluster.live.set("shop/web", now);
+      await pass();
+      expect(parts.ztunnel.known.has("uid-web")).toBe(false);
+      expect(agent.roster.get("uid-web")).toBeUndefined();
+      expect(parts.finder.openHandles.size).toBe(0);
+    });
+
+    test("is forgotten at once when the watch tells of its end, also while it is asked for", async () => {
+      const pass = await late();
+      parts.cluster.readPod = async () => {
+        const pod = parts.cluster.live.get("shop/web");
+        if (pod !== undefined) parts.cluster.putPod(pod);
+        parts.cluster.deletePod("uid-web");
+        return pod;
+      };
+      await pass();
+      expect(agent.roster.get("uid-web")).toBeUndefined();
+    });
+  });
+
   test("does not take the previous pod of that name for the new one", async () => {
     parts.cluster.putPod(makePod("web", { uid: "uid-old" }));
     expect(await codeOf(agent.admission.add(request(), signal))).toBe("POD_NOT_FOUND");
