@@ -21,6 +21,8 @@ const WATCH_SECONDS = 290;
 /** Bookmarks come about once a minute even when nothing changes; three missed ones mean a dead path. */
 const IDLE_MS = 3 * 60_000;
 const HEALTHY_MS = 60_000;
+/** Watches in a row that a server's own error ends before their first event: it may be about the version they begin at. */
+const MAX_FRUITLESS = 3;
 /** client-go's values. */
 const BACKOFF = { initialMs: 800, maxMs: 30_000, jitter: 0.2 } as const;
 
@@ -57,6 +59,7 @@ export class Reflector<T extends Stored> {
   #paging = true;
   #attempt = 0;
   #relists = 0;
+  #fruitless = 0;
   #watchOpenedAt: number | undefined;
 
   constructor(options: ReflectorOptions<T>) {
@@ -130,7 +133,7 @@ export class Reflector<T extends Stored> {
     const healthy = livedMs >= HEALTHY_MS;
     if (healthy) this.#attempt = 0;
     if (failure === undefined && healthy) return 0;
-    const relist = failure === undefined ? undefined : relistReason(failure);
+    const relist = failure === undefined ? undefined : (relistReason(failure) ?? this.#givenUp(failure));
     if (relist !== undefined) {
       if (this.#version !== undefined) {
         this.#relists += 1;
@@ -153,6 +156,14 @@ export class Reflector<T extends Stored> {
     return wait;
   }
 
+  /** Until it lists again nothing shows what has gone meanwhile, and a list may well succeed where a watch does not. */
+  #givenUp(failure: unknown): string | undefined {
+    const ofServer = failure instanceof KubeError && failure.transient && failure.status !== 429;
+    if (!ofServer || this.#version === undefined) return undefined;
+    this.#fruitless += 1;
+    return this.#fruitless < MAX_FRUITLESS ? undefined : "fruitless";
+  }
+
   async #list(): Promise<void> {
     const { path, project, store } = this.#options;
     const items: T[] = [];
@@ -166,13 +177,15 @@ export class Reflector<T extends Stored> {
       );
       const metadata = recordOf(list.metadata);
       const version = textOf(metadata.resourceVersion);
-      if (!Array.isArray(list.items) || version === "") {
+      // Go's empty list may be null.
+      if (!(Array.isArray(list.items) || list.items === null) || version === "") {
         throw new AgentError("KUBE_MALFORMED", `GET ${path}: the answer is no list with items and a resourceVersion`);
       }
       token = textOf(metadata.continue) || undefined;
       if (token !== undefined) continue;
       if (this.#stop.signal.aborted) return;
       this.#paging = true;
+      this.#fruitless = 0;
       this.#version = version;
       store.replace(items);
       this.#isSynced = true;
@@ -260,6 +273,7 @@ export class Reflector<T extends Stored> {
       if (item !== undefined && event.type === "DELETED") store.remove(item);
       else if (item !== undefined) store.upsert(item);
     }
+    this.#fruitless = 0;
     this.#version = event.resourceVersion;
   }
 }

@@ -165,6 +165,41 @@ test("a watch that is closed at once: one try per backoff, 0.8 s doubled up to 3
   expect(h.server.requestsOf("list")).toHaveLength(1);
 });
 
+test("a list of nothing may be null", async () => {
+  await using h = await ReflectorHarness.create();
+  const list = { kind: "PodList", metadata: { resourceVersion: h.server.resourceVersion }, items: null };
+  h.server.fail({ when: isList, fault: { kind: "bytes", bytes: JSON.stringify(list) }, times: 1 });
+  await h.run();
+  expect(h.store.size).toBe(0);
+});
+
+test.each<[string, Fault]>([
+  ["in the stream", { kind: "errorEvent", code: 500, message: "unable to decode an event" }],
+  ["instead of one", { kind: "status", code: 500 }],
+])(
+  "a server's error %s, again and again from the same version: the third time everything is listed anew",
+  async (_where, fault) => {
+    await using h = await ReflectorHarness.create();
+    h.pod("a");
+    await h.run();
+    await h.holds("a");
+    h.server.fail({ when: isWatch, fault, times: 3 });
+    h.server.endWatches();
+    h.clock.advance(await h.clock.sleeping());
+    h.remove("a");
+    h.pod("b");
+    for (let attempt = 0; attempt < 3; attempt++) {
+      await until(() => h.server.requestsOf("watch").length === attempt + 2, "no next watch");
+      const wait = await h.clock.sleeping();
+      expect(h.server.requestsOf("list")).toHaveLength(1);
+      h.clock.advance(wait);
+    }
+    await h.watching();
+    await h.holds("b");
+    expect(h.counted(RELISTS, { resource: "pods", reason: "fruitless" })).toBe(1);
+  },
+);
+
 test("no storm while nobody moves the clock: a second of real time is one watch", async () => {
   await using h = await ReflectorHarness.create();
   h.server.fail({ when: isWatch, fault: { kind: "errorEvent", code: 410 } });
