@@ -135,8 +135,9 @@ export class Keeper {
       return this.failed(error);
     }
     this.failures = 0;
+    // Also what is undone before it was ever seen whole: such a fight has no beginning to wait for.
+    if (this.whole || this.acted) this.repaired(look);
     this.acted = true;
-    if (this.whole) this.repaired(look);
     // Whether that was all shows in the next look.
     this.wake(0);
   }

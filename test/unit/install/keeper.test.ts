@@ -3,7 +3,8 @@
 import { mkdirSync, renameSync, rmSync, statSync, unlinkSync, watch, writeFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { InstallerConfig } from "../../../install/installer.ts";
-import type { Keeper } from "../../../install/keeper.ts";
+import { Keeper } from "../../../install/keeper.ts";
+import { systemClock } from "../../../src/core/clock.ts";
 import { CniNode, fixture } from "../../support/cni-node.ts";
 
 const CALICO = fixture("10-calico.conflist").toString("latin1");
@@ -243,6 +244,26 @@ describe("a fight", () => {
     other.stop();
     await becomes("05-cilium.conflist", CILIUM_MERGED);
     await installed();
+  });
+});
+
+describe("a fight from the beginning", () => {
+  it("is no hot loop and is told, although nothing was ever seen whole", async () => {
+    node.write("05-cilium.conflist", CILIUM);
+    const installer = node.installer();
+    const carryOut = installer.carryOut.bind(installer);
+    let writes = 0;
+    installer.carryOut = async (look) => {
+      await carryOut(look);
+      writes++;
+      node.write("05-cilium.conflist", CILIUM);
+    };
+    const { logger, metrics, drift } = node;
+    keeper = new Keeper({ installer, clock: systemClock, logger, metrics, drift });
+    keeper.start();
+    await until(() => expect(keeper.missing()).toMatch(/not installed yet; .* undid it 5 times/));
+    expect(writes).toBeLessThan(10);
+    expect(node.warnings()).toContain("another program keeps undoing the CNI installation");
   });
 });
 
