@@ -5,7 +5,6 @@ import { rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
 import { RUN_FILE } from "../core/constants.ts";
-import { codeOf } from "../core/errors.ts";
 import { atomicWrite, readBounded } from "../sys/files.ts";
 
 /** The plugin reads no more than this. */
@@ -44,8 +43,8 @@ export async function removeState(runDir: string): Promise<void> {
 }
 
 /**
- * When an agent last wrote the state since this boot (wall clock, ms). `undefined`: never, or the
- * file says nothing we understand.
+ * When an agent last wrote the state since this boot (wall clock, ms). `undefined`: never, or what is there says
+ * nothing we understand. Never throws: no agent stays away because of it.
  */
 export async function stateWrittenAt(runDir: string, bootId: string): Promise<number | undefined> {
   const path = join(runDir, RUN_FILE.state);
@@ -53,10 +52,7 @@ export async function stateWrittenAt(runDir: string, bootId: string): Promise<nu
     const [text, { mtimeMs }] = await Promise.all([readBounded(path, STATE_MAX_BYTES), stat(path)]);
     const parsed = v.safeParse(STATE, JSON.parse(text.toString("utf8")));
     return parsed.success && parsed.output.bootId === bootId ? mtimeMs : undefined;
-  } catch (error) {
-    if (codeOf(error) === "ENOENT" || codeOf(error) === "FILE_TOO_LARGE" || error instanceof SyntaxError) {
-      return undefined;
-    }
-    throw error;
+  } catch {
+    return undefined;
   }
 }

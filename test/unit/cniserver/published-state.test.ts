@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { STATE_MAX_BYTES, stateText, stateWrittenAt, writeState } from "../../../src/cniserver/published-state.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
@@ -41,5 +41,12 @@ describe("the published state", () => {
       writeFileSync(dir.file("ambient-cni-state.json"), text);
       expect(await stateWrittenAt(dir.path, "boot")).toBeUndefined();
     }
+  });
+
+  it("does not keep an agent from starting, whatever is in its place", async () => {
+    using dir = new ScratchDir();
+    mkdirSync(dir.file("ambient-cni-state.json"));
+    expect(await stateWrittenAt(dir.path, "boot")).toBeUndefined();
+    expect(await stateWrittenAt(dir.file("ambient-cni-state.json/no/directory"), "boot")).toBeUndefined();
   });
 });
