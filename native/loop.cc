@@ -64,21 +64,29 @@ template <class Handle> void closeHandle(Loop& loop, Handle* handle) {
 
 } // namespace
 
-Poller::Poller(Loop& loop, int fd, Listener& listener) : loop_(loop), handle_(new uv_poll_t{}) {
+Poller::Poller(Loop& loop, int fd, Listener& listener)
+    : loop_(loop), listener_(listener), handle_(new uv_poll_t{}) {
     int status = uv_poll_init(loop.uv(), handle_, fd);
     if (status != 0) {
         delete handle_;
         fail(-status, "epoll_ctl", "watch fd " + std::to_string(fd));
     }
-    handle_->data = &listener;
+    handle_->data = this;
     loop.handleOpened();
 }
 
 void Poller::start(int events) {
-    int status = uv_poll_start(handle_, events, [](uv_poll_t* handle, int result, int ready) {
-        contained([&] { static_cast<Listener*>(handle->data)->ready(result, ready); });
-    });
+    events_ = events;
+    int status = uv_poll_start(handle_, events, told);
     if (status != 0) fail(-status, "epoll_ctl", "watch an fd");
+}
+
+void Poller::told(uv_poll_t* handle, int status, int ready) {
+    auto& poller = *static_cast<Poller*>(handle->data);
+    // libuv has stopped the handle at EPOLLERR. That is not the end of a netlink socket that was
+    // overrun (ENOBUFS), nor of one whose peer has died with datagrams still to be read.
+    if (status < 0) uv_poll_start(handle, poller.events_, told);
+    contained([&] { poller.listener_.ready(status, ready); });
 }
 
 void Poller::close() {

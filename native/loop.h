@@ -46,7 +46,10 @@ class Loop {
     napi_async_cleanup_hook_handle ending_ = nullptr;
 };
 
-/** Watches one fd for readiness. The fd stays the owner's, who closes the poller first. */
+/**
+ * Watches one fd for readiness until it is closed, also after an error on it: whoever listens takes
+ * the error off the fd or closes the poller. The fd stays the owner's, who closes the poller first.
+ */
 class Poller {
   public:
     class Listener {
@@ -67,8 +70,12 @@ class Poller {
     void close();
 
   private:
+    static void told(uv_poll_t* handle, int status, int ready);
+
     Loop& loop_;
+    Listener& listener_;
     uv_poll_t* handle_;
+    int events_ = 0;
 };
 
 /** One deadline. */

@@ -106,16 +106,20 @@ class Watch final : public std::enable_shared_from_this<Watch>,
     /** The kinds of all changes that are queued, each once. */
     Kinds receive() {
         Kinds kinds;
+        bool drained = false;
         // On the stack: a node watches two sockets per pod, and most of them never say anything.
         alignas(nlmsghdr) std::array<uint8_t, kBufferSize> buffer;
         for (int i = 0; i < kBatch; i++) {
             ssize_t size = ::recv(fd_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
             if (size < 0 && errno == EINTR) continue;
             if (size < 0 && errno == ENOBUFS) {
-                kinds = all_;
+                overrun_ = true;
                 continue;
             }
-            if (size < 0) break;
+            if (size < 0) {
+                drained = true;
+                break;
+            }
             size_t left = static_cast<size_t>(size);
             for (const uint8_t* at = buffer.data(); left >= sizeof(nlmsghdr);) {
                 const auto& header = *reinterpret_cast<const nlmsghdr*>(at);
@@ -126,6 +130,8 @@ class Watch final : public std::enable_shared_from_this<Watch>,
                 left -= step;
             }
         }
+        if (overrun_) kinds = all_;
+        if (drained) overrun_ = false;
         return kinds;
     }
 
@@ -137,6 +143,8 @@ class Watch final : public std::enable_shared_from_this<Watch>,
     std::shared_ptr<Callback> changed_;
     Classify classify_;
     Kinds all_;
+    /** Until its queue is empty, an overrun socket loses more without a second ENOBUFS. */
+    bool overrun_ = false;
 };
 
 Napi::Value watch(const Napi::CallbackInfo& info, int protocol, const std::vector<int>& groups,

@@ -60,7 +60,8 @@ int main(int argc, char** argv) {
          */
         char byte;
         recv(peer, &byte, 1, MSG_PEEK);
-        send_with_fds("last words", 10, 0);
+        for (int i = 0; i < count; i++)
+            send_with_fds("last words", 10, 0);
         kill(getpid(), SIGKILL);
     } else if (strcmp(mode, "silent") == 0) {
         pause();

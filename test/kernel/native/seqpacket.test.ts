@@ -177,12 +177,12 @@ test("an empty message and a foreign fd number are refused before anything is se
   client.connection.close();
 });
 
-test("the last words of a peer that dies with unread messages are still delivered", async () => {
-  attack("unread");
+test.each([1, 100])("%i last words of a peer that dies with unread messages are still delivered", async (count) => {
+  attack("unread", String(count));
   const { connection, packets, ends } = await accepted();
   connection.send(Buffer.from("never read"));
   await vi.waitFor(() => expect(ends).toHaveLength(1), PATIENT);
-  expect(packets.map(({ text }) => text)).toEqual(["last words"]);
+  expect(packets.map(({ text }) => text)).toEqual(Array(count).fill("last words"));
   expect(ends[0]).toMatchObject({ code: "ECONNRESET" });
 });
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { native } from "../../../src/native/load.ts";
-import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
+import { createNetns, type HeldNetns, openNetns } from "../../../src/native/netns.ts";
 import { guardFds } from "../../support/fds.ts";
 import { inNetns } from "../../support/netns-lab.ts";
 
@@ -53,7 +53,8 @@ test("another netns's changes are not told, and nothing is after stop", async ()
   stopThere();
 });
 
-test("a watch outlives the netns's fd and survives a flood that overruns its buffer", async () => {
+test("a watch outlives the netns's fd and goes on after a flood that overruns its buffer", async () => {
+  using again = openNetns(`/proc/self/fd/${netns.fd}`);
   const told = new Set<string>();
   const stop = native().routeWatch(netns.fd, (kind) => told.add(kind));
   for (let i = 0; i < 4000; i++) {
@@ -63,6 +64,9 @@ test("a watch outlives the netns's fd and survives a flood that overruns its buf
   netns.close();
   // Lost messages count as a change of everything.
   await vi.waitFor(() => expect(told).toEqual(new Set(["link", "address", "route", "rule", "filter"])), PATIENT);
+  told.clear();
+  native().ruleAdd(again.fd, RULE);
+  await vi.waitFor(() => expect(told).toContain("rule"), PATIENT);
   stop();
 });
 
