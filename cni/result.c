@@ -1,19 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "result.h"
 
+#include "deadline.h"
 #include "text.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+enum { OUTPUT_DEADLINE_MS = 5000 };
+
+// Whether the result goes on within the deadline, on a pipe that the runtime made non-blocking.
+static bool wait_for_room(moment deadline) {
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    const int ready = poll(&out, 1, moment_left(deadline));
+    return ready > 0 || (ready < 0 && errno == EINTR);
+}
+
 // Whether all bytes went out. A runtime that doesn't read us has no use for a second message.
 static bool put(const char* data, size_t size) {
+    const moment deadline = moment_now() + OUTPUT_DEADLINE_MS;
     while (size > 0) {
         const ssize_t written = write(STDOUT_FILENO, data, size);
         if (written < 0 && errno == EINTR) continue;
+        if (written < 0 && errno == EAGAIN && wait_for_room(deadline)) continue;
         if (written < 0) return false;
         data += written;
         size -= (size_t)written;

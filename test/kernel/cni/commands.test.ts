@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every command of every version of the spec, through the real binary.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { CniServer } from "../../../src/cniserver/server.ts";
 import { AgentError } from "../../../src/core/errors.ts";
 import type { CniPodRequest } from "../../../src/core/ports/cni.ts";
-import { POD_ENV, runPlugin } from "../../support/cni-plugin.ts";
+import { POD_ENV, pluginBinary, runPlugin } from "../../support/cni-plugin.ts";
 import { FakeAgent } from "../../support/fake-agent.ts";
 import { LogRecorder, MetricRecorder } from "../../support/recorder.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
@@ -251,4 +254,17 @@ describe("the log", () => {
     expect(readFileSync(dir.file("istio-cni.log"), "utf8")).toBe(run.stderr);
     expect(logs.requests).toEqual([{ method: "POST", path: "/log", body: JSON.stringify([run.stderr.trimEnd()]) }]);
   });
+});
+
+it("a large result goes out whole, also on a pipe that does not block", async () => {
+  await using _agent = await FakeAgent.http(agentSocket());
+  const result = JSON.stringify({ cniVersion: "1.0.0", dns: { search: ["y".repeat(900_000)] } });
+  // dd leaves the flag on the pipe that both have as stdout.
+  const child = spawn("sh", ["-c", 'dd oflag=nonblock if=/dev/null status=none; exec "$0"', pluginBinary()], {
+    env: { ...POD_ENV, PATH: process.env.PATH, CNI_COMMAND: "ADD" },
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  child.stdin.end(conf("1.0.0", result));
+  const [printed, [status]] = await Promise.all([text(child.stdout), once(child, "exit")]);
+  expect({ status, size: printed.length }).toEqual({ status: 0, size: result.length });
 });
