@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { EngineName } from "../core/ports/dataplane.ts";
+import { VERDICTS } from "../core/verdicts.ts";
 import type { Enrollment } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";
 import type { Roster } from "./roster.ts";
@@ -13,6 +15,7 @@ const ROUND = { budgetMs: 20, freshMs: 1000 } as const;
  */
 export class VerdictTally {
   private readonly readings: VerdictReadings;
+  private readonly begun = new Set<EngineName>();
 
   constructor(
     private readonly parts: Pick<Parts, "dataplane" | "metrics" | "clock" | "logger">,
@@ -43,10 +46,18 @@ export class VerdictTally {
   }
 
   private add({ enrollment, engine, counts, milliseconds }: VerdictIncrease): void {
+    this.begin(engine);
     // What was counted before this agent is not of its life.
     if (milliseconds === undefined && enrollment.adopted) return;
     for (const [verdict, more] of Object.entries(counts)) {
       this.parts.metrics.count("ambient_cni_verdicts_total", { engine, verdict }, more);
     }
+  }
+
+  /** An engine's verdicts are there as 0 before the first: Prometheus sees no increase in a series that begins above. */
+  private begin(engine: EngineName): void {
+    if (this.begun.has(engine)) return;
+    this.begun.add(engine);
+    for (const verdict of VERDICTS) this.parts.metrics.count("ambient_cni_verdicts_total", { engine, verdict }, 0);
   }
 }

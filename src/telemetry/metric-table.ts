@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every metric there is. docs/metrics.md is generated from this table.
 
+import { ENGINE_NAMES } from "../core/ports/dataplane.ts";
+import type { DriftKind } from "../core/ports/drift.ts";
+import type { MetricLabels } from "../core/ports/telemetry.ts";
+
 export interface MetricRow {
   readonly name: string;
   readonly type: "counter" | "gauge" | "histogram";
@@ -8,13 +12,24 @@ export interface MetricRow {
   readonly help: string;
   /** Upper bounds in seconds, of a histogram. */
   readonly buckets?: readonly number[];
+  /**
+   * Series of a counter that are there from the start, as 0: Prometheus sees no increase in one that begins at 1, so
+   * that what happens once would not be seen.
+   */
+  readonly zeros?: readonly MetricLabels[];
 }
 
-const counter = (name: string, labels: readonly string[], help: string): MetricRow => ({
+const counter = (
+  name: string,
+  labels: readonly string[],
+  help: string,
+  zeros: readonly MetricLabels[] = [],
+): MetricRow => ({
   name,
   type: "counter",
   labels,
   help,
+  zeros,
 });
 const gauge = (name: string, labels: readonly string[], help: string): MetricRow => ({
   name,
@@ -29,6 +44,35 @@ const histogram = (name: string, labels: readonly string[], help: string, bucket
   help,
   buckets,
 });
+
+const DRIFT_KINDS: Readonly<Record<DriftKind, true>> = {
+  capture: true,
+  redirection: true,
+  unwanted: true,
+  hooks: true,
+  probes: true,
+  probe_hooks: true,
+  plugin: true,
+  configuration: true,
+  kubeconfig: true,
+};
+
+/** Why a connection of ztunnel ends, or is not taken. */
+const DISCONNECT_REASONS = [
+  ...["eof", "read_error", "send_error", "hello_timeout", "hello_garbage", "hello_version", "ack_timeout"],
+  ...["unsolicited", "garbage", "truncated", "fds", "snapshot_refused", "snapshot_failed", "stopped"],
+  ...["not_root", "too_many"],
+];
+
+const RELIST_REASONS = ["expired", "version_too_large", "rejected", "malformed"];
+
+const each = (label: string, values: readonly string[]): MetricLabels[] => values.map((value) => ({ [label]: value }));
+
+const FALLBACKS = ENGINE_NAMES.flatMap((from) =>
+  ENGINE_NAMES.filter((to) => to !== from).flatMap((to) =>
+    ["ineligible", "failed"].map((kind) => ({ from, to, kind })),
+  ),
+);
 
 const FAST = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
@@ -72,9 +116,19 @@ export const OWN_METRICS: readonly MetricRow[] = [
   counter("ambient_cni_retries_total", ["code"], "Failed attempts that are tried again, by error code"),
   histogram("ambient_cni_zds_ack_seconds", ["type"], "Time until ztunnel acknowledged a message", FAST),
   counter("ambient_cni_zds_messages_total", ["type", "result"], "Messages to ztunnel by type and result"),
-  counter("ambient_cni_zds_disconnects_total", ["reason"], "Connections of ztunnel that ended, by reason"),
+  counter(
+    "ambient_cni_zds_disconnects_total",
+    ["reason"],
+    "Connections of ztunnel that ended, by reason",
+    each("reason", DISCONNECT_REASONS),
+  ),
   counter("ambient_cni_kube_watch_events_total", ["resource", "type"], "Watch events from the API server"),
-  counter("ambient_cni_kube_relists_total", ["resource", "reason"], "Full lists from the API server, by reason"),
+  counter(
+    "ambient_cni_kube_relists_total",
+    ["resource", "reason"],
+    "Full lists from the API server, by reason",
+    ["pods", "namespaces"].flatMap((resource) => RELIST_REASONS.map((reason) => ({ resource, reason }))),
+  ),
   gauge("ambient_cni_kube_watch_age_seconds", ["resource"], "Age of the open watch, 0 while there is none"),
   histogram("ambient_cni_plugin_request_seconds", ["verb"], "Time to answer the CNI plugin", FAST),
   counter(
@@ -91,6 +145,7 @@ export const OWN_METRICS: readonly MetricRow[] = [
     "ambient_cni_engine_fallbacks_total",
     ["from", "to", "kind"],
     "Pods that got another engine than the node's, by kind of reason: ineligible or failed",
+    FALLBACKS,
   ),
   gauge("ambient_cni_self_test_success", ["engine"], "1 when the engine has proved at the start that it works here"),
   gauge("ambient_cni_self_test_seconds", ["engine"], "How long the engine's self-test took at the start"),
@@ -112,6 +167,7 @@ export const OWN_METRICS: readonly MetricRow[] = [
     "ambient_cni_drift_repairs_total",
     ["what"],
     "What another program had changed in the kernel or on the node, repaired",
+    each("what", Object.keys(DRIFT_KINDS)),
   ),
   gauge(
     "ambient_cni_drift_last_repair_timestamp_seconds",
@@ -127,6 +183,7 @@ export const OWN_METRICS: readonly MetricRow[] = [
     "ambient_cni_install_repairs_total",
     ["what"],
     "Times that the node's CNI plugin or configuration had been changed by another program, repaired",
+    each("what", ["plugin", "configuration", "kubeconfig"] satisfies readonly DriftKind[]),
   ),
   gauge("ambient_cni_measure_seconds", [], "How long the agent took to measure for the scrape before"),
   gauge(

@@ -19,7 +19,10 @@ export class PromMetrics implements Metrics {
   #measure: () => void = () => undefined;
 
   constructor(version: string) {
-    for (const row of METRICS) this.#instruments.set(row.name, instrument(row, this.#registry));
+    for (const row of METRICS) {
+      this.#instruments.set(row.name, instrument(row, this.#registry));
+      for (const labels of row.zeros ?? []) this.count(row.name, labels, 0);
+    }
     // Its default of 10 ms is a timer: it woke an idle agent a hundred times a second.
     collectDefaultMetrics({ register: this.#registry, eventLoopMonitoringPrecision: LOOP_PRECISION_MS });
     this.set("ambient_cni_build_info", 1, { version, nodejs: process.version, kernel: release() });

@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import { expect, test } from "vitest";
 import { METRICS, UPSTREAM_METRICS } from "../../../src/telemetry/metric-table.ts";
 import { PromMetrics } from "../../../src/telemetry/metrics.ts";
+import type { CloseReason } from "../../../src/zds/session-state.ts";
 
 test("every metric of the table can be written and is exposed with all its labels", async () => {
   const metrics = new PromMetrics("1.2.3");
@@ -55,6 +56,22 @@ test("a label that was not given is there, empty", async () => {
   const metrics = new PromMetrics("v");
   metrics.set("ambient_cni_engine", 1, { engine: "nftables" });
   expect(await metrics.text()).toContain('ambient_cni_engine{engine="nftables",reason=""} 1');
+});
+
+test("what happens once is an increase: series that are known beforehand begin at 0", async () => {
+  const text = await new PromMetrics("v").text();
+  const reasons: Record<CloseReason | "not_root" | "too_many", true> = {
+    ...{ eof: true, read_error: true, send_error: true, hello_timeout: true, hello_garbage: true, hello_version: true },
+    ...{ ack_timeout: true, unsolicited: true, garbage: true, truncated: true, fds: true, snapshot_refused: true },
+    ...{ snapshot_failed: true, stopped: true, not_root: true, too_many: true },
+  };
+  const begun = [...text.matchAll(/^ambient_cni_zds_disconnects_total\{reason="(\w+)"\} 0$/gm)].map(([, one]) => one);
+  expect(begun.sort()).toEqual(Object.keys(reasons).sort());
+  expect(text).toContain('ambient_cni_drift_repairs_total{what="capture"} 0\n');
+  expect(text).toContain('ambient_cni_install_repairs_total{what="plugin"} 0\n');
+  expect(text).toContain('ambient_cni_kube_relists_total{resource="pods",reason="expired"} 0\n');
+  expect(text).toContain('ambient_cni_engine_fallbacks_total{from="ebpf",to="nftables",kind="failed"} 0\n');
+  expect(text).not.toMatch(/from="(\w+)",to="\1"/);
 });
 
 test("two instances do not share a registry", async () => {
