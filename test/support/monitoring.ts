@@ -2,6 +2,7 @@
 // Queries of the dashboard and the alerts, and as much PromQL as tells which metrics and labels they name.
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
+import { readDashboard } from "./dashboard.ts";
 
 export interface Query {
   readonly name: string;
@@ -18,23 +19,29 @@ interface Rules {
   }[];
 }
 
-interface Dashboard {
-  readonly panels: readonly {
-    readonly title: string;
-    readonly targets?: readonly { readonly refId: string; readonly expr: string; readonly legendFormat?: string }[];
-  }[];
-}
+/** From the repository's root. */
+export const RULES = "install/monitoring/alerts.yaml";
 
-const rules = parse(readFileSync("install/monitoring/alerts.yaml", "utf8")) as Rules;
-const dashboard = JSON.parse(readFileSync("install/monitoring/grafana-dashboard.json", "utf8")) as Dashboard;
+const rules = parse(readFileSync(RULES, "utf8")) as Rules;
 
 export const ALERTS: readonly Query[] = rules.groups.flatMap(({ rules: all }) =>
   all.map(({ alert, expr }) => ({ name: alert, expr })),
 );
 
-export const PANELS: readonly Query[] = dashboard.panels.flatMap(({ title, targets = [] }) =>
-  targets.map(({ refId, expr, legendFormat = "" }) => ({ name: `${title} ${refId}`, expr, legend: legendFormat })),
+export const PANELS: readonly Query[] = readDashboard().panels.flatMap((panel) =>
+  panel.type === "row"
+    ? []
+    : panel.targets.map((target) => ({
+        name: `${panel.title} ${target.refId}`,
+        expr: target.expr,
+        legend: "legendFormat" in target ? target.legendFormat : "",
+      })),
 );
+
+/** A panel's query as Grafana sends it with all nodes chosen, rates being over so many seconds. */
+export function asGrafana(expr: string, rateSeconds: number): string {
+  return expr.replaceAll(/\$(?:job|instance)\b/g, ".*").replaceAll("$__rate_interval", `${rateSeconds}s`);
+}
 
 export interface Selector {
   readonly metric: string;
