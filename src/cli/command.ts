@@ -33,14 +33,23 @@ export interface Session {
   readonly paint: Paint;
   /** The agent alone, within --timeout or the time that is given here (ms). @throws AgentError USAGE with --from */
   agent(timeoutMs?: number): Promise<AgentSource>;
-  /** The report of --from; else a source that asks the agent first, and remembers whether there is one. */
-  source(): Promise<SessionSource>;
+  /**
+   * The report of --from; else a source that asks the agent first, within --timeout or the time that is given here
+   * (ms), and remembers whether there is one.
+   */
+  source(timeoutMs?: number): Promise<SessionSource>;
   /** Writes a document in the form that was asked for; `text` makes the one for people. */
   print(document: unknown, text: (wide: boolean) => string): Promise<void>;
 }
 
 /** How long the agent may take for a document, in ms. */
 export const AGENT_TIMEOUT_MS = 2000;
+
+/**
+ * The same where it makes connections first: a pod that answers none of them takes it some seconds. A little more
+ * than the agent gives itself, so that it is the one who says what took so long.
+ */
+const SLOW_MS: Readonly<Record<string, number>> = { verify: 6000 };
 
 /**
  * Adds a command. `run` gets its options and arguments, and resolves with the exit status; whatever it needs
@@ -63,23 +72,24 @@ export function addCommand<Options extends object>(
 
 export function openSession(env: CliEnv, globals: Globals): Session {
   const { from } = globals;
-  const agent = async (timeoutMs = globals.timeoutMs ?? AGENT_TIMEOUT_MS) => {
+  const agent = async (given = globals.timeoutMs) => {
     if (from !== undefined) usageError("--from reads a report, and this needs the agent itself");
     const [{ AgentClient }, { AgentSource }] = await Promise.all([
       import("./source/agent-client.ts"),
       import("./source/agent-source.ts"),
     ]);
-    return new AgentSource(new AgentClient(globals.socket, timeoutMs));
+    const slow = given === undefined ? SLOW_MS : {};
+    return new AgentSource(new AgentClient(globals.socket, given ?? AGENT_TIMEOUT_MS, slow));
   };
   return {
     env,
     globals,
     paint: globals.color ? coloured : plain,
     agent,
-    source: async () => {
+    source: async (timeoutMs) => {
       if (from !== undefined) return (await import("./source/report-source.ts")).openReport(from);
       const { NodeSource } = await import("./source/node-source.ts");
-      return new NodeSource(await agent(), async (note) => {
+      return new NodeSource(await agent(timeoutMs), async (note) => {
         const { openKernelSource } = await import("./source/kernel/kernel-source.ts");
         return openKernelSource(env, note);
       });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { Readable } from "node:stream";
+import { EXIT } from "./exit.ts";
 
 export interface Output {
   write(text: string): void;
@@ -23,9 +24,12 @@ export interface CliEnv {
 
 export function processEnv(): CliEnv {
   for (const stream of [process.stdout, process.stderr]) {
-    // Whoever read us (head, less) has seen enough.
     stream.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "EPIPE") process.exit(0);
+      // Whoever read us (head, less) has seen enough.
+      if (error.code === "EPIPE") process.exit(EXIT.ok);
+      // A full disk: what a script reads then is not what was found.
+      if (stream === process.stdout) process.stderr.write(`ambient-cni: can't write the output: ${error.message}\n`);
+      process.exit(EXIT.problem);
     });
   }
   const output = (stream: NodeJS.WriteStream): Output => ({

@@ -70,7 +70,7 @@ export async function netnsShell(env: CliEnv, { uid, title, command }: ShellTarg
       "NO_PROGRAM",
       `${program}: ${codeOf(error)}${missing === "" ? "" : `, and ${missing}`}`,
       missing === ""
-        ? "a program that this node has"
+        ? "name a program that this node has, or its path"
         : `here: -- nft list ruleset, -- iptables-save; on the node: nsenter --net=/proc/${pid}/ns/net; or kubectl debug node/NAME --profile=sysadmin`,
     );
   }

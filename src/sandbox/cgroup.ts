@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
+import { codeOf } from "../core/errors.ts";
 
 /** Where cgroup v2 is mounted: the root on unified hosts, a sub-directory on hybrid ones. */
 export function cgroup2Root(): string {
@@ -120,19 +121,28 @@ function inheritCpuset(path: string): void {
   writeFileSync(join(path, "cgroup.clone_children"), "1");
 }
 
+/** What is gone already is no error: of a stale tree, several may be taking it away at once. */
 async function removeTree(path: string): Promise<void> {
-  if (!existsSync(path)) return;
-  for (const entry of readdirSync(path, { withFileTypes: true })) {
-    if (entry.isDirectory()) await removeTree(join(path, entry.name));
-  }
+  for (const name of subdirectories(path)) await removeTree(join(path, name));
   for (let attempt = 0; ; attempt++) {
     try {
       rmdirSync(path);
       return;
     } catch (error) {
+      if (codeOf(error) === "ENOENT") return;
       // EBUSY until the kernel has reaped the last process.
       if (attempt >= 50) throw error;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
+  }
+}
+
+function subdirectories(path: string): readonly string[] {
+  try {
+    return readdirSync(path, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [entry.name] : []));
+  } catch (error) {
+    // Below a cgroup that ends, its own files vanish first.
+    if (codeOf(error) === "ENOENT" || codeOf(error) === "ENODEV") return [];
+    throw error;
   }
 }

@@ -10,6 +10,7 @@ import { inPod, onNode } from "../support/cli.ts";
 import { LABEL, withSandbox, workload } from "../support/sandbox.ts";
 
 interface Made {
+  readonly schemaVersion: number;
   readonly items: readonly string[];
   readonly failed: readonly string[];
   readonly seconds: number;
@@ -111,7 +112,8 @@ test("a report is made on the node, in the pod and without an agent", async () =
     await sandbox.endAgent("SIGKILL");
     const alone = await onNode(sandbox, "-o", "json", "bugreport", "-o", file);
     expect(alone, alone.stderr).toMatchObject({ status: 0, stderr: "" });
-    const { items, failed, seconds } = JSON.parse(alone.stdout) as Made;
+    const { schemaVersion, items, failed, seconds } = JSON.parse(alone.stdout) as Made;
+    expect(schemaVersion).toBe(1);
     expect(seconds).toBeLessThan(10);
     expect(items).toContain(`kernel/${uid}/nft.txt`);
     expect(failed.filter((line) => line.startsWith("documents/"))).toEqual([

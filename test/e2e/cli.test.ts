@@ -10,8 +10,8 @@ import { OUTBOUND_PROGRAMS } from "../../src/dataplane/ebpf/hooks.ts";
 import { native } from "../../src/native/load.ts";
 import type { Sandbox } from "../../src/sandbox/sandbox.ts";
 import { until } from "../../src/sandbox/until.ts";
-import { asNobody, inPod, onNode } from "../support/cli.ts";
-import { LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
+import { asNobody, executeOnNode, inPod, onNode } from "../support/cli.ts";
+import { LABEL, PROGRAM, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 const WRONG = { "istio.io/reroute-virtual-interfaces": "eth0; reboot" };
 
@@ -122,6 +122,12 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     const stranger = await asNobody(sandbox, "status");
     expect(stranger).toMatchObject({ status: 4, stdout: "" });
     expect(stranger.stderr).toMatch(/^ambient-cni: not permitted: EACCES \S+\n {2}only root may ask the agent\n$/);
+
+    // A full disk: a script must not take the rest for all of it.
+    const argv = ["sh", "-c", 'exec "$@" > /dev/full', "sh", process.execPath, PROGRAM, "pods", "-o", "json"];
+    const cut = await executeOnNode(sandbox, argv);
+    expect(cut.status).toBe(1);
+    expect(cut.stderr).toMatch(/^ambient-cni: can't write the output: ENOSPC/);
 
     const before = await reports(sandbox);
     // An agent that hangs does not keep the node's state from being seen.

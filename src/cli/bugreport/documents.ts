@@ -5,7 +5,7 @@ import type { PodReport } from "../../core/report/pods.ts";
 import { redactValue } from "../../core/report/redact.ts";
 import { type CheckReport, runCheck } from "../check/check.ts";
 import { CHECKS } from "../check/checks.ts";
-import { openContext, sourceOf } from "../check/context.ts";
+import { answererOf, openContext } from "../check/context.ts";
 import type { Session } from "../command.ts";
 import { checksText } from "../commands/check.ts";
 import { podsText } from "../commands/pods.ts";
@@ -99,7 +99,7 @@ async function collectChecks(collection: Collection, session: Session, source: S
       }
       checks.push(await runCheck(check, context));
     }
-    return { ...context.view.head(), source: await sourceOf(context), checks };
+    return { ...context.view.head(), source: (await answererOf(context)).source, checks };
   });
   if (report === undefined) return;
   await collection.text("text/check.txt", () => checksText(safe(report, collection.strict).checks, plain));

@@ -8,13 +8,19 @@ import { kernelPods } from "../source/kernel/pods.ts";
 import type { CheckContext } from "./check.ts";
 import { NodeFacts } from "./node-facts.ts";
 
+export interface Answerer {
+  readonly source: DocumentSource;
+  /** Why neither the agent nor the kernel could be asked. */
+  readonly error?: unknown;
+}
+
 /** Who answers for the pods: the agent, or the kernel without it. Never throws: then the kernel alone is looked at. */
-export async function sourceOf({ read }: CheckContext): Promise<DocumentSource> {
+export async function answererOf({ read }: Pick<CheckContext, "read">): Promise<Answerer> {
   try {
     // The smallest document.
-    return (await read("version")).source;
+    return { source: (await read("version")).source };
   } catch (error) {
-    return { from: "kernel", note: messageOf(error) };
+    return { source: { from: "kernel", note: messageOf(error) }, error };
   }
 }
 

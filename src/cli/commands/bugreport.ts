@@ -72,7 +72,7 @@ async function run(session: Session, { output, pod, redact = false }: BugreportO
   await atomicWrite(file, await packReport(collection.files(), began), 0o600);
   const seconds = (env.now().getTime() - began.getTime()) / 1000;
   const { paths, errors } = collection;
-  await session.print({ file, items: paths, failed: errors, seconds }, () => {
+  await session.print({ ...view.head(), file, items: paths, failed: errors, seconds }, () => {
     const first = `collected ${counted(paths.length, "item")} in ${seconds.toFixed(1)} s (${groups(paths)}); `;
     const without = redact ? "credentials and given values" : "credentials";
     return `${first}${errors.length} failed; without ${without}\n${visible(file)}\n`;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import { head } from "../../core/report/document.ts";
 import { CATEGORIES, type Category, type CheckReport, type CheckVerdict } from "../check/check.ts";
 import { addCommand, type Program, usageError } from "../command.ts";
-import { EXIT } from "../exit.ts";
+import { EXIT, exitOf } from "../exit.ts";
 import { sourceLine } from "../render/headline.ts";
 import type { Paint, Style } from "../render/paint.ts";
 import { visible } from "../render/text.ts";
@@ -38,7 +38,7 @@ export function addCheck(program: Program): void {
         await session.print({ ...told, checks }, () => sourceLine(told) + checksText(checks, session.paint));
         return statusOf(checks);
       }
-      const [{ CHECKS }, { runCheck }, { openContext, sourceOf }] = await Promise.all([
+      const [{ CHECKS }, { runCheck }, { openContext, answererOf }] = await Promise.all([
         import("../check/checks.ts"),
         import("../check/check.ts"),
         import("../check/context.ts"),
@@ -46,7 +46,7 @@ export function addCheck(program: Program): void {
       const context = await openContext(session);
       const chosen = CHECKS.filter((check) => category.includes(check.category) && (check.pre || !pre));
       const checks: CheckReport[] = [];
-      const source = await sourceOf(context);
+      const { source, error } = await answererOf(context);
       if (lines) session.env.stdout.write(sourceLine({ source }));
       for (const check of chosen) {
         const previous = checks.at(-1)?.category;
@@ -62,16 +62,19 @@ export function addCheck(program: Program): void {
       const document = { ...head(source, node, session.env.now()), checks };
       if (lines) session.env.stdout.write(closing(checks));
       else await session.print(document, () => "");
-      return statusOf(checks);
+      // Nothing failed, as next to nothing could be looked at.
+      return exitOf(error) === EXIT.denied ? EXIT.denied : statusOf(checks);
     },
   );
 }
 
 function parseCategories(text: string): readonly Category[] {
-  const names = text.split(",");
-  const known = CATEGORIES.filter((category) => names.includes(category));
-  if (known.length !== names.length) throw new Error(`categories are ${CATEGORIES.join(", ")}`);
-  return known;
+  const names = text.split(",").map((name) => name.trim());
+  const stranger = names.find((name) => !CATEGORIES.some((category) => category === name));
+  if (stranger !== undefined) {
+    throw new InvalidArgumentError(`${JSON.stringify(stranger)} is none of ${CATEGORIES.join(", ")}.`);
+  }
+  return CATEGORIES.filter((category) => names.includes(category));
 }
 
 type Shown = Omit<CheckReport, "category"> & { readonly category: string };

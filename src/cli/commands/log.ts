@@ -36,7 +36,7 @@ export function addLog(program: Program): void {
           "lines",
         );
         const lines = told.lines.slice(-last);
-        await session.print({ ...told, lines }, () => lines.map((line) => `${visible(line)}\n`).join(""));
+        await session.print({ ...told, lines }, () => lines.map(lineText).join(""));
         return EXIT.ok;
       }
       const levels = words.flatMap((word) => word.split(",")).map(parseLevel);
@@ -50,6 +50,11 @@ export function addLog(program: Program): void {
       return EXIT.ok;
     },
   );
+}
+
+/** The tabs between the parts of a line are the log's own. */
+function lineText(line: string): string {
+  return `${visible(line.replaceAll("\t", "  "))}\n`;
 }
 
 function parseCount(text: string): number {

@@ -39,13 +39,24 @@ export function addPods(program: Program): void {
     async (session, options, [reference]) => {
       const source = await session.source();
       const report = await source.read("pods");
-      const pods = reference === undefined ? select(report.pods, options) : [findPod(report.pods, reference)];
+      const pods = select(reference === undefined ? report.pods : [named(report.pods, reference, options)], {
+        ...options,
+        // Who names a pod means it, whatever network it has.
+        all: options.all === true || reference !== undefined,
+      });
       const shown = { ...report, pods };
       await session.print(shown, (wide) => podsText(shown, wide));
       if (source.unreachable?.trouble === "broken") return EXIT.unreachable;
       return pods.some(({ mesh }) => mesh === "failing" || mesh === "unwanted") ? EXIT.problem : EXIT.ok;
     },
   );
+}
+
+/** With --namespace only its pods are meant: the same name in another one is another pod. */
+function named(pods: readonly PodReport[], reference: string, { namespace }: PodsOptions): PodReport {
+  return findPod(namespace === undefined ? pods : pods.filter((pod) => pod.namespace === namespace), reference, {
+    within: namespace,
+  });
 }
 
 const title = (pod: PodReport) => `${pod.namespace ?? ""}\u0000${pod.name ?? ""}\u0000${pod.uid}`;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { findPod } from "../../core/report/find-pod.ts";
+import { type PodReport, podTitle } from "../../core/report/pods.ts";
 import type { ResetsReport } from "../../core/report/proofs.ts";
 import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
@@ -31,19 +32,27 @@ export function addResetExisting(program: Program): void {
         ? listed.pods.filter(({ mesh }) => mesh === "enrolled")
         : references.map((reference) => findPod(listed.pods, reference));
       if (dryRun) {
-        const pods = chosen.filter(({ existing }) => existing !== null && existing > 0);
-        await session.print({ ...listed, pods }, () =>
-          pods.length === 0
-            ? "no connection is older than its pod's capture\n"
-            : pods.map(({ namespace, name, existing }) => `${namespace}/${name}: would reset ${existing}\n`).join(""),
-        );
-        return EXIT.ok;
+        // A pod that was named is answered for; of all only those where something would be done.
+        const pods = all ? chosen.filter(({ existing }) => existing !== null && existing > 0) : chosen;
+        await session.print({ ...listed, pods }, () => plannedText(pods));
+        return pods.every(({ existing }) => existing !== null) ? EXIT.ok : EXIT.problem;
       }
       const report = await source.change("reset-existing", { uids: chosen.map(({ uid }) => uid) });
       await session.print(report, () => resetsText(report));
       return report.pods.every(({ problem }) => problem === null) ? EXIT.ok : EXIT.problem;
     },
   );
+}
+
+export function plannedText(pods: readonly PodReport[]): string {
+  if (pods.length === 0) return "no connection is older than its pod's capture\n";
+  return pods.map((pod) => `${visible(podTitle(pod))}: ${plannedFor(pod)}\n`).join("");
+}
+
+/** As the agent answers for the same pod when it is asked in earnest. */
+function plannedFor({ existing, mesh, detail, reason }: PodReport): string {
+  if (existing !== null) return `would reset ${existing}`;
+  return `${mesh === "none" ? "not in the mesh" : mesh}: ${visible(detail === "" ? reason : detail)}`;
 }
 
 export function resetsText({ pods }: ResetsReport): string {

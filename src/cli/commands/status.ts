@@ -8,6 +8,7 @@ import { headline } from "../render/headline.ts";
 import type { Paint, Style } from "../render/paint.ts";
 import { aligned } from "../render/table.ts";
 import { span, visible } from "../render/text.ts";
+import type { SessionSource } from "../source/source.ts";
 
 interface StatusOptions {
   readonly brief?: boolean;
@@ -17,6 +18,8 @@ interface StatusOptions {
 
 const WAIT_MS = 60_000;
 const POLL_MS = 500;
+/** For the answer that is shown when the time is over. */
+const LAST_MS = 500;
 const REDRAW_MS = 2000;
 const CLEAR = "\u001b[H\u001b[2J";
 
@@ -43,13 +46,12 @@ export function addStatus(program: Program): void {
         usageError("--wait and --watch look at a node: a report stays as it is");
       }
       if (options.watch) return watch(session, options);
-      return options.wait ? wait(session, options) : show(session, options);
+      return options.wait ? wait(session, options) : show(session, options, await session.source());
     },
   );
 }
 
-async function show(session: Session, { brief }: StatusOptions): Promise<number> {
-  const source = await session.source();
+async function show(session: Session, { brief }: StatusOptions, source: SessionSource): Promise<number> {
   const status = await source.read("status");
   await session.print(status, () => (brief ? `${briefly(status)}\n` : statusText(status, session.paint)));
   if (source.unreachable !== undefined) return EXIT.unreachable;
@@ -60,21 +62,26 @@ async function show(session: Session, { brief }: StatusOptions): Promise<number>
 async function wait(session: Session, options: StatusOptions): Promise<number> {
   const deadline = session.env.now().getTime() + (session.globals.timeoutMs ?? WAIT_MS);
   for (;;) {
-    const agent = await session.agent(AGENT_TIMEOUT_MS);
+    const left = deadline - session.env.now().getTime();
+    // --timeout is for all of it, whatever one question may take.
+    const patience = Math.min(AGENT_TIMEOUT_MS, Math.max(LAST_MS, left));
+    const agent = await session.agent(patience);
     const status = await agent.read("status").catch((error: unknown) => {
       if (exitOf(error) !== EXIT.unreachable) throw error;
       return undefined;
     });
     const well = status !== undefined && overall(status) === "ok";
-    if (well || session.env.now().getTime() >= deadline) return show(session, options);
-    await session.env.pause(POLL_MS);
+    if (well || session.env.now().getTime() >= deadline) {
+      return show(session, options, await session.source(Math.min(patience, LAST_MS)));
+    }
+    await session.env.pause(Math.min(POLL_MS, Math.max(1, left)));
   }
 }
 
 async function watch(session: Session, options: StatusOptions): Promise<number> {
   for (;;) {
     if (session.env.stdout.isTTY) session.env.stdout.write(CLEAR);
-    await show(session, options);
+    await show(session, options, await session.source());
     await session.env.pause(REDRAW_MS);
   }
 }

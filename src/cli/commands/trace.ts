@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { messageOf } from "../../core/errors.ts";
+import { AgentError, codeOf, messageOf } from "../../core/errors.ts";
 import { splitDestination } from "../../core/flow/destination.ts";
 import { canonicalIp } from "../../core/ip.ts";
 import { findPod } from "../../core/report/find-pod.ts";
@@ -49,9 +49,20 @@ function asked(destination: string): ReturnType<typeof splitDestination> {
 
 /** With an address in place of a pod of this node. */
 function addressed({ host, port }: ReturnType<typeof splitDestination>, pods: readonly PodReport[]): string {
-  const address = isAddress(host) ? host : findPod(pods, host).ips[0];
+  const address = isAddress(host) ? host : podOf(pods, host).ips[0];
   if (address === undefined) usageError(`${host} has no address yet`);
   return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+/** Names are not resolved: what a pod's resolver would say is a question of its own. */
+function podOf(pods: readonly PodReport[], host: string): PodReport {
+  try {
+    return findPod(pods, host);
+  } catch (error) {
+    if (codeOf(error) !== "POD_NOT_FOUND") throw error;
+    const remedy = error instanceof AgentError ? error.remedy : undefined;
+    throw new AgentError("POD_NOT_FOUND", `${JSON.stringify(host)} is no address, and no pod of this node`, remedy);
+  }
 }
 
 function isAddress(text: string): boolean {

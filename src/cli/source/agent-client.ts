@@ -9,6 +9,8 @@ import { AgentUnreachable } from "./unreachable.ts";
 /** A node has at most some hundred pods: more than this is no answer of the agent's. */
 const ANSWER_MAX = 16 << 20;
 
+const ABSENT = "is it running on this node? kubectl -n istio-system get pods -l k8s-app=istio-cni-node -o wide";
+
 const errorSchema = v.object({
   error: v.object({ code: v.string(), message: v.string(), remedy: v.nullable(v.string()) }),
 });
@@ -20,11 +22,15 @@ export interface Question {
   readonly body?: unknown;
 }
 
-/** Asks the agent over its debug socket. Nothing that a peer does takes longer than `timeoutMs`, or more memory than an answer may have. */
+/**
+ * Asks the agent over its debug socket. Nothing that a peer does takes longer than `timeoutMs` (for the questions of
+ * `slow`: than theirs), or more memory than an answer may have.
+ */
 export class AgentClient {
   constructor(
     readonly socket: string,
     private readonly timeoutMs: number,
+    private readonly slow: Readonly<Record<string, number>> = {},
   ) {}
 
   /**
@@ -33,7 +39,7 @@ export class AgentClient {
    */
   async ask({ name, query = {}, body }: Question): Promise<unknown> {
     const path = pathOf(name, query);
-    const { status, text } = await this.send(path, body);
+    const { status, text } = await this.send(path, body, this.slow[name] ?? this.timeoutMs);
     let json: unknown;
     try {
       json = JSON.parse(text);
@@ -101,7 +107,11 @@ export class AgentClient {
     return new AgentUnreachable("broken", `the agent at ${this.socket} ${does}`, { cause });
   }
 
-  private send(path: string, body: unknown): Promise<{ readonly status: number; readonly text: string }> {
+  private send(
+    path: string,
+    body: unknown,
+    timeoutMs: number,
+  ): Promise<{ readonly status: number; readonly text: string }> {
     const sent = body === undefined ? "" : JSON.stringify(body);
     return new Promise((resolve, reject) => {
       const outgoing = request(
@@ -115,8 +125,8 @@ export class AgentClient {
       );
       // One deadline for all of it: a byte every second is no answer either.
       const timer = setTimeout(() => {
-        fail(this.broken(`does not answer within ${this.timeoutMs} ms`));
-      }, this.timeoutMs);
+        fail(this.broken(`does not answer within ${timeoutMs} ms`));
+      }, timeoutMs);
       const fail = (error: unknown) => {
         clearTimeout(timer);
         reject(this.explained(error));
@@ -134,7 +144,7 @@ export class AgentClient {
     switch (code) {
       case "ENOENT":
       case "ECONNREFUSED":
-        return new AgentUnreachable("absent", `agent unreachable: ${code} ${this.socket}`, { cause: error });
+        return new AgentUnreachable("absent", `agent unreachable: ${code} ${this.socket}`, { cause: error }, ABSENT);
       case "EACCES":
       case "EPERM":
         return new AgentError("NOT_PERMITTED", `not permitted: ${code} ${this.socket}`, "only root may ask the agent", {

@@ -10,7 +10,8 @@ export class AgentUnreachable extends AgentError {
     readonly trouble: Trouble,
     message: string,
     options?: ErrorOptions,
+    remedy?: string,
   ) {
-    super("AGENT_UNREACHABLE", message, undefined, options);
+    super("AGENT_UNREACHABLE", message, remedy, options);
   }
 }

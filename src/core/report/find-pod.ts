@@ -10,16 +10,22 @@ const SHOWN = 5;
 
 /**
  * The pod that a person means: `[namespace/]name`, a uid, an address, a netns (`dev:ino`, or its inode as
- * tables show it), or the beginning of a name or uid where only one pod has it.
+ * tables show it), or the beginning of a name or uid where only one pod has it. `within` names the namespace whose
+ * pods alone are given, for the error.
  * @throws AgentError POD_NOT_FOUND | POD_AMBIGUOUS that names candidates
  */
-export function findPod<Pod extends Named>(pods: readonly Pod[], reference: string): Pod {
+export function findPod<Pod extends Named>(
+  pods: readonly Pod[],
+  reference: string,
+  { within }: { readonly within?: string | undefined } = {},
+): Pod {
   const found = matching(pods, reference);
   const [only, ...more] = found;
   if (only === undefined) {
     const near = closest(reference, pods.flatMap(names));
     const hint = near === undefined ? "`ambient-cni pods --all` lists them" : `did you mean ${near}?`;
-    throw new AgentError("POD_NOT_FOUND", `no pod of this node is ${JSON.stringify(reference)}`, hint);
+    const where = within === undefined ? "this node" : `namespace ${JSON.stringify(within)} on this node`;
+    throw new AgentError("POD_NOT_FOUND", `no pod of ${where} is ${JSON.stringify(reference)}`, hint);
   }
   if (more.length > 0) {
     const titles = found.map(podTitle).sort();

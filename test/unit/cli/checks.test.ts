@@ -13,7 +13,9 @@ import type { NetworkPolicy } from "../../../src/core/network-policy.ts";
 import type { DocumentName, Documents } from "../../../src/core/report/documents.ts";
 import type { Link, Route, Rule } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
+import { DebugServer } from "../../../src/telemetry/debug-server.ts";
 import { CONNECT, type FactValues, factsOf, GOOD_FACTS, HOUR, NOW, nodeNetwork } from "../../fakes/facts.ts";
+import { silent } from "../../fakes/parts.ts";
 import { CONFIG, ENGINES, FINE, INSPECT, PODS, PROOFS, podReport, VERSIONS } from "../../fixtures/reports.ts";
 import { cli, withAgent } from "../../support/cli-env.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
@@ -584,6 +586,23 @@ test("who is asked is said above the table, and in the document", async () => {
   expect(stdout.split("\n").slice(0, 2)).toEqual([`source: kernel (${note})`, "cni"]);
   const json = await cli([...argv, "-o", "json"], { environment });
   expect(JSON.parse(json.stdout)).toMatchObject({ source: { from: "kernel", note } });
+});
+
+test("who may ask nobody is told so by the exit status: nothing fails that nobody may look at", async () => {
+  using scratch = new ScratchDir();
+  const path = scratch.file("agent.sock");
+  const refuse = () => {
+    throw new AgentError("NOT_PERMITTED", "not permitted");
+  };
+  const server = new DebugServer({ path, routes: { version: { get: refuse } }, logger: silent });
+  await server.listen();
+  try {
+    const { status, stdout } = await cli(["check", "--category", "ztunnel", "--socket", path]);
+    expect(stdout).toContain("0 failed, 2 not known");
+    expect(status).toBe(4);
+  } finally {
+    await server.stop();
+  }
 });
 
 test("docs/checks.md says what the checks say", async () => {

@@ -9,6 +9,7 @@ import {
   FINE,
   INSPECT,
   LEVELS,
+  LINES,
   PODS,
   PROOFS,
   RESETS,
@@ -24,6 +25,7 @@ const DOCUMENTS = {
   engines: ENGINES,
   config: CONFIG,
   log: LEVELS,
+  lines: LINES,
   version: VERSIONS,
   inspect: INSPECT,
   verify: PROOFS,
@@ -52,11 +54,16 @@ describe("tables", () => {
     ["pods", "cart"],
     ["pods", "shop/wep-7f4c"],
     ["pods", "nowhere"],
+    ["pods", "web", "-n", "shop"],
+    ["pods", "web", "-n", "kube-system"],
+    ["pods", "web", "--failing"],
+    ["pods", "kube-proxy-1"],
     ["engines"],
     ["engines", "-o", "wide"],
     ["config"],
     ["config", "--changed", "-o", "wide"],
     ["log"],
+    ["log", "--last", "2"],
     ["version"],
     ["inspect", "web"],
     ["inspect", "web", "--diff"],
@@ -67,6 +74,7 @@ describe("tables", () => {
     ["verify", "web", "--all"],
     ["reset-existing", "web"],
     ["reset-existing", "--all", "--dry-run"],
+    ["reset-existing", "web", "batch-1", "--dry-run"],
     ["reset-existing"],
   ];
   test("are what they were", async () => {
@@ -157,6 +165,7 @@ test("wrong usage ends with 2 and says what is meant", async () => {
     ["status", "--timeout", "0"],
     ["status", "--socket", ""],
     ["status", "--wait", "--watch"],
+    ["check", "--category", "cni,kernal"],
   ]) {
     const { status, stdout, stderr } = await cli(argv);
     expect(stdout).toBe("");

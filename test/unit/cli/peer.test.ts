@@ -2,6 +2,7 @@
 // Whoever listens on the agent's socket, the command ends in time, within bounds, and says what happened.
 import { createServer, type Socket } from "node:net";
 import { expect, test } from "vitest";
+import { AgentClient } from "../../../src/cli/source/agent-client.ts";
 import { PODS, STATUS } from "../../fixtures/reports.ts";
 import { cli, withAgent } from "../../support/cli-env.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
@@ -57,6 +58,23 @@ test.each<[string, (socket: Socket) => void, RegExp]>([
   expect([status, stdout]).toEqual([3, ""]);
 });
 
+test("a question that takes long has a deadline of its own", async () => {
+  using scratch = new ScratchDir();
+  const path = scratch.file("s");
+  const server = createServer((socket) => {
+    socket.on("error", () => undefined).resume();
+    setTimeout(() => socket.end(answer("{}")), 400);
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  try {
+    const client = new AgentClient(path, 100, { verify: 20_000 });
+    await expect(client.ask({ name: "pods" })).rejects.toThrow("does not answer within 100 ms");
+    expect(await client.ask({ name: "verify" })).toEqual({});
+  } finally {
+    await new Promise((resolve) => server.close(resolve));
+  }
+});
+
 test("a peer that drips", async () => {
   const drips: NodeJS.Timeout[] = [];
   const began = performance.now();
@@ -94,7 +112,9 @@ test("nobody there, and a path that leads nowhere", async () => {
   for (const path of [scratch.file("none"), `${scratch.file("none")}/${"deeper/".repeat(40)}`]) {
     const { status, stdout, stderr } = await cli(["log", "--socket", path]);
     expect(status, stderr).toBe(3);
-    expect([stdout, stderr.split("\n").length]).toEqual(["", 2]);
+    const [sentence, remedy, ...rest] = stderr.split("\n");
+    expect([stdout, sentence, rest]).toEqual(["", expect.stringContaining(path), [""]]);
+    expect(remedy).toContain("kubectl -n istio-system get pods -l k8s-app=istio-cni-node");
   }
 });
 
