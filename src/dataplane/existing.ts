@@ -64,6 +64,11 @@ export function existingAmong(sockets: readonly SocketInfo[], facts: ExistingFac
     .map(({ socket }) => socket);
 }
 
+/** Most pods have listeners only, and ztunnel's own sockets: then nobody's addresses matter. Pure. */
+export function mayExist(sockets: readonly SocketInfo[]): boolean {
+  return sockets.some((socket) => OPEN_STATES.includes(socket.state) && !isZtunnels(socket));
+}
+
 /** Counts them in a pod's netns, and resets them. */
 export class PodExistingConnections implements ExistingConnections {
   constructor(
@@ -89,8 +94,7 @@ export class PodExistingConnections implements ExistingConnections {
 
   #look(netns: NetnsHandle, spec: CaptureSpec): SocketInfo[] {
     const sockets = this.binding.sockets(netns.fd, { protocol: "tcp", states: LISTED_STATES });
-    // Most pods have listeners only, and ztunnel's own: then nobody's addresses matter.
-    if (!sockets.some((socket) => OPEN_STATES.includes(socket.state) && !isZtunnels(socket))) return [];
+    if (!mayExist(sockets)) return [];
     return existingAmong(sockets, { spec, own: this.#addresses(netns), node: this.#addresses(this.host) });
   }
 

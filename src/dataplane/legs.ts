@@ -18,7 +18,9 @@ export interface UnmarkedLegs {
 
 /** Reads the kernel, no fork. */
 export function unmarkedLegs(binding: NativeBinding, netns: number): UnmarkedLegs {
-  const sockets = binding.sockets(netns, { protocol: "tcp", states: OPEN_STATES }).map((socket) => ({
+  const open = binding.sockets(netns, { protocol: "tcp", states: OPEN_STATES });
+  if (!open.some(({ mark }) => (mark & MARK_MASK) === ZTUNNEL_MARK)) return { older: 0, marked: 0 };
+  const sockets = open.map((socket) => ({
     ...socket,
     src: canonicalIp(socket.src),
     dst: canonicalIp(socket.dst),

@@ -30,14 +30,17 @@ export interface KernelTable {
   readonly empty: boolean;
 }
 
-/** Tables of one variant that exist in the netns. */
+/** Tables of one variant that exist in the netns; by default all of them. */
 export function readTables(
   binding: NativeBinding,
   netns: NetnsArg,
   variant: Variant,
   families: readonly AddressFamily[] = FAMILIES,
+  names: readonly TableName[] = TABLE_NAMES,
 ): KernelTable[] {
-  return variant === "legacy" ? legacyTables(binding, netns, families) : nftTables(binding, netns, families);
+  return variant === "legacy"
+    ? legacyTables(binding, netns, families).filter(({ name }) => names.includes(name))
+    : nftTables(binding, netns, families, names);
 }
 
 /** True when any chain of this owner's is in the netns, in either variant. Mostly one look is enough. */
@@ -78,11 +81,16 @@ function legacyTables(binding: NativeBinding, netns: NetnsArg, families: readonl
   );
 }
 
-function nftTables(binding: NativeBinding, netns: NetnsArg, families: readonly AddressFamily[]): KernelTable[] {
+function nftTables(
+  binding: NativeBinding,
+  netns: NetnsArg,
+  families: readonly AddressFamily[],
+  names: readonly TableName[],
+): KernelTable[] {
   const present = tableNames(binding, netns);
   const tables: KernelTable[] = [];
   for (const family of families) {
-    for (const name of TABLE_NAMES) {
+    for (const name of names) {
       if (!present.includes(`${NFT_FAMILY[family]} ${name}`)) continue;
       const table = binding.nftTable(netns, NFT_FAMILY[family], name);
       if (table === undefined) continue;

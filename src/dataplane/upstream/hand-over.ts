@@ -7,7 +7,7 @@ import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { Engine } from "../engine.ts";
-import { existingAmong, LISTED_STATES } from "../existing.ts";
+import { existingAmong, LISTED_STATES, mayExist } from "../existing.ts";
 import { unmarkedLegs } from "../legs.ts";
 import type { Preparation } from "../preparation.ts";
 import type { Presence } from "../presence.ts";
@@ -25,6 +25,8 @@ export interface HandOverParts {
   readonly form: () => UpstreamForm;
 }
 
+type Shield = "none" | "there, perhaps";
+
 export class HandOver {
   constructor(private readonly parts: HandOverParts) {}
 
@@ -33,35 +35,36 @@ export class HandOver {
     const { binding, presence, preparation } = this.parts;
     const engines = presence.of(netns);
     const letters = preparation.letters(netns);
-    if (engines.some((engine) => engine.observe(netns, spec).mode !== "draining")) {
-      await this.#write(netns, spec, engines);
-    }
+    const steering = engines.some((engine) => engine.observe(netns, spec).mode !== "draining");
+    const shield = steering ? await this.#write(netns, spec, engines) : "there, perhaps";
     let gone = engines.length > 0;
     for (const engine of engines) gone = (await this.#leave(netns, spec, engine)) && gone;
     preparation.forget(netns);
     // What goes on needs the sysctls.
     if (!gone) return;
     restoreSysctls(binding, netns.fd, withoutUpstreams(letters));
-    if (!this.#needsShield(netns, spec, [])) await this.parts.upstream.unshield(netns.fd);
+    if (shield !== "none" && !this.#needsShield(netns, spec, [])) await this.parts.upstream.unshield(netns.fd);
   }
 
   /**
    * Upstream's rules steer from here on. Undone when it fails. The shield stays where connections are open that
    * would be taken for new ones.
    */
-  async #write(netns: NetnsHandle, spec: CaptureSpec, engines: readonly Engine[]): Promise<void> {
+  async #write(netns: NetnsHandle, spec: CaptureSpec, engines: readonly Engine[]): Promise<Shield> {
     const { upstream } = this.parts;
     const form = this.parts.form();
-    const before = upstream.traces(netns.fd);
+    const untouched = !upstream.present(netns.fd);
+    const shield = this.#needsShield(netns, spec, engines);
     try {
-      if (this.#needsShield(netns, spec, engines)) await upstream.writeShield(netns.fd, spec, form);
-      await upstream.write(netns.fd, spec, form);
-      if (upstream.traces(netns.fd)?.steers) return;
-      throw new AgentError("HAND_OVER_FAILED", `istio-cni's rules were written into ${spec.pod} and are not there`);
+      await upstream.write(netns.fd, spec, form, shield);
+      if (!upstream.redirects(netns.fd, spec, form)) {
+        throw new AgentError("HAND_OVER_FAILED", `istio-cni's rules were written into ${spec.pod} and are not there`);
+      }
     } catch (error) {
-      if (before === undefined) await upstream.remove(netns.fd);
+      if (untouched) await upstream.remove(netns.fd);
       throw error;
     }
+    return untouched && !shield ? "none" : "there, perhaps";
   }
 
   /** Our engine steers no more. Returns whether it is gone: else it goes on for open connections. */
@@ -87,16 +90,16 @@ export class HandOver {
    * alone, those in upstream's way by its rules.
    */
   #hasLegsOf(netns: NetnsHandle, engine: Engine): boolean {
-    if (engine.state(netns)?.legs === "upstream") return false;
     const { older, marked } = unmarkedLegs(this.parts.binding, netns.fd);
-    return older + marked > 0;
+    return older + marked > 0 && engine.state(netns)?.legs !== "upstream";
   }
 
   /** By the eBPF engine no packet has been tracked yet; by the others those of connections that were idle. */
   #needsShield(netns: NetnsHandle, spec: CaptureSpec, engines: readonly Engine[]): boolean {
     if (engines.some(({ translates }) => !translates)) return true;
-    const own = new Set(this.parts.binding.addresses(netns.fd).map(({ address }) => canonicalIp(address)));
     const sockets = this.parts.binding.sockets(netns.fd, { protocol: "tcp", states: LISTED_STATES });
+    if (!mayExist(sockets)) return false;
+    const own = new Set(this.parts.binding.addresses(netns.fd).map(({ address }) => canonicalIp(address)));
     // Whatever is direct is meant here, also by the pod's own wish.
     const direct = { ...spec, ipv6: true, bypassInbound: false, excludeOutboundCidrs: [] };
     return existingAmong(sockets, { spec: direct, own, node: new Set() }).length > 0;

@@ -23,24 +23,26 @@ export async function shieldChains(
   { variant, family, tables }: Pick<ChainTraces, "variant" | "family" | "tables">,
 ): Promise<void> {
   if (tables.some(({ name, chains }) => name === "nat" && chains.includes(SHIELD_CHAIN))) return;
-  await restore(variant, family, netns, shieldText(family));
+  await restore(variant, family, netns, ["*nat", ...shieldLines(family), "COMMIT", ""].join("\n"));
 }
 
-/** Its share of an `iptables-restore` text. */
-export function shieldText(family: AddressFamily): string {
+/** Lines of table nat for `iptables-restore`, in a netns in which it is not. */
+export function shieldLines(family: AddressFamily): string[] {
   return [
-    "*nat",
     `:${SHIELD_CHAIN} - [0:0]`,
     ...EBPF_RANGES[family].map((range) => `-A ${SHIELD_CHAIN} -d ${range} -j ACCEPT`),
     `-A ${SHIELD_CHAIN} -p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT`,
     ...HOOKS.map((hook) => `-I ${hook} 1 -m comment --comment "${CAPTURE.jumpComment}" -j ${SHIELD_CHAIN}`),
-    "COMMIT",
-    "",
-  ].join("\n");
+  ];
 }
 
 /** For upstream's native nftables form. Idempotent. @throws AgentError as `nft`. */
 export async function shieldTables(netns: number): Promise<void> {
+  await nft(netns, shieldTableText());
+}
+
+/** What `shieldTables` writes, to be committed with other tables. */
+export function shieldTableText(): string {
   const rules = [
     `ip daddr { ${EBPF_RANGES[4].join(", ")} } dnat ip to ip daddr`,
     `ip6 daddr { ${EBPF_RANGES[6].join(", ")} } dnat ip6 to ip6 daddr`,
@@ -52,5 +54,5 @@ export async function shieldTables(netns: number): Promise<void> {
     const head = `type nat hook ${name} priority ${PRIORITY}; policy accept;`;
     return `\tchain ${name} {\n${[head, ...rules].map((line) => `\t\t${line}`).join("\n")}\n\t}\n`;
   });
-  await nft(netns, replaceText(SHIELD_TABLE, "ambient-cni", chains.join("")));
+  return replaceText(SHIELD_TABLE, "ambient-cni", chains.join(""));
 }

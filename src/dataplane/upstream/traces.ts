@@ -3,7 +3,7 @@
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
 import { type KernelTable, readTables } from "../iptables/kernel.ts";
 import { VARIANTS, type Variant } from "../iptables/ruleset.ts";
-import { chainNames } from "../netfilter/tables.ts";
+import { chainNames, tableNamed } from "../netfilter/tables.ts";
 import {
   isUpstreamChain,
   MANGLE_TABLE,
@@ -46,8 +46,13 @@ export function upstreamTraces(binding: NativeBinding, netns: number): UpstreamT
     FAMILIES.map((family) => ({ variant, family, tables: tracesIn(readTables(binding, netns, variant, [family])) })),
   ).filter(({ tables }) => tables.length > 0);
   const tables = inetTables(binding, netns);
-  const native = tables.includes(NAT_TABLE) ? (binding.nftTable(netns, "inet", NAT_TABLE)?.rules ?? []) : [];
-  return { chains, tables, steers: native.length > 0 || chains.some((one) => one.tables.some(redirects)) };
+  const natively = tables.includes(NAT_TABLE) && redirectsNatively(binding, netns);
+  return { chains, tables, steers: natively || chains.some((one) => one.tables.some(redirects)) };
+}
+
+/** In its native nftables form. */
+export function redirectsNatively(binding: NativeBinding, netns: number): boolean {
+  return (tableNamed(binding, netns, "inet", NAT_TABLE)?.rules ?? []).length > 0;
 }
 
 /** The redirecting rules are in its chains of nat. */

@@ -7,12 +7,24 @@ import type { UpstreamForm } from "./form.ts";
 import { RAW_TABLE, SHIELD_TABLE } from "./names.ts";
 import { shieldChains, shieldTables } from "./shield.ts";
 import { endTables, removeInetTables } from "./tables.ts";
-import { type ChainTraces, type UpstreamTraces, upstreamTraces } from "./traces.ts";
+import {
+  type ChainTraces,
+  redirects,
+  redirectsNatively,
+  type UpstreamTraces,
+  upstreamPresent,
+  upstreamTraces,
+} from "./traces.ts";
 import { writeChains, writeInetTables } from "./write.ts";
 
 /** What upstream's istio-cni has written into pods: the only foreign objects that we ever touch. */
 export class UpstreamRules {
   constructor(private readonly binding: NativeBinding) {}
+
+  /** True when anything of it, or a shield of ours, is there. No fork. */
+  present(netns: number): boolean {
+    return upstreamPresent(this.binding, netns);
+  }
 
   /** undefined when nothing of it is there. No fork. */
   traces(netns: number): UpstreamTraces | undefined {
@@ -44,15 +56,6 @@ export class UpstreamRules {
     await removeInetTables(netns, tables);
   }
 
-  /** Before its rules are written beside connections that are none of theirs. Idempotent. @throws AgentError. */
-  async writeShield(netns: number, { ipv6 }: CaptureSpec, form: UpstreamForm): Promise<void> {
-    if (form === "nftables") return await shieldTables(netns);
-    for (const family of familiesOf(ipv6)) {
-      const variant = form[family];
-      await shieldChains(netns, { variant, family, tables: readTables(this.binding, netns, variant, [family]) });
-    }
-  }
-
   /** Nothing is there any more that it kept its rules off. Idempotent. @throws AgentError. */
   async unshield(netns: number): Promise<void> {
     const { chains = [], tables = [] } = this.traces(netns) ?? {};
@@ -64,25 +67,39 @@ export class UpstreamRules {
   }
 
   /**
-   * Its own rules in this form, and in no other, in place of whatever is there of them.
+   * Its own rules in this form, and in no other, in place of whatever is there of them. With `shield`, for connections
+   * that are none of theirs, that is there no later than they are.
    * @throws AgentError. What was done by then stays done.
    */
-  async write(netns: number, spec: CaptureSpec, form: UpstreamForm): Promise<void> {
+  async write(netns: number, spec: CaptureSpec, form: UpstreamForm, shield = false): Promise<void> {
     const { chains = [], tables = [] } = this.traces(netns) ?? {};
     if (form === "nftables") {
-      await writeInetTables(netns, spec);
+      await writeInetTables(netns, spec, shield && !tables.includes(SHIELD_TABLE));
       for (const one of chains) await removeChains(this.binding, netns, one);
       if (!spec.dnsCapture && tables.includes(RAW_TABLE)) await removeInetTables(netns, [RAW_TABLE]);
       return;
     }
     const families = familiesOf(spec.ipv6);
-    for (const family of families) await writeChains(this.binding, netns, spec, form[family], family);
+    for (const family of families) {
+      const variant = form[family];
+      const found = chains.find((one) => one.family === family && one.variant === variant);
+      await writeChains(netns, spec, found ?? { variant, family, tables: [] }, shield);
+    }
     const isOther = ({ family, variant }: ChainTraces) => !families.includes(family) || form[family] !== variant;
     for (const one of chains.filter(isOther)) await removeChains(this.binding, netns, one);
     await removeInetTables(
       netns,
       tables.filter((name) => name !== SHIELD_TABLE),
     );
+  }
+
+  /** True when its rules of this form redirect, in each family that it writes for. No fork. */
+  redirects(netns: number, { ipv6 }: CaptureSpec, form: UpstreamForm): boolean {
+    return form === "nftables"
+      ? redirectsNatively(this.binding, netns)
+      : familiesOf(ipv6).every((family) =>
+          readTables(this.binding, netns, form[family], [family], ["nat"]).some(redirects),
+        );
   }
 }
 
