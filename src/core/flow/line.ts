@@ -80,7 +80,6 @@ export type FlowLine = v.InferOutput<typeof lineSchema>;
 export type FlowRecord = v.InferOutput<typeof flowSchema>;
 export type FlowHead = v.InferOutput<typeof headSchema>;
 export type FlowCounts = v.InferOutput<typeof countsSchema>;
-export type FlowLoss = v.InferOutput<typeof lostSchema>;
 
 /**
  * Reads one line.

@@ -21,5 +21,3 @@ export const checksSchema = v.object({
     }),
   ),
 });
-
-export type ChecksReport = v.InferOutput<typeof checksSchema>;

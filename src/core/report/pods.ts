@@ -61,7 +61,6 @@ export const podSchema = v.object({
 export const podsSchema = v.object({ ...HEAD, pods: list(podSchema) });
 
 export type PodReport = v.InferOutput<typeof podSchema>;
-export type PodFailure = v.InferOutput<typeof failureSchema>;
 export type PodsReport = v.InferOutput<typeof podsSchema>;
 
 /** `namespace/name`, or what is known. */

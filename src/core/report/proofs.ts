@@ -40,5 +40,4 @@ export const resetsSchema = v.object({
 
 export type ProofReport = v.InferOutput<typeof proofSchema>;
 export type ProofsReport = v.InferOutput<typeof proofsSchema>;
-export type PodsQuestion = v.InferOutput<typeof podsQuestionSchema>;
 export type ResetsReport = v.InferOutput<typeof resetsSchema>;
