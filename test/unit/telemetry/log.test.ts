@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { closeSync, constants, mkdtempSync, openSync, readFileSync, readSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import type { LogLevel } from "../../../src/core/config/config.ts";
 import { Log } from "../../../src/telemetry/log.ts";
 import { openTargets } from "../../../src/telemetry/log-sink.ts";
@@ -155,6 +156,54 @@ describe("targets", () => {
           .map((text) => JSON.parse(text).msg),
       ).toEqual(["one", "two"]);
     } finally {
+      rmSync(dir, { recursive: true });
+    }
+  });
+
+  test.each([
+    ["does not read: the process ends all the same", false],
+    ["reads: it gets every line", true],
+  ])("a pipe whose reader %s", async (_what, reads) => {
+    const dir = mkdtempSync(join(tmpdir(), "ambient-log-"));
+    const fifo = join(dir, "stdout");
+    execFileSync("mkfifo", [fifo]);
+    const pipe = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
+    const stdout = openSync(fifo, constants.O_WRONLY);
+    // A pipe holds 64 KiB.
+    const lines = reads ? 60 : 400;
+    const program = `
+      import { openTargets } from ${JSON.stringify(join(import.meta.dirname, "../../../src/telemetry/log-sink.ts"))};
+      const sink = openTargets(["stdout"]);
+      for (let line = 0; line < ${lines}; line++) sink.write("x".repeat(999) + "\\n");
+      setTimeout(() => {
+        sink.flush();
+        process.exit(0);
+      }, 0);
+    `;
+    const child = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", program], {
+      stdio: ["ignore", stdout, "inherit"],
+    });
+    closeSync(stdout);
+    try {
+      let read = 0;
+      const reader = setInterval(() => {
+        for (const chunk = Buffer.alloc(65_536); reads; ) {
+          try {
+            const bytes = readSync(pipe, chunk);
+            if (bytes === 0) return;
+            read += bytes;
+          } catch {
+            return;
+          }
+        }
+      }, 5);
+      const status = await new Promise((resolve) => child.once("exit", resolve));
+      await vi.waitFor(() => expect(read).toBe(reads ? lines * 1000 : 0), { timeout: 5000 });
+      clearInterval(reader);
+      expect(status).toBe(0);
+    } finally {
+      child.kill("SIGKILL");
+      closeSync(pipe);
       rmSync(dir, { recursive: true });
     }
   });
