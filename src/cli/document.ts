@@ -31,7 +31,7 @@ which pods are captured, not which should be; names come from kubelet's log dire
 | 4 | not permitted |
 
 A pod is written as \`[namespace/]name\`, uid, address, or network namespace (its inode as tables show it), or as the beginning of
-a name or uid that only one pod has.
+a name or uid that only one pod has. The examples are of [the playground](START.md) and can be typed in its shells as they are.
 `;
 
 /** docs/cli.md. */

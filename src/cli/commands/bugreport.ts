@@ -23,9 +23,9 @@ export function addBugreport(program: Program): void {
       usage: "bugreport",
       summary: "everything about the node in one archive of plain files, without credentials",
       examples: [
-        "ambient-cni bugreport -o worker-3.tgz",
-        "ambient-cni bugreport --pod shop/web-7f4c --redact",
-        "ambient-cni status --from worker-3.tgz # reading commands take one, anywhere",
+        "ambient-cni bugreport -o report.tgz",
+        "ambient-cni bugreport --pod shop/web --redact",
+        "ambient-cni status --from report.tgz   # reading commands take one, anywhere",
       ],
       output: new Option("-o, --output <file>", "where to (default: ambient-cni-NODE-TIME.tgz here)"),
     },

@@ -22,9 +22,9 @@ export function addInspect(program: Program): void {
       usage: "inspect <pod> [command...]",
       summary: "one pod: what is wanted, what is in the kernel, and where they disagree",
       examples: [
-        "ambient-cni inspect shop/web-7f4c",
-        "ambient-cni inspect 10.1.2.14 --diff   # only disagreements; exit 1 if there are any",
-        "ambient-cni inspect web --netns-shell -- nft list ruleset",
+        "ambient-cni inspect shop/web",
+        "ambient-cni inspect 10.66.0.2 --diff   # only disagreements; exit 1 if there are any",
+        "ambient-cni inspect web --netns-shell -- ss -ltn",
       ],
     },
     (command) =>

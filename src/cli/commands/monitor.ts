@@ -31,7 +31,7 @@ export function addMonitor(program: Program): void {
       examples: [
         "ambient-cni monitor --pod shop/web --verdict passed,dropped",
         "ambient-cni monitor -o json > flows        # until Ctrl-C; read again with --from flows",
-        "ambient-cni monitor --from flows --dst 10.96.0.0/12 --port 443",
+        "ambient-cni monitor --from flows --dst 10.96.0.0/12 --port 80",
       ],
     },
     define,

@@ -20,9 +20,9 @@ export function addPlan(program: Program): void {
       usage: "plan <pod>",
       summary: "the steps that a pod's enrolment would take, as text to review and compare",
       examples: [
-        "ambient-cni plan shop/web-7f4c",
+        "ambient-cni plan shop/web",
         "ambient-cni plan web --engine nftables  # what another engine would write",
-        "ambient-cni plan batch-1 --anyway       # of a pod that is not in the mesh: if it were",
+        "ambient-cni plan batch --anyway         # of a pod that is not in the mesh: if it were",
       ],
     },
     (command) =>

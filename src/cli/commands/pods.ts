@@ -26,7 +26,7 @@ export function addPods(program: Program): void {
       examples: [
         "ambient-cni pods -n shop",
         "ambient-cni pods --failing -o wide     # with the whole message",
-        "ambient-cni pods 10.1.2.14             # by address, uid, netns or the beginning of a name",
+        "ambient-cni pods 10.66.0.2             # by address, uid, netns or the beginning of a name",
       ],
     },
     (command) =>

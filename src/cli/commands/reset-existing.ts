@@ -18,7 +18,7 @@ export function addResetExisting(program: Program): void {
       usage: "reset-existing [pods...]",
       summary: "ends connections that are older than their pod's capture",
       examples: [
-        "ambient-cni reset-existing shop/web-7f4c",
+        "ambient-cni reset-existing shop/web",
         "ambient-cni reset-existing --all --dry-run   # how many there are, and where",
         "ambient-cni pods -o wide                     # the same, for all pods",
       ],

@@ -21,9 +21,9 @@ export function addTrace(program: Program): void {
       usage: "trace <pod> <destination>",
       summary: "one connection from a pod: what is decided about it, who answers, where it goes on",
       examples: [
-        "ambient-cni trace shop/web 10.96.0.20:8080",
-        "ambient-cni trace shop/web shop/api-0:8080     # a pod of this node; without a port, 80",
-        "ambient-cni trace shop/web '[fd00::4]:443' -o json",
+        "ambient-cni trace shop/web 10.96.0.20:80",
+        "ambient-cni trace shop/web shop/cart:8080      # a pod of this node; without a port, 80",
+        "ambient-cni trace shop/web '[fd66::3]:8080' -o json",
       ],
     },
     (command) => command,

@@ -23,7 +23,7 @@ export function addVerify(program: Program): void {
       usage: "verify [pods...]",
       summary: "proves by real connections in a pod where its traffic lands",
       examples: [
-        "ambient-cni verify shop/web-7f4c",
+        "ambient-cni verify shop/web",
         "ambient-cni verify --all               # every captured or sidecar pod of the node",
         "ambient-cni verify --all --quick       # only pods where something failed",
       ],
