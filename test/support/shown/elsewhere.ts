@@ -37,6 +37,11 @@ export const ELSEWHERE: readonly Elsewhere[] = [
     by: /inDebugContainer\(sandbox, "remove", \.\.\.root/,
   },
   {
+    lines: ["promtool test rules install/monitoring/alerts.test.yaml"],
+    test: "test/e2e/monitoring.test.ts",
+    by: /promtool\("test", "rules", "install\/monitoring\/alerts\.test\.yaml"\)/,
+  },
+  {
     lines: ["npm run build:image"],
     test: "test/runtime/build-image.ts",
     by: /scripts\/build-image/,

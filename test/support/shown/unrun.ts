@@ -133,10 +133,6 @@ export const UNRUN: readonly Unrun[] = [
     lines: ["npm run demo", "npm run demo -- --keep", "npm run playground", "npm run docs"],
   },
   {
-    why: "promtool is no dependency of the tests",
-    lines: ["promtool test rules install/monitoring/alerts.test.yaml"],
-  },
-  {
     why: "`ambient-cni sandbox run FILE` by the path of the program",
     lines: ["node dist/agent.mjs sandbox run FILE"],
   },
