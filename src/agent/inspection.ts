@@ -41,7 +41,7 @@ export class Inspection {
   async inspect(uid: string): Promise<InspectReport> {
     const { cluster } = this.parts;
     const pod = this.podOf(uid);
-    const row = this.report.pods().pods.find((one) => one.uid === uid);
+    const row = this.report.pod(uid);
     if (row === undefined) throw notFound(uid);
     const eligibility = this.eligibilityOf(pod);
     const spec = eligibility.verdict === "ambient" ? this.specOf(pod) : undefined;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { REROUTE_INTERFACES_ANNOTATION } from "../core/constants.ts";
+import type { Pod } from "../core/pod.ts";
 import type { DecisionRecord } from "../core/ports/journal.ts";
 import type { DecisionReport, DecisionsReport } from "../core/report/decisions.ts";
 import { type Head, head, type ReportVerdict } from "../core/report/document.ts";
@@ -34,6 +36,12 @@ export class AgentReport {
 
   pods(): PodsReport {
     return { ...this.head(), pods: this.rows() };
+  }
+
+  /** The row of one pod; undefined: the node has none of that uid. */
+  pod(uid: string): PodReport | undefined {
+    const status = census(this.parts, this.roster).find((one) => one.uid === uid);
+    return status === undefined ? undefined : this.row(status);
   }
 
   engines(): EnginesReport {
@@ -137,6 +145,7 @@ export class AgentReport {
       detail: status.detail,
       annotation: status.annotation,
       existing: status.state === "enrolled" ? status.existing : null,
+      machine: pod === undefined ? null : machineOf(pod),
       failure:
         failure === undefined
           ? null
@@ -201,6 +210,12 @@ export class AgentReport {
     const acked = rows.filter(({ ztunnel: told }) => told === "acked").length;
     return { name, verdict: "ok", text: `${connections.length} connected${known}, ${acked} acked, ${waiting} pending` };
   }
+}
+
+/** What such a machine sends is forwarded, and captured only where its interfaces are named. */
+function machineOf({ labels, annotations }: Pod): PodReport["machine"] {
+  if (!Object.keys(labels).some((label) => label.startsWith("kubevirt.io"))) return null;
+  return annotations[REROUTE_INTERFACES_ANNOTATION] === undefined ? "bypassing" : "rerouted";
 }
 
 const OFF = { verdict: "ok", text: "not needed: ambient is off" } as const;

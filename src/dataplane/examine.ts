@@ -92,14 +92,19 @@ function listenerFact(port: number, what: string, sockets: readonly SocketInfo[]
 
 /** Rules of others: they may be what a pod's trouble is about, and are never wrong by themselves. */
 function foreignFacts(binding: NativeBinding, netns: number): KernelFact[] {
+  const all = foreignRules(binding, netns);
+  return all.length === 0 ? [] : [{ name: "other rules", ok: null, text: all.join(", ") }];
+}
+
+/** Names of tables in a netns that are not ours. @throws NativeError */
+export function foreignRules(binding: NativeBinding, netns: number): readonly string[] {
   const tables = unlessMissing(() => binding.nftTables(netns)).filter((name) => !OURS.includes(name));
   const legacy = ([4, 6] as const).flatMap((family) =>
     unlessMissing(() => binding.xtables(netns, family))
       .filter(({ rules }) => rules.length > 0)
       .map(({ name }) => `${family === 4 ? "ip" : "ip6"} ${name} (legacy)`),
   );
-  const all = [...tables, ...legacy];
-  return all.length === 0 ? [] : [{ name: "other rules", ok: null, text: all.join(", ") }];
+  return [...tables, ...legacy];
 }
 
 function unlessMissing<T>(read: () => readonly T[]): readonly T[] {

@@ -29,7 +29,8 @@ export interface PoliciesOfNode {
 }
 
 /**
- * Every NetworkPolicy of the cluster, and the labels of a node's pods: two questions, asked once.
+ * Every NetworkPolicy of the cluster, and the labels of a node's pods: two questions, asked once, at the same time. `timeoutMs` is for all
+ * pages of each.
  * @throws KubeError (403 where the account may not list policies), AgentError KUBE_*
  */
 export async function readPolicies(
@@ -41,16 +42,17 @@ export async function readPolicies(
   const client = new KubeClient({ credentials, clock: systemClock, logger, userAgent: "ambient-cni-check" });
   try {
     const policies: NetworkPolicy[] = [];
-    const { more } = await list(client, POLICIES_PATH, {}, timeoutMs, (item) => {
+    const reading = list(client, POLICIES_PATH, {}, timeoutMs, (item) => {
       const policy = policyFromKube(item);
       if (policy !== undefined) policies.push(policy);
     });
     const pods: LabelledPod[] = [];
-    await list(client, PODS_PATH, { fieldSelector: `spec.nodeName=${nodeName}` }, timeoutMs, (item) => {
-      const { uid, namespace, labels } = recordOf(recordOf(item).metadata);
-      const texts = Object.entries(recordOf(labels)).map(([key, value]) => [key, textOf(value)] as const);
+    const labels = list(client, PODS_PATH, { fieldSelector: `spec.nodeName=${nodeName}` }, timeoutMs, (item) => {
+      const { uid, namespace, labels: given } = recordOf(recordOf(item).metadata);
+      const texts = Object.entries(recordOf(given)).map(([key, value]) => [key, textOf(value)] as const);
       pods.push({ uid: textOf(uid), namespace: textOf(namespace), labels: Object.fromEntries(texts) });
     });
+    const [{ more }] = await Promise.all([reading, labels]);
     return { policies, pods, more };
   } finally {
     await client.close();
@@ -64,6 +66,7 @@ async function list(
   timeoutMs: number,
   onItem: (item: unknown) => void,
 ): Promise<{ readonly more: boolean }> {
+  const until = performance.now() + timeoutMs;
   let token = "";
   for (let page = 0; page < MAX_PAGES; page++) {
     const stream = await client.stream(
@@ -71,7 +74,7 @@ async function list(
         method: "GET",
         path,
         query: { ...query, limit: PAGE, ...(token === "" ? {} : { continue: token }) },
-        timeoutMs,
+        timeoutMs: Math.max(1, Math.ceil(until - performance.now())),
       },
       false,
     );

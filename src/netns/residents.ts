@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { NetnsId } from "../core/ports/netns.ts";
 import { type HeldNetns, openNetns } from "../native/netns.ts";
 import { Proc } from "../sys/proc.ts";
 import { ancestorsOf, findHostNetns, forbiddenIds } from "./host.ts";
-import { sightings } from "./scan.ts";
+import { type Sighting, sightings } from "./scan.ts";
 
 /** A pod as its processes show it, without the API: by uid, or by container where the cgroup has no uid. */
 export interface Resident {
@@ -14,6 +15,12 @@ export interface Resident {
   readonly pid: string;
 }
 
+/** Where a pod's processes were seen. Nothing is held open: it may have gone since. */
+interface SeenPod extends Sighting {
+  readonly podUid: string | undefined;
+  readonly containerId: string | undefined;
+}
+
 const CONTAINER = "container:";
 
 /**
@@ -21,11 +28,68 @@ const CONTAINER = "container:";
  * the node's /proc (a virtual machine) is not seen.
  * @throws AgentError PROC_UNREADABLE | HOST_NETNS_UNKNOWN
  */
-export async function findResidents(procDir: string): Promise<readonly Resident[]> {
-  const proc = new Proc(procDir);
+export function findResidents(procDir: string): Promise<readonly Resident[]> {
+  return new NodeResidents(procDir).all();
+}
+
+/** The pods of a node for one command: its processes are gone through once, however often pods are looked into. */
+export class NodeResidents {
+  readonly #proc: Proc;
+  #seen: Promise<readonly SeenPod[]> | undefined;
+
+  constructor(procDir: string) {
+    this.#proc = new Proc(procDir);
+  }
+
+  /** Those of the first look that are still there. @throws as `findResidents` */
+  async all(): Promise<readonly Resident[]> {
+    this.#seen ??= seenPods(this.#proc);
+    return (await this.#seen).flatMap((pod) => this.#opened(pod) ?? []);
+  }
+
+  /** By uid, or container id where there is no uid; undefined when no process of it is there. @throws as `findResidents` */
+  async of(id: string): Promise<Resident | undefined> {
+    for (const anew of [false, true]) {
+      if (anew || this.#seen === undefined) this.#seen = seenPods(this.#proc);
+      const pod = (await this.#seen).find(({ podUid, containerId }) => (podUid ?? containerId) === id);
+      const resident = pod === undefined ? undefined : this.#opened(pod);
+      // It may have come, or have been started again, since all were looked for.
+      if (resident !== undefined) return resident;
+    }
+    return undefined;
+  }
+
+  /** A process that lives in this netns, as the node's /proc names it. @throws as `findResidents` */
+  async processIn(netns: NetnsId): Promise<string | undefined> {
+    this.#seen ??= seenPods(this.#proc);
+    const pids = (await this.#seen).find((pod) => pod.netns === netns)?.pids ?? [];
+    return pids.find((pid) => {
+      try {
+        return this.#proc.netnsId(pid) === netns;
+      } catch {
+        return false;
+      }
+    });
+  }
+
+  /** Processes end while we look, and their numbers are used again. */
+  #opened({ podUid, containerId, pids, netns: id }: SeenPod): Resident | undefined {
+    for (const pid of pids) {
+      try {
+        const netns = openNetns(this.#proc.netnsPath(pid));
+        if (netns.id === id) return { podUid, containerId, netns, pid };
+        netns.close();
+      } catch {
+        // Gone: the next one may live.
+      }
+    }
+    return undefined;
+  }
+}
+
+async function seenPods(proc: Proc): Promise<readonly SeenPod[]> {
   const ancestors = ancestorsOf(proc);
   const { handle: host } = findHostNetns(proc, false);
-  const residents: Resident[] = [];
   try {
     const found = await sightings(
       proc,
@@ -33,36 +97,13 @@ export async function findResidents(procDir: string): Promise<readonly Resident[
       forbiddenIds(host, proc),
       ancestors,
     );
-    for (const [key, [oldest]] of found) {
-      const opened = oldest === undefined ? undefined : openOneOf(proc, oldest.pids, oldest.netns);
-      if (opened === undefined) continue;
+    return [...found].flatMap(([key, [oldest]]) => {
+      if (oldest === undefined) return [];
       const isContainer = key.startsWith(CONTAINER);
-      residents.push({
-        podUid: isContainer ? undefined : key,
-        containerId: isContainer ? key.slice(CONTAINER.length) : undefined,
-        ...opened,
-      });
-    }
-    return residents;
+      const containerId = isContainer ? key.slice(CONTAINER.length) : undefined;
+      return [{ podUid: isContainer ? undefined : key, containerId, ...oldest }];
+    });
   } finally {
     host.close();
   }
-}
-
-/** Processes end while we look, and their numbers are used again. */
-function openOneOf(
-  proc: Proc,
-  pids: readonly string[],
-  id: string,
-): { readonly netns: HeldNetns; readonly pid: string } | undefined {
-  for (const pid of pids) {
-    try {
-      const netns = openNetns(proc.netnsPath(pid));
-      if (netns.id === id) return { netns, pid };
-      netns.close();
-    } catch {
-      // Gone: the next one may live.
-    }
-  }
-  return undefined;
 }

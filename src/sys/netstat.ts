@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync } from "node:fs";
+import { Proc } from "./proc.ts";
 
 /**
  * Packets that reverse path filtering has dropped in a process's network namespace since that was made
@@ -7,17 +7,16 @@ import { readFileSync } from "node:fs";
  * @throws errors of the file system
  */
 export function reversePathDrops(procDir: string, pid: string): number | undefined {
-  return parseNetstat(readFileSync(`${procDir}/${pid}/net/netstat`, "utf8")).get("IPReversePathFilter");
+  return counterIn(new Proc(procDir).netstat(pid), "IPReversePathFilter");
 }
 
-/** Counters of /proc/net/netstat by name: a line of names, then one of values. */
-export function parseNetstat(text: string): ReadonlyMap<string, number> {
-  const counters = new Map<string, number>();
+/** One counter of /proc/net/netstat: a line of names, then one of values. undefined: there is none of that name. */
+export function counterIn(text: string, name: string): number | undefined {
   const lines = text.split("\n");
   for (let i = 0; i + 1 < lines.length; i += 2) {
     const names = lines[i]?.split(" ") ?? [];
-    const values = lines[i + 1]?.split(" ") ?? [];
-    for (const [at, name] of names.entries()) if (at > 0) counters.set(name, Number(values[at]));
+    const at = names.indexOf(name, 1);
+    if (at > 0) return Number(lines[i + 1]?.split(" ")[at]);
   }
-  return counters;
+  return undefined;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs";
 
-/** The largest of the files read here; cgroup and stat come whole with one read, as seq_file gives one record. */
+/** The largest of the files read here; cgroup, stat and netstat come whole with one read, as seq_file gives one record. */
 const buffer = Buffer.allocUnsafe(65_536);
 /** include/linux/sched.h */
 const PF_KTHREAD = 0x0020_0000;
@@ -51,6 +51,11 @@ export class Proc {
 
   stat(pid: string): ProcessStat {
     return parseStat(read(`${this.dir}/${pid}/stat`));
+  }
+
+  /** Counters of the process's network namespace. */
+  netstat(pid: string): string {
+    return read(`${this.dir}/${pid}/net/netstat`);
   }
 
   /** Arguments of the process's program; empty for a kernel thread. */

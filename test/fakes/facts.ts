@@ -12,7 +12,6 @@ export function podNetwork(changes: Partial<PodNetwork> = {}): PodNetwork {
     uid: "",
     pod: "shop/web-7f4c",
     engine: "ebpf",
-    pid: "4711",
     ifname: "eth0",
     mtu: 1450,
     outside: { ifname: "veth7f4c", mtu: 1450 },
@@ -25,7 +24,6 @@ export function podNetwork(changes: Partial<PodNetwork> = {}): PodNetwork {
 
 export function nodeNetwork(pod: Partial<PodNetwork> = {}, changes: Partial<NodeNetwork> = {}): NodeNetwork {
   return {
-    interfaces: ["lo", "eth0", "veth7f4c"],
     uplink: { ifname: "eth0", mtu: 1500 },
     rpFilter: 1,
     rpDrops: 3,
@@ -43,8 +41,9 @@ export const GOOD_FACTS: FactValues = {
   serverTime: { aheadMs: 200, uncertaintyMs: 510, untrusted: undefined },
   podsPrograms: { cgroup: "/sys/fs/cgroup/kubepods.slice", connect: [CONNECT], attachedHere: 1 },
   network: nodeNetwork(),
-  reversePathDrops: 0,
+  foreignRules: undefined,
   clusterNetwork: {
+    interfaces: ["lo", "eth0", "veth7f4c"],
     types: ["bridge", "istio-cni"],
     podSecurityGroups: undefined,
     ovnGateway: undefined,
@@ -76,7 +75,7 @@ export function factsOf(values: { readonly [Name in keyof FactValues]: FactValue
     serverTime: () => later("serverTime"),
     podsPrograms: () => now("podsPrograms"),
     network: () => later("network"),
-    reversePathDrops: () => now("reversePathDrops"),
+    foreignRules: () => later("foreignRules"),
     clusterNetwork: () => later("clusterNetwork"),
     branchAddresses: () => later("branchAddresses"),
     cilium: () => later("cilium"),

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+
+import type { DocumentSource } from "../../core/report/document.ts";
 import type { DocumentName, Documents } from "../../core/report/documents.ts";
 import { findPod } from "../../core/report/find-pod.ts";
 import type { PodReport } from "../../core/report/pods.ts";
 import { redactValue } from "../../core/report/redact.ts";
-import { type CheckReport, runCheck } from "../check/check.ts";
+import { portions } from "../../netns/scan.ts";
+import { answererOf, type CheckReport, runChecks } from "../check/check.ts";
 import { CHECKS } from "../check/checks.ts";
-import { answererOf, openContext } from "../check/context.ts";
+import { openContext } from "../check/context.ts";
 import type { Session } from "../command.ts";
 import { checksText } from "../commands/check.ts";
 import { podsText } from "../commands/pods.ts";
@@ -20,6 +23,9 @@ import { fetchMetrics } from "./metrics.ts";
 /** About the node as a whole, beside its status and its pods. Without an agent, engines are tried now: last. */
 const OTHERS = ["config", "version", "log", "decisions", "engines"] as const;
 
+/** Questions that the agent has at the same time: it answers one after the other, and need not wait for the next. */
+const LANES = 3;
+
 export interface CollectedFrom {
   readonly session: Session;
   /** What the session's source says, each document once: checks look at what is written. */
@@ -32,12 +38,14 @@ export interface CollectedFrom {
 export interface Collected {
   /** Name of the node, where it is known. */
   readonly node: string | null;
+  /** Who answers. */
+  readonly from: DocumentSource["from"];
   /** Those that the report is about, the ones in trouble first. */
   readonly pods: readonly PodReport[];
 }
 
 /**
- * What the agent or the kernel says about the node and its pods, as documents and the most important as text.
+ * What the agent or the kernel says about the node, as documents and the most important as text.
  * @throws AgentError NOT_PERMITTED, as nothing would come of it; POD_NOT_FOUND | POD_AMBIGUOUS for `reference`
  */
 export async function collectDocuments(
@@ -62,11 +70,6 @@ export async function collectDocuments(
   if (pods !== undefined) await collection.text("text/pods.txt", () => podsText(safe(pods, strict), true));
   const chosen = pods === undefined ? [] : choose(pods.pods, reference);
   for (const name of OTHERS) await collect(name);
-  for (const { uid } of chosen) {
-    const path = documentPath("inspect", uid);
-    if (isPlainName(uid)) await collection.document(path, () => source.read("inspect", { pod: uid }));
-    else collection.fail(path, "its uid can't be the name of a file");
-  }
   // An agent of another version does not know these two: asked by themselves, they change nothing for the others.
   const alone = await session.source();
   const lines = collection.omits(documentPath("lines"))
@@ -79,8 +82,29 @@ export async function collectDocuments(
     const told = await alone.read("metrics").catch(() => undefined);
     return told?.text ?? fetchMetrics(monitoringPort);
   });
+  return { node: status?.node ?? null, from: status?.source.from ?? "kernel", pods: chosen };
+}
+
+/** Everything about each of these pods, and what is checked. */
+export async function collectFindings(
+  collection: Collection,
+  { session, source }: Pick<CollectedFrom, "session" | "source">,
+  pods: readonly PodReport[],
+): Promise<void> {
+  const waiting = [...pods];
+  const portion = portions();
+  const lane = async () => {
+    for (let pod = waiting.shift(); pod !== undefined; pod = waiting.shift()) {
+      await portion();
+      const { uid } = pod;
+      const path = documentPath("inspect", uid);
+      if (isPlainName(uid)) await collection.document(path, () => source.read("inspect", { pod: uid }));
+      else collection.fail(path, "its uid can't be the name of a file");
+    }
+  };
+  await Promise.all(Array.from({ length: LANES }, lane));
+  // Last: an agent of another version may not know all that is asked, and then nothing more is asked of it.
   await collectChecks(collection, session, source);
-  return { node: status?.node ?? null, pods: chosen };
 }
 
 /** What `ambient-cni check` says, here and now. */
@@ -91,13 +115,13 @@ async function collectChecks(collection: Collection, session: Session, source: S
       source: async () => ({ ...bound(source), unreachable: undefined }),
     });
     const checks: CheckReport[] = [];
-    for (const check of CHECKS) {
+    for await (const one of runChecks(CHECKS, context)) {
+      checks.push(one);
       // Some ask the API server, which may be what is away.
-      if (collection.late) {
-        collection.fail("text/check.txt", `no time left for ${check.code} and those after it`);
-        break;
-      }
-      checks.push(await runCheck(check, context));
+      const next = CHECKS[checks.length];
+      if (next === undefined || !collection.late) continue;
+      collection.fail("text/check.txt", `no time left for ${next.code} and those after it`);
+      break;
     }
     return { ...context.view.head(), source: (await answererOf(context)).source, checks };
   });

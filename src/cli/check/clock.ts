@@ -17,6 +17,7 @@ export const CLOCK_CHECKS: readonly Check[] = [
     fix: "keep the node's clock in time (chrony, systemd-timesyncd), and the API server's",
     about:
       "ztunnels prove who they are by certificates that last a day, and begin two minutes before they are made. A node that is more than two minutes behind refuses its peers' new certificates as not yet valid, one that is half a day ahead refuses those that are about to be renewed: connections of the mesh fail by turns. The API server is asked for its time by the Date of an answer, which has whole seconds, without showing it any credentials. Warned of from 10 s on. Not known where no API server is: on the node itself, unless AMBIENT_CNI_KUBECONFIG names a kubeconfig.",
+    asks: "api",
     run: async ({ facts }) => {
       const { aheadMs, uncertaintyMs, untrusted } = await facts.serverTime();
       const off = Math.max(0, Math.abs(aheadMs) - uncertaintyMs);

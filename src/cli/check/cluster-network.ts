@@ -19,7 +19,7 @@ export const CLUSTER_NETWORK_CHECKS: readonly Check[] = [
     about:
       "Cilium with bpf.masquerade=true, or with its eBPF host routing (bpf.hostLegacyRouting=false), sends a pod's answers past the node's own network stack. Where probes wear the probe address (the netfilter engines), the stack is where they would get their own back: probes time out. Read from what Cilium's agent has written on the node (/var/run/cilium/state/agent-runtime-config.json), where it is read at all; a probe that is proved to arrive is believed before any setting. Policies of Cilium's own are not looked at.",
     run: async (context) => {
-      const [{ types }, { interfaces }] = [await context.facts.clusterNetwork(), await context.facts.network()];
+      const { types, interfaces } = await context.facts.clusterNetwork();
       if (!types.includes(CILIUM.plugin) && !interfaces.includes(CILIUM.interface)) return ok("no Cilium on this node");
       return (await proof(context)) ?? ciliumVerdict(await context.facts.cilium());
     },

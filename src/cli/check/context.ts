@@ -1,28 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { messageOf } from "../../core/errors.ts";
-import type { DocumentSource } from "../../core/report/document.ts";
 import type { DocumentName, Documents } from "../../core/report/documents.ts";
 import type { Session } from "../command.ts";
 import { viewNode } from "../source/kernel/node-view.ts";
 import { kernelPods } from "../source/kernel/pods.ts";
-import type { CheckContext } from "./check.ts";
+import type { CheckContext, MadeProofs } from "./check.ts";
 import { NodeFacts } from "./node-facts.ts";
-
-export interface Answerer {
-  readonly source: DocumentSource;
-  /** Why neither the agent nor the kernel could be asked. */
-  readonly error?: unknown;
-}
-
-/** Who answers for the pods: the agent, or the kernel without it. Never throws: then the kernel alone is looked at. */
-export async function answererOf({ read }: Pick<CheckContext, "read">): Promise<Answerer> {
-  try {
-    // The smallest document.
-    return { source: (await read("version")).source };
-  } catch (error) {
-    return { source: { from: "kernel", note: messageOf(error) }, error };
-  }
-}
+import { dropsOf } from "./node-network.ts";
 
 /** What checks look at: the node by this process, and the agent's documents where there is an agent. */
 export async function openContext(session: Session): Promise<CheckContext> {
@@ -36,12 +19,24 @@ export async function openContext(session: Session): Promise<CheckContext> {
     return making as Promise<T>;
   };
   const seenPods = () => once("kernel pods", async () => (await kernelPods(view)).pods);
+  const read = <Name extends DocumentName>(name: Name) => once<Documents[Name]>(name, () => source.read(name));
+  const drops = async (pod: string): Promise<number | undefined> => {
+    const netns = (await read("pods")).pods.find(({ uid }) => uid === pod)?.netns ?? undefined;
+    const pid = netns === undefined ? undefined : await view.residents.processIn(netns);
+    return pid === undefined ? undefined : dropsOf(view.config.procDir, pid);
+  };
+  const proved = async (pod: string): Promise<MadeProofs> => {
+    const before = await drops(pod);
+    const { proofs, problem } = await source.read("verify", { pod });
+    const after = before === undefined ? undefined : await drops(pod);
+    return { proofs, problem, dropped: before === undefined || after === undefined ? undefined : after - before };
+  };
   return {
     view,
     facts: new NodeFacts(view, seenPods),
-    read: <Name extends DocumentName>(name: Name) => once<Documents[Name]>(name, () => source.read(name)),
+    read,
     kernelPods: seenPods,
     inspect: (pod) => once(`inspect ${pod}`, () => source.read("inspect", { pod })),
-    verify: (pod) => once(`verify ${pod}`, () => source.read("verify", { pod })),
+    verify: (pod) => once(`verify ${pod}`, () => proved(pod)),
   };
 }

@@ -18,8 +18,6 @@ export interface PodNetwork {
   readonly uid: string;
   readonly pod: string;
   readonly engine: string | null;
-  /** One of its processes, in the node's /proc. */
-  readonly pid: string;
   readonly ifname: string;
   readonly mtu: number;
   /** The node's end of the pair; undefined where there is none. */
@@ -33,7 +31,6 @@ export interface PodNetwork {
 }
 
 export interface NodeNetwork {
-  readonly interfaces: readonly string[];
   /** Of the default route. */
   readonly uplink: { readonly ifname: string; readonly mtu: number } | undefined;
   /** net.ipv4.conf.default.rp_filter: what pods begin with. */
@@ -58,6 +55,8 @@ export interface PinnedPods {
 
 /** The plugins of the configuration by which pods start, and what else tells whose network it is. */
 export interface ClusterNetwork {
+  /** Names of the node's. */
+  readonly interfaces: readonly string[];
   /** `type` of each plugin; empty without a configuration. */
   readonly types: readonly string[];
   /** Of AWS's plugin: `standard` or `strict`; undefined without it. */
@@ -92,8 +91,8 @@ export interface Facts {
   serverTime(): Promise<ServerTime>;
   podsPrograms(): PodsPrograms;
   network(): Promise<NodeNetwork>;
-  /** PodNetwork.rpDrops of now. */
-  reversePathDrops(pid: string): number | undefined;
+  /** Names of the tables in a netns (`dev:ino`) that are not ours; undefined: no process of the node lives there. */
+  foreignRules(netns: string): Promise<readonly string[] | undefined>;
   clusterNetwork(): Promise<ClusterNetwork>;
   branchAddresses(): Promise<readonly BranchAddress[]>;
   /** undefined: its agent has written nothing down on this node. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the interfaces between a pod and the node do to packets.
-import { type Check, type CheckContext, fail, ok, skip, warn } from "./check.ts";
+import { type Check, type CheckContext, fail, ok, servedPods, skip, warn } from "./check.ts";
 import type { NodeNetwork, PodNetwork } from "./facts.ts";
 
 const SHOWN = 5;
@@ -57,19 +57,15 @@ export const NETWORK_CHECKS: readonly Check[] = [
 ];
 
 /** A sentence about what was dropped while one pod's traffic was proved, a strict one's where there is one. */
-async function droppedByProof(
-  { read, facts, verify }: CheckContext,
-  { pods }: NodeNetwork,
-): Promise<string | undefined> {
-  const served = new Set((await read("pods")).pods.filter(({ ztunnel }) => ztunnel !== null).map(({ uid }) => uid));
-  const candidates = pods.filter(({ uid, rpDrops }) => served.has(uid) && rpDrops !== undefined);
+async function droppedByProof({ read, verify }: CheckContext, { pods }: NodeNetwork): Promise<string | undefined> {
+  const counted = new Map(pods.flatMap((pod) => (pod.rpDrops === undefined ? [] : [[pod.uid, pod]])));
+  // In the order of the others that prove a pod: one proof tells them all.
+  const candidates = servedPods((await read("pods")).pods).flatMap(({ uid }) => counted.get(uid) ?? []);
   const sample = candidates.find(({ rpFilter }) => rpFilter === STRICT) ?? candidates[0];
   if (sample === undefined) return undefined;
-  const before = facts.reversePathDrops(sample.pid);
-  await verify(sample.uid);
-  const after = facts.reversePathDrops(sample.pid);
-  if (before === undefined || after === undefined || after <= before) return undefined;
-  return `${nameOf(sample)}: ${after - before} packets of its proof, rp_filter is ${sample.rpFilter} (${modeOf(sample.rpFilter)})`;
+  const { dropped = 0 } = await verify(sample.uid);
+  if (dropped <= 0) return undefined;
+  return `${nameOf(sample)}: ${dropped} packets of its proof, rp_filter is ${sample.rpFilter} (${modeOf(sample.rpFilter)})`;
 }
 
 const modeOf = (rpFilter: number) => MODES[rpFilter] ?? "?";

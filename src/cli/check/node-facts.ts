@@ -6,15 +6,16 @@ import { AgentError, codeOf } from "../../core/errors.ts";
 import type { PodReport } from "../../core/report/pods.ts";
 import { NodeCgroups } from "../../dataplane/ebpf/cgroups.ts";
 import { readPinned } from "../../dataplane/ebpf/pinned.ts";
+import { foreignRules } from "../../dataplane/examine.ts";
 import { readText } from "../../kube/credentials.ts";
 import { credentialsFor, SERVICE_ACCOUNT_DIR } from "../../kube/credentials-for.ts";
 import { readPolicies } from "../../kube/policy-reader.ts";
 import { serverTime } from "../../kube/server-time.ts";
 import { authorityEnd, tokenLife } from "../../kube/service-account.ts";
 import type { EffectiveProgram } from "../../native/binding.ts";
-import type { HeldNetns } from "../../native/netns.ts";
+import { type HeldNetns, openNetns } from "../../native/netns.ts";
 import { findHostNetns } from "../../netns/host.ts";
-import { findResidents } from "../../netns/residents.ts";
+import { findResidents, type Resident } from "../../netns/residents.ts";
 import { ciliumSettings } from "../../sys/cilium.ts";
 import { HostMounts } from "../../sys/mounts.ts";
 import { Proc } from "../../sys/proc.ts";
@@ -22,7 +23,7 @@ import type { NodeView } from "../source/kernel/node-view.ts";
 import { SILENT } from "../source/silent.ts";
 import { readBranchAddresses } from "./branch-rules.ts";
 import type { AgentCredentials, ClusterNetwork, Conntrack, Facts, PinnedPods, PodsPrograms } from "./facts.ts";
-import { dropsOf, readNetwork } from "./node-network.ts";
+import { readNetwork } from "./node-network.ts";
 
 /** For each question to the API server, in ms. */
 const API_TIMEOUT_MS = 3000;
@@ -99,21 +100,34 @@ export class NodeFacts implements Facts {
     return this.#once("cilium", () => ciliumSettings(hostRoot === "/" ? "/" : join(procDir, "1/root")));
   }
 
-  reversePathDrops(pid: string): number | undefined {
-    return dropsOf(this.#view.config.procDir, pid);
+  async foreignRules(netns: string): Promise<readonly string[] | undefined> {
+    const { binding, residents, config } = this.#view;
+    const pid = await residents.processIn(netns);
+    if (pid === undefined) return undefined;
+    const handle = openNetns(new Proc(config.procDir).netnsPath(pid));
+    try {
+      return handle.id === netns ? foreignRules(binding, handle.fd) : undefined;
+    } finally {
+      handle.close();
+    }
   }
 
   async pinned(): Promise<PinnedPods | string> {
-    const { binding, config } = this.#view;
+    const { binding, residents, config } = this.#view;
     const { pods, obstacle } = readPinned(binding, config.procDir);
     if (obstacle !== undefined) return obstacle;
-    const residents = await findResidents(config.procDir);
-    try {
-      const living = new Set(residents.map(({ netns }) => binding.netnsCookie(netns.fd)));
-      return { pods: pods.size, stale: [...pods.keys()].filter((cookie) => !living.has(cookie)).length };
-    } finally {
-      for (const { netns } of residents) netns.close();
-    }
+    const staleAmong = async (known: Promise<readonly Resident[]>): Promise<number> => {
+      const all = await known;
+      try {
+        const living = new Set(all.map(({ netns }) => binding.netnsCookie(netns.fd)));
+        return [...pods.keys()].filter((cookie) => !living.has(cookie)).length;
+      } finally {
+        for (const { netns } of all) netns.close();
+      }
+    };
+    // A pod may have been pinned since the node's processes were gone through.
+    const stale = (await staleAmong(residents.all())) && (await staleAmong(findResidents(config.procDir)));
+    return { pods: pods.size, stale };
   }
 
   async credentials(): Promise<AgentCredentials> {
@@ -144,6 +158,7 @@ export class NodeFacts implements Facts {
     const aws = conf?.plugins.find(({ type }) => type === AWS_PLUGIN);
     const mode = aws?.podSGEnforcingMode;
     return {
+      interfaces,
       types: conf?.types ?? [],
       // As the plugin: a configuration without it is strict.
       podSecurityGroups: aws === undefined ? undefined : typeof mode === "string" && mode !== "" ? mode : "strict",

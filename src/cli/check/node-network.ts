@@ -3,7 +3,8 @@ import { codeOf } from "../../core/errors.ts";
 import { type PodReport, podTitle } from "../../core/report/pods.ts";
 import type { EffectiveProgram, Link, NativeBinding } from "../../native/binding.ts";
 import { findHostNetns } from "../../netns/host.ts";
-import { findResidents, type Resident } from "../../netns/residents.ts";
+import type { Resident } from "../../netns/residents.ts";
+import { portions } from "../../netns/scan.ts";
 import { reversePathDrops } from "../../sys/netstat.ts";
 import { Proc } from "../../sys/proc.ts";
 import type { NodeView } from "../source/kernel/node-view.ts";
@@ -22,27 +23,26 @@ export async function readNetwork(
   const { handle: host } = findHostNetns(new Proc(config.procDir), false);
   try {
     const links = binding.links(host.fd);
-    const residents = captured.size === 0 ? [] : await findResidents(config.procDir);
+    const ends = new Map(links.flatMap((link) => (link.kind === "veth" ? [[link.index, link]] : [])));
+    const residents = captured.size === 0 ? [] : await view.residents.all();
     try {
-      const pods = residents.flatMap((resident): PodNetwork[] => {
+      const portion = portions();
+      const pods: PodNetwork[] = [];
+      for (const resident of residents) {
+        await portion();
         const pod = captured.get(resident.podUid ?? resident.containerId ?? "");
-        const seen = pod === undefined ? undefined : look(binding, resident, links);
-        if (pod === undefined || seen === undefined) return [];
-        const { uid, engine } = pod;
-        return [
-          {
-            uid,
-            pod: podTitle(pod),
-            engine,
-            pid: resident.pid,
-            ...seen,
-            rpDrops: dropsOf(config.procDir, resident.pid),
-            connect: programsOf(resident.pid),
-          },
-        ];
-      });
+        const seen = pod === undefined ? undefined : look(binding, resident, pod, ends);
+        if (pod === undefined || seen === undefined) continue;
+        pods.push({
+          uid: pod.uid,
+          pod: podTitle(pod),
+          engine: pod.engine,
+          ...seen,
+          rpDrops: dropsOf(config.procDir, resident.pid),
+          connect: programsOf(resident.pid),
+        });
+      }
       return {
-        interfaces: links.map(({ name }) => name),
         uplink: uplinkOf(binding, host.fd, links),
         rpFilter: Number(binding.sysctlGet(host.fd, "net/ipv4/conf/default/rp_filter")),
         rpDrops: dropsOf(config.procDir, "1"),
@@ -61,17 +61,21 @@ const isOurs = (mesh: string) => mesh === "captured" || mesh === "draining";
 function look(
   binding: NativeBinding,
   { netns }: Resident,
-  outside: readonly Link[],
+  { ips }: PodReport,
+  ends: ReadonlyMap<number, Link>,
 ): Pick<PodNetwork, "ifname" | "mtu" | "outside" | "rpFilter"> | undefined {
-  const address = binding.addresses(netns.fd).find(({ scope }) => scope === "global");
-  const link = binding.links(netns.fd).find(({ index, loopback }) => index === address?.ifindex && !loopback);
+  if (ips.length === 0) return undefined;
+  const links = binding.links(netns.fd).filter(({ loopback }) => !loopback);
+  // Mostly there is one, which then has the addresses.
+  const address = links.length === 1 ? undefined : binding.addresses(netns.fd).find(({ scope }) => scope === "global");
+  const link = links.length === 1 ? links[0] : links.find(({ index }) => index === address?.ifindex);
   if (link === undefined) return undefined;
-  const end = outside.find((one) => one.kind === "veth" && one.index === link.peer && one.peer === link.index);
+  const end = ends.get(link.peer);
   const rpFilter = (name: string) => Number(binding.sysctlGet(netns.fd, `net/ipv4/conf/${name}/rp_filter`));
   return {
     ifname: link.name,
     mtu: link.mtu,
-    outside: link.kind === "veth" && end !== undefined ? { ifname: end.name, mtu: end.mtu } : undefined,
+    outside: link.kind === "veth" && end?.peer === link.index ? { ifname: end.name, mtu: end.mtu } : undefined,
     // The larger of the two counts (ip-sysctl).
     rpFilter: Math.max(rpFilter("all"), rpFilter(link.name)),
   };

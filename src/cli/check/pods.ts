@@ -4,7 +4,18 @@ import { REROUTE_INTERFACES_ANNOTATION } from "../../core/constants.ts";
 import { familyOf } from "../../core/ip.ts";
 import type { InspectReport } from "../../core/report/inspect.ts";
 import { isWaiting, type PodReport, podTitle } from "../../core/report/pods.ts";
-import { agentSettings, type Check, type CheckContext, type CheckResult, fail, ok, skip, warn } from "./check.ts";
+import {
+  agentSettings,
+  type Check,
+  type CheckContext,
+  type CheckResult,
+  fail,
+  isCaptured,
+  ok,
+  servedPods,
+  skip,
+  warn,
+} from "./check.ts";
 
 const SHOWN = 5;
 /** Pods that are looked into one by one, and for how long (ms): a sample on a node with more. */
@@ -104,11 +115,19 @@ export const POD_CHECKS: readonly Check[] = [
       "Rules in a pod's network namespace that are not ours: the application's own, another tool's, or what istio-cni left. Most do no harm; where a pod has trouble, they are the first thing to look at.",
     run: async (context) => {
       const captured = (await all(context)).filter(({ mesh }) => isCaptured(mesh));
-      const seen = await lookInto(context, captured, ({ facts }) => {
+      const found: string[] = [];
+      const unseen: PodReport[] = [];
+      for (const pod of captured) {
+        const rules = pod.netns === null ? undefined : await context.facts.foreignRules(pod.netns);
+        if (rules === undefined) unseen.push(pod);
+        else if (rules.length > 0) found.push(`${podTitle(pod)}: ${rules.join(", ")}`);
+      }
+      // The agent may hold a netns that no process of the node lives in: a virtual machine's.
+      const told = await lookInto(context, unseen, ({ facts }) => {
         const rules = facts.filter(({ name }) => name === "other rules").map(({ text }) => text);
         return rules.length > 0 ? rules.join(", ") : undefined;
       });
-      return ofNetns(seen, warn, "none does");
+      return ofNetns({ ...told, found: [...found, ...told.found] }, warn, "none does");
     },
   },
   {
@@ -123,11 +142,15 @@ export const POD_CHECKS: readonly Check[] = [
       const unknown = await agentPods(context);
       if (unknown !== undefined) return unknown;
       const captured = (await all(context)).filter(({ mesh }) => isCaptured(mesh));
-      const { found, sample } = await lookInto(context, captured, ({ identity }) => {
+      const known = captured.filter(({ machine }) => machine === "bypassing");
+      // An agent of another version tells it of one pod at a time.
+      const untold = captured.filter(({ machine }) => machine === undefined);
+      const { found: others, sample } = await lookInto(context, untold, ({ identity }) => {
         const isMachine = Object.keys(identity?.labels ?? {}).some((label) => label.startsWith("kubevirt.io"));
         const isRerouted = identity?.annotations[REROUTE_INTERFACES_ANNOTATION] !== undefined;
         return isMachine && !isRerouted ? "a virtual machine" : undefined;
       });
+      const found = [...known.map((pod) => `${podTitle(pod)}: a virtual machine`), ...others];
       return found.length === 0 ? ok(`none is without${sample}`) : warn(found.slice(0, SHOWN).join(", "));
     },
   },
@@ -139,10 +162,8 @@ export const POD_CHECKS: readonly Check[] = [
     fix: "ambient-cni verify POD shows each kind of traffic; ambient-cni inspect POD --diff what is not as it should be",
     about:
       "One captured pod is proved by real connections in its network namespace, as `ambient-cni verify` does. What it finds is seldom about one pod alone: another tool's programs or rules, a ztunnel that does not answer.",
-    run: async (context) => {
-      const served = (await all(context)).filter(({ mesh, ztunnel }) => isCaptured(mesh) && ztunnel !== null);
-      return (await verified(context, served)) ?? skip("no pod is captured");
-    },
+    asks: "agent",
+    run: async (context) => (await verified(context, servedPods(await all(context)))) ?? skip("no pod is captured"),
   },
   {
     code: "AMB-409",
@@ -170,6 +191,7 @@ export const POD_CHECKS: readonly Check[] = [
     fix: "ambient-cni verify POD shows each kind of traffic; ambient-cni inspect POD whether the proxy listens",
     about:
       "One sidecar pod that runs is proved by real connections in its network namespace, as `ambient-cni verify` does: what arrives and what leaves is taken by the proxy.",
+    asks: "agent",
     run: async (context) => {
       const unknown = await agentPods(context);
       if (unknown !== undefined) return unknown;
@@ -220,8 +242,6 @@ function ofNetns(
   if (found.length > 0) return verdict(found.slice(0, SHOWN).join("; "));
   return unreached.length > 0 ? skip(unreached.slice(0, SHOWN).join("; ")) : ok(`${fine}${sample}`);
 }
-
-const isCaptured = (mesh: PodReport["mesh"]) => mesh === "enrolled" || mesh === "captured";
 
 /** Before, its proxy does not listen yet. */
 const hasStarted = ({ mesh, phase }: PodReport) => mesh === "sidecar" && phase === "Running";

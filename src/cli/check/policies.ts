@@ -19,6 +19,7 @@ export const POLICY_CHECKS: readonly Check[] = [
     pre: false,
     fix: `add TCP ${PORT} beside the ports that the policy lets through`,
     about: `Between pods of the mesh all TCP travels to port ${PORT}, whatever port the application asked for. A policy that lets in (or out) only the application's port drops it: connections hang. Named is a pod whose policies let TCP through, but not to ${PORT}; one for which they let nothing through is meant to be alone. The account of the agent may not read policies, and the chart does not let it: the agent itself has no use for them. To let \`kubectl -n istio-system exec ds/istio-cni-node -- ambient-cni check\` do it: \`kubectl create clusterrole ambient-cni-check --verb=list --resource=networkpolicies.networking.k8s.io\` and \`kubectl create clusterrolebinding ambient-cni-check --clusterrole=ambient-cni-check --serviceaccount=istio-system:istio-cni\`. Only NetworkPolicy of networking.k8s.io is looked at: Cilium's, Calico's and AdminNetworkPolicy are not, nor whether the CNI heeds any.`,
+    asks: "api",
     run: async ({ facts, read }) => {
       const meshed = (await read("pods")).pods.filter(({ mesh }) => mesh === "enrolled" || mesh === "captured");
       if (meshed.length === 0) return ok("no pod is captured");

@@ -41,14 +41,19 @@ async function run(session: Session, { output, pod, redact = false }: BugreportO
   const { env, globals } = session;
   if (globals.from !== undefined) usageError("--from names a report, and bugreport makes one");
   if (output === "") usageError("-o names no file");
-  const [{ Collection }, { collectDocuments, OnceSource }, { collectKernel }, { collectNode }, { packReport }] =
-    await Promise.all([
-      import("../bugreport/collection.ts"),
-      import("../bugreport/documents.ts"),
-      import("../bugreport/kernel.ts"),
-      import("../bugreport/node.ts"),
-      import("../bugreport/pack.ts"),
-    ]);
+  const [
+    { Collection },
+    { collectDocuments, collectFindings, OnceSource },
+    { collectKernel },
+    { collectNode },
+    { packReport },
+  ] = await Promise.all([
+    import("../bugreport/collection.ts"),
+    import("../bugreport/documents.ts"),
+    import("../bugreport/kernel.ts"),
+    import("../bugreport/node.ts"),
+    import("../bugreport/pack.ts"),
+  ]);
   const [{ knownSecrets }, { viewNode }, { atomicWrite }] = await Promise.all([
     import("../bugreport/secrets.ts"),
     import("../source/kernel/node-view.ts"),
@@ -61,13 +66,13 @@ async function run(session: Session, { output, pod, redact = false }: BugreportO
   const collection = new Collection({ strict: redact, secrets, budgetMs: BUDGET_MS });
   const source = new OnceSource(await session.source());
   const { monitoringPort } = config;
-  const { node, pods } = await collectDocuments(collection, { session, source, monitoringPort, reference: pod });
-  await collectNode(collection, view);
-  await collectKernel(
-    collection,
-    view,
-    pods.map(({ uid }) => uid),
-  );
+  const { node, from, pods } = await collectDocuments(collection, { session, source, monitoringPort, reference: pod });
+  const uids = pods.map(({ uid }) => uid);
+  const findings = collectFindings(collection, { session, source }, pods);
+  // The agent looks into pods and proves one while this process, and the programs that it starts, look too. Without it
+  // this process proves it, and is not disturbed in it.
+  if (from !== "agent") await findings;
+  await Promise.all([findings, collectNode(collection, view), collectKernel(collection, view, uids)]);
   const file = isFile(output) ? output : fileName(node ?? config.nodeName, began);
   await atomicWrite(file, await packReport(collection.files(), began), 0o600);
   const seconds = (env.now().getTime() - began.getTime()) / 1000;
@@ -89,13 +94,16 @@ function fileName(node: string, at: Date): string {
   return `ambient-cni-${name}-${at.toISOString().replace(/[-:]|\.\d+/g, "")}.tgz`;
 }
 
+const GROUPS = ["documents", "text", "inspect", "metrics", "node", "kernel"];
+
 /** `documents x8, inspect x3, kernel x12`. */
 function groups(paths: readonly string[]): string {
-  const counts = new Map<string, number>();
+  const counts = new Map(GROUPS.map((group) => [group, 0]));
   for (const path of paths) {
     const [folder = "", next = "", more] = path.split("/");
     const group = folder === "documents" && more !== undefined ? next : folder.replace(/\.txt$/, "");
     counts.set(group, (counts.get(group) ?? 0) + 1);
   }
-  return [...counts].map(([group, count]) => (count === 1 ? group : `${group} x${count}`)).join(", ");
+  const found = [...counts].filter(([, count]) => count > 0);
+  return found.map(([group, count]) => (count === 1 ? group : `${group} x${count}`)).join(", ");
 }

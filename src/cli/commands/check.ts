@@ -38,7 +38,7 @@ export function addCheck(program: Program): void {
         await session.print({ ...told, checks }, () => sourceLine(told) + checksText(checks, session.paint));
         return statusOf(checks);
       }
-      const [{ CHECKS }, { runCheck }, { openContext, answererOf }] = await Promise.all([
+      const [{ CHECKS }, { runChecks, answererOf }, { openContext }] = await Promise.all([
         import("../check/checks.ts"),
         import("../check/check.ts"),
         import("../check/context.ts"),
@@ -48,9 +48,8 @@ export function addCheck(program: Program): void {
       const checks: CheckReport[] = [];
       const { source, error } = await answererOf(context);
       if (lines) session.env.stdout.write(sourceLine({ source }));
-      for (const check of chosen) {
+      for await (const report of runChecks(chosen, context)) {
         const previous = checks.at(-1)?.category;
-        const report = await runCheck(check, context);
         checks.push(report);
         // As they end: one that hangs shows where.
         if (lines) {

@@ -26,11 +26,26 @@ export const DEFAULT_ENABLEMENT_SELECTOR = `- podSelector:
       ${DATAPLANE_MODE_LABEL}: ambient
 `;
 
+const MATCHES_ALL: LabelSelector = { requirements: [] };
+const IS_AMBIENT: LabelSelector = {
+  requirements: [{ key: DATAPLANE_MODE_LABEL, operator: "In", values: ["ambient"] }],
+};
+/** What that text says. */
+const DEFAULT_SELECTORS: readonly EnablementSelector[] = [
+  { podSelector: IS_AMBIENT, namespaceSelector: MATCHES_ALL },
+  {
+    podSelector: { requirements: [{ key: DATAPLANE_MODE_LABEL, operator: "NotIn", values: ["none"] }] },
+    namespaceSelector: IS_AMBIENT,
+  },
+];
+
 /**
  * Enablement selectors of their YAML text. Empty text or an empty document is the empty list: it matches nothing.
  * @throws Error that names line, column and field
  */
 export function parseEnablementSelectors(text: string): readonly EnablementSelector[] {
+  // Most nodes have it, and every command reads its settings: not worth a parser's first run.
+  if (text === DEFAULT_ENABLEMENT_SELECTOR) return DEFAULT_SELECTORS;
   if (Buffer.byteLength(text) > MAX_BYTES) throw new Error(`larger than ${MAX_BYTES} bytes`);
   return new SelectorReader(text).read();
 }

@@ -56,6 +56,11 @@ export const podSchema = v.object({
   /** ambient.istio.io/redirection as the agent last wrote or read it. */
   annotation: v.nullable(v.string()),
   failure: v.nullable(failureSchema),
+  /**
+   * A virtual machine of KubeVirt's, by its labels: whether the interfaces behind which it lives are named to be
+   * captured; null: none. Missing where nobody knows the labels.
+   */
+  machine: v.nullish(v.picklist(["rerouted", "bypassing"])),
 });
 
 export const podsSchema = v.object({ ...HEAD, pods: list(podSchema) });

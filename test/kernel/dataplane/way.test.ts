@@ -8,7 +8,7 @@ import { SnatExemption } from "../../../src/dataplane/probe-exemption/snat.ts";
 import { PodProver } from "../../../src/dataplane/proof/prover.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
-import { parseNetstat } from "../../../src/sys/netstat.ts";
+import { counterIn } from "../../../src/sys/netstat.ts";
 import { DriftLedger } from "../../../src/telemetry/drift-ledger.ts";
 import { noMetrics, quiet, specOf, startDataplane } from "../../support/lab-dataplane.ts";
 import { EBPF, IPTABLES_NFT, NFTABLES } from "../../support/lab-engines.ts";
@@ -53,7 +53,7 @@ function filter(netns: HeldNetns, value: string): void {
 }
 
 const dropped = async (netns: HeldNetns) =>
-  parseNetstat(await inNetns(netns, "cat", "/proc/net/netstat")).get("IPReversePathFilter");
+  counterIn(await inNetns(netns, "cat", "/proc/net/netstat"), "IPReversePathFilter");
 
 describe("reverse path filtering", () => {
   test.each([EBPF, NFTABLES, IPTABLES_NFT])("$name: strict everywhere, it drops nothing", async (engine) => {

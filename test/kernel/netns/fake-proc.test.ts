@@ -8,6 +8,7 @@ import { AgentError } from "../../../src/core/errors.ts";
 import { native } from "../../../src/native/load.ts";
 import type { HeldNetns } from "../../../src/native/netns.ts";
 import { ProcNetnsFinder } from "../../../src/netns/finder.ts";
+import { NodeResidents } from "../../../src/netns/residents.ts";
 import { podWith, quiet, World } from "./world.ts";
 
 let world: World;
@@ -174,4 +175,31 @@ test("200 pods among 2,000 processes in one pass, without holding the event loop
   // How long is for the log, since machines are busy; a pass in one go would leave one turn.
   expect(turns).toBeGreaterThan(3);
   expect(milliseconds).toBeLessThan(5000);
+});
+
+test("for one command the node's processes are gone through once; who comes later is found when asked for", async () => {
+  const [early, late] = [randomUUID(), randomUUID()];
+  const netns = world.netns("192.0.2.20");
+  world.fakeProcess(20, netns, `0::/kubepods/pod${early}/${C}`, 5);
+  const residents = new NodeResidents(world.procDir);
+  const seen = async () => {
+    const all = await residents.all();
+    for (const resident of all) resident.netns.close();
+    return all.map(({ podUid, pid }) => [podUid, pid]);
+  };
+  expect(await seen()).toEqual([[early, "20"]]);
+  expect(await residents.processIn(netns.id)).toBe("20");
+  const others = world.netns("192.0.2.21");
+  world.fakeProcess(21, others, `0::/kubepods/pod${late}/${C}`, 6);
+  expect(await seen()).toEqual([[early, "20"]]);
+  expect(await residents.processIn(others.id)).toBeUndefined();
+  const found = await residents.of(late);
+  found?.netns.close();
+  expect(found).toMatchObject({ podUid: late, pid: "21" });
+  // Its number is another's now: it is not taken for it.
+  rmSync(join(world.procDir, "20"), { recursive: true });
+  world.fakeProcess(20, others, `0::/kubepods/pod${late}/${C}`, 7);
+  expect(await residents.processIn(netns.id)).toBeUndefined();
+  expect(await residents.of(early)).toBeUndefined();
+  expect(await residents.of("none of these")).toBeUndefined();
 });

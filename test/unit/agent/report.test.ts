@@ -58,9 +58,19 @@ describe("serving", () => {
     });
     expect(pod("out")).toMatchObject({ mesh: "none", reason: "opted-out", engine: null, ztunnel: null });
     expect(pod("host")).toMatchObject({ mesh: "none", hostNetwork: true, reason: "host-network" });
+    expect(agent.report.pod(web.uid)).toEqual(agent.report.pods().pods.find(({ name }) => name === "web"));
+    expect(agent.report.pod("none of these")).toBeUndefined();
     expect(status()).toMatchObject({ pods: { enrolled: 1, none: 2 }, problems: [] });
     expect(verdictOf("pods")).toMatchObject({ verdict: "ok", text: "1 enrolled, 2 not in mesh" });
     expect(verdictOf("ztunnel")).toMatchObject({ verdict: "ok", text: "1 connected, 1 acked, 0 pending" });
+  });
+
+  test("virtual machines, by their labels", () => {
+    const labels = { "kubevirt.io": "virt-launcher" };
+    parts.run("web");
+    parts.run("vm", { labels });
+    parts.run("named", { labels, annotations: { "istio.io/reroute-virtual-interfaces": "k6t-eth0" } });
+    expect(["web", "vm", "named"].map((name) => pod(name)?.machine)).toEqual([null, "bypassing", "rerouted"]);
   });
 
   test("a pod that fails: how often, since when, and when it is tried again", async () => {

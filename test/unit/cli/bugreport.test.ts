@@ -5,6 +5,7 @@ import { expect, test } from "vitest";
 import { tarBlocks } from "../../../install/image/tar.ts";
 import { type Entry, Tree } from "../../../install/image/tree.ts";
 import { Collection } from "../../../src/cli/bugreport/collection.ts";
+import { ruleFiles } from "../../../src/cli/bugreport/kernel.ts";
 import { packReport } from "../../../src/cli/bugreport/pack.ts";
 import { unpackReport } from "../../../src/cli/bugreport/unpack.ts";
 import { AgentError } from "../../../src/core/errors.ts";
@@ -321,4 +322,38 @@ test("nothing is begun when the time is over, and a file that is too large is le
   expect(full.errors).toEqual([`a.txt: ${18 << 20} bytes are too many`]);
   for (const name of ["b", "c", "d"]) await full.text(name, () => "\n".repeat(14 << 20));
   expect([full.paths, full.errors.slice(1)]).toEqual([["b", "c"], ["d: the report is full"]]);
+});
+
+test("no program is started to show what the kernel does not have", () => {
+  const has = (tables: readonly string[], legacy: readonly (4 | 6)[]) =>
+    Object.fromEntries(
+      ruleFiles(
+        {
+          nftTables: () => [...tables],
+          xtables: (_, family) => (legacy.includes(family) ? [{ name: "nat", chains: [], rules: [] }] : []),
+        },
+        3,
+      ).flatMap(([, commands]) => commands.map(({ command: [name = ""], empty }) => [name, !empty])),
+    );
+  const [nft, nft4, nft6] = ["nft", "iptables-nft-save", "ip6tables-nft-save"];
+  const [legacy4, legacy6] = ["iptables-legacy-save", "ip6tables-legacy-save"];
+  expect(has([], [])).toEqual({ [nft]: false, [nft4]: false, [nft6]: false, [legacy4]: false, [legacy6]: false });
+  expect(has(["inet ambient_cni_pod"], [6])).toMatchObject({
+    [nft]: true,
+    [nft4]: false,
+    [nft6]: false,
+    [legacy6]: true,
+  });
+  expect(has(["ip6 nat"], [4])).toMatchObject({
+    [nft]: true,
+    [nft4]: false,
+    [nft6]: true,
+    [legacy4]: true,
+    [legacy6]: false,
+  });
+  const unseen = () => {
+    throw new Error("EOPNOTSUPP");
+  };
+  const all = ruleFiles({ nftTables: unseen, xtables: unseen }, 3).flatMap(([, commands]) => commands);
+  expect(all.map(({ empty }) => empty)).toEqual(Array(5).fill(false));
 });

@@ -2,9 +2,16 @@
 // Every check is provoked, and is content with a node where all is well.
 import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { readBranchAddresses } from "../../../src/cli/check/branch-rules.ts";
-import { type CheckContext, type CheckVerdict, runCheck } from "../../../src/cli/check/check.ts";
+import {
+  type Check,
+  type CheckContext,
+  type CheckVerdict,
+  ok,
+  runCheck,
+  runChecks,
+} from "../../../src/cli/check/check.ts";
 import { CHECKS } from "../../../src/cli/check/checks.ts";
 import { checksDocument } from "../../../src/cli/check/document.ts";
 import { parseConfig } from "../../../src/core/config/parse.ts";
@@ -13,6 +20,7 @@ import type { NetworkPolicy } from "../../../src/core/network-policy.ts";
 import type { DocumentName, Documents } from "../../../src/core/report/documents.ts";
 import type { Link, Route, Rule } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
+import { NodeResidents } from "../../../src/netns/residents.ts";
 import { DebugServer } from "../../../src/telemetry/debug-server.ts";
 import { CONNECT, type FactValues, factsOf, GOOD_FACTS, HOUR, NOW, nodeNetwork } from "../../fakes/facts.ts";
 import { silent } from "../../fakes/parts.ts";
@@ -77,6 +85,7 @@ function contextOf({ kernelPods, environment = {}, facts = {}, ...changes }: Cha
       config: { ...config, procDir: "/proc" },
       environment,
       binding: native(),
+      residents: new NodeResidents("/proc"),
       head: () => ({
         schemaVersion: 1,
         source: { from: "kernel", note: "" },
@@ -93,7 +102,7 @@ function contextOf({ kernelPods, environment = {}, facts = {}, ...changes }: Cha
     read,
     kernelPods: async () => kernelPods ?? [{ ...GOOD, mesh: "captured", ztunnel: "listening" }],
     inspect: () => read("inspect"),
-    verify: () => read("verify"),
+    verify: async () => ({ ...(await read("verify")), dropped: 0 }),
   };
 }
 
@@ -160,6 +169,12 @@ const unreached = (ok: boolean | null): Documents["inspect"] => ({
   ...INSPECT,
   facts: [{ name: "netns", ok, text: "/proc can't be read" }],
 });
+const MACHINE = {
+  serviceAccount: "vm",
+  labels: { "kubevirt.io": "virt-launcher" },
+  annotations: {},
+  namespaceLabels: {},
+};
 const sandboxes: Changes = {
   verify: {
     ...PROOFS,
@@ -249,16 +264,8 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
   "AMB-404": () => ["warn", /^shop\/web-7f4c: 3$/, pods({ ...GOOD, existing: 3 })],
   "AMB-405": () => ["fail", /^shop\/web-7f4c$/, { config: ipv6("false") }],
   "AMB-406": () => ["fail", /inbound IPv4: .*past ztunnel/, { verify: PROOFS }],
-  "AMB-407": () => ["warn", /^shop\/web-7f4c: ip nat$/, { inspect: INSPECT }],
-  "AMB-408": () => {
-    const identity = {
-      serviceAccount: "vm",
-      labels: { "kubevirt.io": "virt-launcher" },
-      annotations: {},
-      namespaceLabels: {},
-    };
-    return ["warn", /^shop\/web-7f4c: a virtual machine$/, { inspect: { ...INSPECT, identity } }];
-  },
+  "AMB-407": () => ["warn", /^shop\/web-7f4c: ip nat, ip6 nat$/, facts({ foreignRules: ["ip nat", "ip6 nat"] })],
+  "AMB-408": () => ["warn", /^shop\/web-7f4c: a virtual machine$/, pods({ ...GOOD, machine: "bypassing" })],
   "AMB-409": () => [
     "fail",
     /^shop\/web-7f4c: a rule was changed in place$/,
@@ -445,6 +452,20 @@ describe("more of what is judged", () => {
       { status: { ...FINE, ztunnelTrouble: { reason: "eof", detail: "x", secondsAgo: 3600 } } },
       "ok",
     ],
+    ["rules of others, where no process of the node lives", "AMB-407", { inspect: INSPECT }, "warn"],
+    [
+      "no rules of others, which this process sees itself",
+      "AMB-407",
+      { ...facts({ foreignRules: [] }), inspect: INSPECT },
+      "ok",
+    ],
+    ["a machine whose interfaces are named", "AMB-408", pods({ ...GOOD, machine: "rerouted" }), "ok"],
+    [
+      "a machine, and an agent that tells it of one pod at a time",
+      "AMB-408",
+      { inspect: { ...INSPECT, identity: MACHINE } },
+      "warn",
+    ],
     ["larger than the uplink", "AMB-411", network({ mtu: 9001, outside: { ifname: "veth0", mtu: 9001 } }), "warn"],
     ["no pair, as of ipvlan", "AMB-411", network({ outside: undefined }), "ok"],
     ["a policy for egress", "AMB-413", policies({ ...POLICY, rules: egress }), "warn"],
@@ -513,11 +534,10 @@ test("where there are more pods than are looked into, that is said", async () =>
 });
 
 test("what reverse path filtering drops of a proof is a failure", async () => {
-  let drops = 0;
   const context = contextOf({});
   const check = CHECKS.find(({ code }) => code === "AMB-108");
   if (check === undefined) throw new Error("no such check");
-  const counting = { ...context, facts: { ...context.facts, reversePathDrops: () => drops++ } };
+  const counting = { ...context, verify: async () => ({ ...PROOFS, proofs: [], dropped: 1 }) };
   expect(await runCheck(check, counting)).toMatchObject({
     verdict: "fail",
     evidence: "shop/web-7f4c eth0: 1 packets of its proof, rp_filter is 1 (strict)",
@@ -557,10 +577,106 @@ describe("rules of a pod on a branch ENI", () => {
   });
 });
 
+test("those that ask somebody are begun first, and all are told of in their order", async () => {
+  const began: string[] = [];
+  const check = (code: string, asks: Check["asks"], wait: Promise<unknown> = Promise.resolve()): Check => ({
+    ...{ code, category: "pods", title: "", pre: false, fix: "", about: "", ...(asks === undefined ? {} : { asks }) },
+    run: async () => {
+      began.push(code);
+      await wait;
+      return ok(code);
+    },
+  });
+  let answer = (): void => undefined;
+  const later = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  const checks = [
+    check("first", undefined),
+    check("api", "api", later),
+    check("agent", "agent"),
+    {
+      ...check("second", undefined),
+      run: () => {
+        answer();
+        return ok("second");
+      },
+    },
+  ];
+  const codes = async (changes: Changes): Promise<readonly string[]> => {
+    began.length = 0;
+    const told: string[] = [];
+    for await (const { evidence } of runChecks(checks, contextOf(changes))) told.push(evidence);
+    // What comes after the API server's answer does not wait for it.
+    expect(told).toEqual(["first", "api", "agent", "second"]);
+    return [...began];
+  };
+  expect(await codes({ version: VERSIONS })).toEqual(["api", "agent", "first"]);
+  // Then the proofs are this process's work, like all else.
+  expect(await codes({ version: { ...VERSIONS, source: KERNEL } })).toEqual(["api", "first", "agent"]);
+});
+
+test("who has heard enough has nothing more begun", async () => {
+  const began: string[] = [];
+  const checks = ["AMB-201", "AMB-205", "AMB-206"].map((code): Check => {
+    const known = CHECKS.find((one) => one.code === code);
+    if (known === undefined) throw new Error("no such check");
+    const run = (context: CheckContext) => {
+      began.push(code);
+      return known.run(context);
+    };
+    return { ...known, run };
+  });
+  for await (const { code } of runChecks(checks, contextOf({ version: VERSIONS }))) {
+    if (code === "AMB-201") break;
+  }
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(began.length).toBeLessThan(checks.length);
+});
+
+test("one that is never answered is not known, and the others are told of", async () => {
+  vi.useFakeTimers();
+  try {
+    const hung = CHECKS.find(({ code }) => code === "AMB-104");
+    if (hung === undefined) throw new Error("no such check");
+    const context = contextOf({});
+    const silent = { ...context, facts: { ...context.facts, serverTime: () => new Promise<never>(() => undefined) } };
+    const report = runCheck(hung, silent);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(await report).toMatchObject({ verdict: "skip", evidence: "not known: no answer within 10 s" });
+    expect(vi.getTimerCount()).toBe(0);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("one proof tells all that are content with any pod", async () => {
+  const proved: string[] = [];
+  const context = contextOf({
+    ...pods(podReport("first"), GOOD),
+    ...facts({ network: nodeNetwork({ uid: GOOD.uid, rpFilter: 0 }, {}) }),
+  });
+  const network = await context.facts.network();
+  const both = network.pods.flatMap((pod) => [pod, { ...pod, uid: podReport("first").uid }]);
+  const counting = {
+    ...context,
+    facts: { ...context.facts, network: async () => ({ ...network, pods: both }) },
+    verify: async (uid: string) => {
+      proved.push(uid);
+      return context.verify(uid);
+    },
+  };
+  for (const check of CHECKS) await runCheck(check, counting);
+  expect(new Set(proved)).toEqual(new Set([podReport("first").uid]));
+});
+
 test("a pod in which nothing can be proved does not hide one that is wrong", async () => {
   const runsc = podReport("runsc");
   const context = contextOf({ ...pods(runsc, GOOD) });
-  const verify = async (uid: string) => (uid === runsc.uid ? (sandboxes.verify ?? PROOFS) : PROOFS);
+  const verify = async (uid: string) => ({
+    ...(uid === runsc.uid ? (sandboxes.verify ?? PROOFS) : PROOFS),
+    dropped: 0,
+  });
   const check = CHECKS.find(({ code }) => code === "AMB-406");
   if (check === undefined) throw new Error("no such check");
   expect((await runCheck(check, { ...context, verify })).verdict).toBe("fail");

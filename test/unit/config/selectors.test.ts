@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
-import { parseEnablementSelectors } from "../../../src/core/config/selectors.ts";
+import { DEFAULT_ENABLEMENT_SELECTOR, parseEnablementSelectors } from "../../../src/core/config/selectors.ts";
 
 const everything = { requirements: [] };
 const inOne = (key: string, value: string) => ({ requirements: [{ key, operator: "In", values: [value] }] });
@@ -129,4 +129,9 @@ test("bounded: bytes and items, aliases included", () => {
 
 test("a self-referring alias is an error, not a hang", () => {
   expect(() => parseEnablementSelectors("- &a\n  podSelector: *a")).toThrow(/unknown field|must be/);
+});
+
+test("the default is what its text says, which is not parsed each time", () => {
+  const parsed = parseEnablementSelectors(`${DEFAULT_ENABLEMENT_SELECTOR}# read\n`);
+  expect(parseEnablementSelectors(DEFAULT_ENABLEMENT_SELECTOR)).toEqual(parsed);
 });

@@ -11,7 +11,7 @@ import { pinnedFacts } from "../../../dataplane/ebpf/pinned-facts.ts";
 import { kernelFacts, listenerFacts } from "../../../dataplane/examine.ts";
 import { PodProver } from "../../../dataplane/proof/prover.ts";
 import { findHostNetns } from "../../../netns/host.ts";
-import { findResidents, type Resident } from "../../../netns/residents.ts";
+import type { Resident } from "../../../netns/residents.ts";
 import { joinCgroupOf } from "../../../sys/own-cgroup.ts";
 import { Proc } from "../../../sys/proc.ts";
 import type { NodeView } from "./node-view.ts";
@@ -70,16 +70,15 @@ async function within<T>(
   uid: string,
   act: (pod: PodReport, resident: Resident) => T | Promise<T>,
 ): Promise<T> {
-  const residents = await findResidents(view.config.procDir);
+  const resident = await view.residents.of(uid);
   try {
-    const resident = residents.find(({ podUid, containerId }) => (podUid ?? containerId) === uid);
-    const [pod] = resident === undefined ? [] : rowsOf(view, [resident]);
+    const [pod] = resident === undefined ? [] : await rowsOf(view, [resident]);
     if (pod === undefined || resident === undefined) {
       throw new AgentError("POD_NOT_FOUND", `no process of pod ${uid} is on this node`);
     }
     return await act(pod, resident);
   } finally {
-    for (const { netns } of residents) netns.close();
+    resident?.netns.close();
   }
 }
 

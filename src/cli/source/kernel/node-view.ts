@@ -5,6 +5,7 @@ import { parseConfig } from "../../../core/config/parse.ts";
 import { type DocumentSource, type Head, head } from "../../../core/report/document.ts";
 import type { NativeBinding } from "../../../native/binding.ts";
 import { native } from "../../../native/load.ts";
+import { NodeResidents } from "../../../netns/residents.ts";
 import type { CliEnv } from "../../env.ts";
 
 /** The node as a process of ours sees it, without the agent. */
@@ -13,6 +14,7 @@ export interface NodeView {
   readonly binding: NativeBinding;
   /** That of this process, with what was found out about where it runs. */
   readonly environment: CliEnv["environment"];
+  readonly residents: NodeResidents;
   head(): Head;
 }
 
@@ -29,6 +31,7 @@ export function viewNode(env: CliEnv, note: string): NodeView {
     config,
     environment,
     binding: native(),
+    residents: new NodeResidents(config.procDir),
     head: () => head(source, config.nodeName || null, env.now()),
   };
 }

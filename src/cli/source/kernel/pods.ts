@@ -9,7 +9,8 @@ import { redirectionTrace } from "../../../dataplane/sidecar/trace.ts";
 import { type Trace, tracesOf } from "../../../dataplane/traces.ts";
 import { upstreamTraces } from "../../../dataplane/upstream/traces.ts";
 import type { NativeBinding } from "../../../native/binding.ts";
-import { findResidents, type Resident } from "../../../netns/residents.ts";
+import type { Resident } from "../../../netns/residents.ts";
+import { portions } from "../../../netns/scan.ts";
 import { type PodName, podNames } from "../../../sys/pod-logs.ts";
 import type { NodeView } from "./node-view.ts";
 import { askCluster, judged, type Wanted } from "./wanted.ts";
@@ -19,9 +20,9 @@ const LISTEN = [10] as const;
 
 /** Every pod that has a process on the node, with what is in its netns. */
 export async function kernelPods(view: NodeView): Promise<PodsReport> {
-  const residents = await findResidents(view.config.procDir);
+  const residents = await view.residents.all();
   try {
-    return { ...view.head(), pods: rowsOf(view, residents) };
+    return { ...view.head(), pods: await rowsOf(view, residents) };
   } finally {
     for (const { netns } of residents) netns.close();
   }
@@ -37,11 +38,17 @@ export async function judgedPods(
   return { report: { ...report, pods }, wanted };
 }
 
-/** What is in the netns of these. */
-export function rowsOf({ binding, config }: NodeView, residents: readonly Resident[]): PodReport[] {
+/** What is in the netns of these. In portions: others may wait for an answer from elsewhere meanwhile. */
+export async function rowsOf({ binding, config }: NodeView, residents: readonly Resident[]): Promise<PodReport[]> {
   const names = podNames(config.procDir);
   const pinned = readPinned(binding, config.procDir);
-  return residents.map((resident) => row(binding, resident, names, pinned));
+  const portion = portions();
+  const rows: PodReport[] = [];
+  for (const resident of residents) {
+    await portion();
+    rows.push(row(binding, resident, names, pinned));
+  }
+  return rows;
 }
 
 function row(

@@ -24,8 +24,16 @@ export interface Wanted {
   readonly text: string;
 }
 
-/** undefined: this process has no credentials. Never throws: `text` says what went wrong. */
-export async function askCluster({ config, environment }: NodeView): Promise<Wanted | undefined> {
+const asked = new WeakMap<NodeView, Promise<Wanted | undefined>>();
+
+/** Asks once for each view. undefined: this process has no credentials. Never throws: `text` says what went wrong. */
+export function askCluster(view: NodeView): Promise<Wanted | undefined> {
+  const asking = asked.get(view) ?? ask(view);
+  asked.set(view, asking);
+  return asking;
+}
+
+async function ask({ config, environment }: NodeView): Promise<Wanted | undefined> {
   if (config.kubeconfig === undefined && (environment.KUBERNETES_SERVICE_HOST ?? "") === "") return undefined;
   const { KubeCluster } = await import("../../../kube/cluster.ts");
   const pods = new Map<string, Wish>();
