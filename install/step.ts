@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { link, rename, unlink } from "node:fs/promises";
+import { renameSync, unlinkSync } from "node:fs";
+import { link, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { AgentError, codeOf } from "../src/core/errors.ts";
-import { atomicWrite, overwriteShorter, readBounded, syncDirectory, type WriteOptions } from "../src/sys/files.ts";
+import { atomicWrite, holdsBytes, overwriteShorter, syncDirectory, type WriteOptions } from "../src/sys/files.ts";
 import { nodeFault } from "./node-fault.ts";
 
 /** What must be there for a step to be taken; undefined: nothing. */
@@ -36,16 +37,16 @@ export async function take(step: Step): Promise<void> {
     if (step.do === "write") return await write(step);
     if (step.later === true) await setTimeout(LATER_MS);
     if (step.do === "rename") await move(step);
-    else await remove(step);
+    else remove(step);
     await syncDirectory(dirname(step.path));
   } catch (error) {
     throw nodeFault(error, step.path);
   }
 }
 
-async function remove(step: Step & { do: "remove" }): Promise<void> {
-  await mustHold(step.path, step.was);
-  await unlink(step.path);
+function remove(step: Step & { do: "remove" }): void {
+  mustHold(step.path, step.was);
+  unlinkSync(step.path);
 }
 
 async function write(step: Step & { do: "write" }): Promise<void> {
@@ -56,15 +57,15 @@ async function write(step: Step & { do: "write" }): Promise<void> {
   } catch (error) {
     const full = codeOf(error) === "ENOSPC" || codeOf(error) === "EDQUOT";
     if (!full || step.shortens !== true || !Buffer.isBuffer(was)) throw error;
-    await check();
+    check();
     await overwriteShorter(path, bytes, was.length);
   }
 }
 
 async function move(step: Step & { do: "rename" }): Promise<void> {
-  await mustHold(step.path, step.was);
-  await rename(step.path, step.to);
-  if (await holds(step.to, step.was)) return;
+  mustHold(step.path, step.was);
+  renameSync(step.path, step.to);
+  if (holds(step.to, step.was)) return;
   // Somebody replaced the file in the moment before: theirs goes back, unless they wrote once more.
   await link(step.to, step.path).catch((error: unknown) => {
     if (codeOf(error) !== "EEXIST") throw error;
@@ -73,20 +74,21 @@ async function move(step: Step & { do: "rename" }): Promise<void> {
   throw changed(step.path);
 }
 
-async function mustHold(path: string, was: Was): Promise<void> {
-  if (!(await holds(path, was))) throw changed(path);
+function mustHold(path: string, was: Was): void {
+  if (!holds(path, was)) throw changed(path);
 }
 
-/** What is no regular file counts as nothing: a rename replaces it, or says why it can't. */
-async function holds(path: string, was: Was): Promise<boolean> {
+/**
+ * What is no regular file counts as nothing: a rename replaces it, or says why it can't. Synchronous, as what comes
+ * after it is: a CNI that writes its file in between would lose what it wrote.
+ */
+function holds(path: string, was: Was): boolean {
   if (was === "anything") return true;
   try {
-    const is = await readBounded(path, was?.length ?? 0);
-    return was !== undefined && is.equals(was);
+    const same = holdsBytes(path, was ?? Buffer.alloc(0));
+    return was !== undefined && same;
   } catch (error) {
-    const code = codeOf(error);
-    if (["ENOENT", "ELOOP", "NOT_A_FILE"].includes(code)) return was === undefined;
-    if (code === "FILE_TOO_LARGE") return false;
+    if (["ENOENT", "ELOOP", "NOT_A_FILE"].includes(codeOf(error))) return was === undefined;
     throw error;
   }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files that others read while we write them, and files that others wrote.
 import { randomBytes } from "node:crypto";
-import { constants, lstatSync } from "node:fs";
-import { type FileHandle, open, readdir, rename, unlink } from "node:fs/promises";
+import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, renameSync } from "node:fs";
+import { type FileHandle, open, readdir, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AgentError, codeOf } from "../core/errors.ts";
 
@@ -12,8 +12,8 @@ const underWay = new Set<string>();
 export interface WriteOptions {
   /** Who owns the file; left to the process where it may not give files away. */
   readonly owner?: { readonly uid: number; readonly gid: number };
-  /** Called when all but the rename is done; what it throws stops the write. */
-  readonly check?: () => Promise<void>;
+  /** Called right before the rename, with nothing in between; what it throws stops the write. */
+  readonly check?: () => void;
 }
 
 /**
@@ -56,8 +56,9 @@ async function writeAndRename(
     } finally {
       await file.close();
     }
-    await options.check?.();
-    await rename(temporary, path);
+    // In one go: what another program writes between the two is lost.
+    options.check?.();
+    renameSync(temporary, path);
     await syncDirectory(dirname(path));
   } catch (error) {
     await unlink(temporary).catch(() => undefined);
@@ -149,6 +150,29 @@ export async function readRegular(path: string, maxBytes: number): Promise<ReadF
     return { bytes: await readAll(file, path, maxBytes), mode: stat.mode & 0o7777, owner };
   } finally {
     await file.close();
+  }
+}
+
+/**
+ * Whether a regular file holds exactly these bytes; asked synchronously, right before something is done about it.
+ * Never hangs, as `readRegular`.
+ * @throws AgentError NOT_A_FILE; errors of the file system
+ */
+export function holdsBytes(path: string, bytes: Uint8Array): boolean {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw new AgentError("NOT_A_FILE", `${path} is no regular file`);
+    if (stat.size !== bytes.length) return false;
+    // One byte more shows that it has grown meanwhile.
+    const read = Buffer.allocUnsafe(bytes.length + 1);
+    let total = 0;
+    for (let more = -1; more !== 0 && total < read.length; total += more) {
+      more = readSync(fd, read, total, read.length - total, null);
+    }
+    return read.subarray(0, total).equals(bytes);
+  } finally {
+    closeSync(fd);
   }
 }
 

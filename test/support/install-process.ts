@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Installs or restores in a process of its own, which is killed when it is about to make its n-th change
 // to what readers see; of a write, half is done by then. Bundled by the test, started with one JSON argument.
+import syncFs from "node:fs";
 import fs from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";
 import { Installer, type InstallerConfig } from "../../install/installer.ts";
@@ -27,6 +28,15 @@ async function dieIfDue(half?: () => Promise<unknown>): Promise<void> {
   process.kill(process.pid, "SIGKILL");
 }
 
+/** Of those that follow a look without anything in between. */
+function beforeAtOnce(name: "renameSync" | "unlinkSync"): void {
+  const call = syncFs[name] as (...args: unknown[]) => void;
+  syncFs[name] = (...args: unknown[]) => {
+    if (++calls === order.killAt) process.kill(process.pid, "SIGKILL");
+    call(...args);
+  };
+}
+
 function before<T extends object>(owner: T, name: keyof T & string, isChange: (args: unknown[]) => boolean): void {
   const call = owner[name] as Call;
   const counted: Call = async function (...args) {
@@ -48,7 +58,8 @@ if (order.killAt > 0) {
   await handle.close();
   before(FileHandle, "writeFile", () => true);
   before(fs, "open", ([, flags]) => flags === "wx");
-  for (const name of ["rename", "unlink", "link"] as const) before(fs, name, () => true);
+  for (const name of ["unlink", "link"] as const) before(fs, name, () => true);
+  for (const name of ["renameSync", "unlinkSync"] as const) beforeAtOnce(name);
   syncBuiltinESMExports();
 }
 

@@ -16,7 +16,14 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { atomicWrite, overwriteShorter, readBounded, readRegular, requireSocketPath } from "../../../src/sys/files.ts";
+import {
+  atomicWrite,
+  holdsBytes,
+  overwriteShorter,
+  readBounded,
+  readRegular,
+  requireSocketPath,
+} from "../../../src/sys/files.ts";
 
 let dir = "";
 beforeEach(() => {
@@ -126,10 +133,38 @@ test("readRegular never waits for what is no regular file", async () => {
   await expect(readRegular(join(dir, "large"), 1 << 20)).rejects.toMatchObject({ code: "FILE_TOO_LARGE" });
 });
 
+test("atomicWrite: nothing comes between the check and the rename, so what is written after the one is not lost by the other", async () => {
+  const path = join(dir, "conf");
+  writeFileSync(path, "theirs");
+  const check = () => queueMicrotask(() => writeFileSync(path, "their next"));
+  await atomicWrite(path, "ours", 0o600, { check });
+  expect(readFileSync(path, "utf8")).toBe("their next");
+});
+
+test("holdsBytes: exactly these, of a regular file", () => {
+  const path = join(dir, "conf");
+  writeFileSync(path, "these");
+  expect(["these", "the", "these and more", "those", ""].map((text) => holdsBytes(path, Buffer.from(text)))).toEqual([
+    true,
+    false,
+    false,
+    false,
+    false,
+  ]);
+  writeFileSync(path, "");
+  expect(holdsBytes(path, Buffer.alloc(0))).toBe(true);
+  execFileSync("mkfifo", [join(dir, "fifo")]);
+  for (const name of ["fifo", "."])
+    expect(() => holdsBytes(join(dir, name), Buffer.from("x"))).toThrow("no regular file");
+  expect(() => holdsBytes(join(dir, "absent"), Buffer.from("x"))).toThrow("ENOENT");
+});
+
 test("atomicWrite: what the check throws leaves everything as it was", async () => {
   const path = join(dir, "conf");
   writeFileSync(path, "old");
-  const check = () => Promise.reject(new Error("no"));
+  const check = () => {
+    throw new Error("no");
+  };
   await expect(atomicWrite(path, "new", 0o600, { check })).rejects.toThrow("no");
   expect(readFileSync(path, "utf8")).toBe("old");
   expect(readdirSync(dir)).toEqual(["conf"]);
