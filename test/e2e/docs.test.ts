@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The documentation's first page, done as it says; and in the same playground every other command of ours that a page
 // shows (test/support/shown), each typed as it stands there. test/unit/docs/shown.test.ts says that none is forgotten.
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { type Going, Playground, type Said } from "../support/playground.ts";
+import { type Ended, type Going, Playground, type Said } from "../support/playground.ts";
 import { ScratchDir } from "../support/scratch-dir.ts";
+import type { Typed } from "../support/shown/line.ts";
+import { COUNTED, RECORDED, STREAMS } from "../support/shown/streams.ts";
 import * as shown from "../support/shown/typed.ts";
-
-type Typed = shown.Typed;
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PLAYGROUND = "scenarios/playground.yaml";
@@ -85,7 +85,7 @@ async function followFirstPage(ground: Playground): Promise<readonly string[]> {
   } finally {
     await verdicts.interrupt();
   }
-  expect(verdicts.stderr).toMatch(/^\d+ of \d+ flows shown, 0 lost\n$/);
+  expect(verdicts.stderr).toMatch(COUNTED);
   await typeAll(ground, more.map(knownAs));
   return lines;
 }
@@ -114,7 +114,7 @@ function shownBelow(command: RegExp): string[] {
 
 /** All streams at once, until each has told what it is asked for; and docs/MONITOR.md's flows, in one of them. */
 async function watch(ground: Playground, directory: string): Promise<void> {
-  const going = shown.STREAMS.map((typed) => ({ typed, stream: ground.begin(typed.line) }));
+  const going = STREAMS.map((typed) => ({ typed, stream: ground.begin(typed.line) }));
   const heard = ({ typed: { line }, stream }: { typed: Typed; stream: Going }): string => {
     const [, file] = / > (\S+)$/.exec(line) ?? [];
     return file === undefined ? stream.stdout : readFileSync(`${directory}/${file}`, "utf8");
@@ -164,8 +164,9 @@ async function watch(ground: Playground, directory: string): Promise<void> {
 async function traceAsShown(ground: Playground): Promise<void> {
   const text = shownBelow(/\$ ambient-cni trace /).join("\n");
   for (const line of shown.TRACE_PAGE) {
-    const { stdout, stderr } = await ground.type(line);
-    expect(text, stderr).toContain(`$ ${line}\n${stdout.split("\n").map(settled).join("\n")}`);
+    const traced = async () => `$ ${line}\n${(await ground.type(line)).stdout.split("\n").map(settled).join("\n")}`;
+    // On a busy machine what ztunnel does comes too late for the hop that waits for it.
+    await expect.poll(async () => text.includes(await traced()), { timeout: 30_000, message: line }).toBe(true);
   }
 }
 
@@ -180,13 +181,14 @@ test("the first page works as it is written, and so does every command of ours o
   const began = performance.now();
   const ground = await Playground.keep(PLAYGROUND, scratch.path);
   let another: Promise<void> | undefined;
+  let ended: Ended | undefined;
   try {
     const first = await followFirstPage(ground);
     // The machine's part of the five minutes, but for what is installed and built before.
-    expect(performance.now() - began).toBeLessThan(60_000);
+    expect(performance.now() - began).toBeLessThan(120_000);
 
     await watch(ground, scratch.path);
-    await typeAll(ground, shown.RECORDED);
+    await typeAll(ground, RECORDED);
     writeFileSync(`${scratch.path}/bug.yaml`, BUG);
     another = typeAll(ground, [shown.ANOTHER]);
     another.catch(() => undefined);
@@ -194,6 +196,8 @@ test("the first page works as it is written, and so does every command of ours o
       typeAll(ground, once(shown.LOOKS, first)),
       typeAll(ground, once(shown.PROOFS, first)).then(() => traceAsShown(ground)),
     ]);
+    // Where they were typed, not on the node.
+    expect(existsSync(`${scratch.path}/report.tgz`)).toBe(true);
     const lab = (await ground.typeOnNode(MAKE_LAB)).stdout.trim();
     expect(lab).toMatch(/^\d+$/);
     await typeAll(
@@ -202,9 +206,12 @@ test("the first page works as it is written, and so does every command of ours o
     );
     await another;
     await ground.typeOnNode(KILL_AGENT);
+    const away = async () => (await ground.type("ambient-cni status --brief")).status;
+    await expect.poll(away, { timeout: 30_000, interval: 100 }).toBe(3);
     await typeAll(ground, shown.REMOVAL);
   } finally {
     await another?.catch(() => undefined);
-    expect(await ground.end()).toEqual({ status: 130, left: [] });
+    ended = await ground.end();
   }
+  expect(ended).toEqual({ status: 130, left: [] });
 });

@@ -14,6 +14,12 @@ export interface Said {
   readonly stderr: string;
 }
 
+/** Exit status, and what was left on the machine. */
+export interface Ended {
+  readonly status: number | null;
+  readonly left: readonly string[];
+}
+
 /** A sandbox that a person keeps up in one shell, and the other shells in which they type. */
 export class Playground {
   private constructor(
@@ -83,7 +89,7 @@ export class Playground {
   }
 
   /** Ctrl-C in the first shell: its exit status, and what it has left. */
-  async end(): Promise<{ readonly status: number | null; readonly left: readonly string[] }> {
+  async end(): Promise<Ended> {
     if (this.shell.exitCode === null && this.shell.signalCode === null) {
       this.shell.kill("SIGINT");
       await new Promise((resolve) => this.shell.once("close", resolve));
@@ -117,11 +123,11 @@ export class Going {
 
   /** Ctrl-C, and what had been said when all of it had ended. */
   async interrupt(): Promise<Going> {
-    const { pid, exitCode } = this.child;
+    const { pid } = this.child;
     try {
-      if (pid !== undefined && exitCode === null) process.kill(-pid, "SIGINT");
+      if (pid !== undefined && !this.ended) process.kill(-pid, "SIGINT");
     } catch {
-      // It ended by itself.
+      // It ends by itself.
     }
     await this.closed;
     return this;

@@ -48,10 +48,6 @@ const OPTIONS: readonly string[] = [
   "-o",
 ];
 
-/** Whether a command line of ours does no harm to anything outside the sandbox. */
-export const isHarmless = ([command = "", ...words]: readonly string[]): boolean =>
-  COMMANDS.includes(command) && unknownOption(words) === undefined;
-
 const unknownOption = (words: readonly string[]): string | undefined =>
   words.find((word) => word.startsWith("-") && !OPTIONS.includes(word.split("=")[0] ?? ""));
 

@@ -1,16 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What test/e2e/docs.test.ts types in the playground of docs/START.md, as the pages show it, and what must come of it.
-
-export interface Typed {
-  /** As a page shows it. */
-  readonly line: string;
-  /** What is typed in its place: a page's POD is a pod of the playground. */
-  readonly as?: string;
-  /** On standard output, or in the file that it is sent to. */
-  readonly says: readonly RegExp[];
-  /** On standard error; nothing by default. */
-  readonly notes?: RegExp;
-}
+import type { Typed } from "./line.ts";
+import { RECORDED, STREAMS } from "./streams.ts";
 
 const POD_TABLE = /^NAMESPACE +POD +IP +NETNS +MESH +DATAPLANE +ZTUNNEL +SINCE +/;
 const WEB = /^shop +web +10\.66\.0\.2(,\S+)? +\d+ +enrolled +ebpf +acked /m;
@@ -162,61 +153,6 @@ export const PROOFS: readonly Typed[] = [
   },
   { line: "ambient-cni bugreport -o /var/run/istio-cni/report.tgz", says: [/\n\/var\/run\/istio-cni\/report\.tgz\n$/] },
   { line: "ambient-cni status --from report.tgz", says: [/ source: report \(report\.tgz\)\n/, ...STATUS] },
-];
-
-/** They go on until Ctrl-C, and are begun together. `says` is what they print of FLOWS meanwhile. */
-export const STREAMS: readonly Typed[] = [
-  {
-    line: "ambient-cni monitor",
-    says: [/ ztunnel outbound +shop\/web > /, / passed +local /],
-    notes: /^\d+ of \d+ flows shown, 0 lost\n$/,
-  },
-  {
-    line: "ambient-cni monitor --verdict passed,dropped",
-    says: [/^(?:.* passed +(?:local|host) .*\n)+$/],
-    notes: /^\d+ of \d+ flows shown, 0 lost\n$/,
-  },
-  {
-    line: "ambient-cni monitor --pod shop/web --verdict passed,dropped",
-    says: [/^(?:.* out tcp passed +local +shop\/web > .*\n)+$/],
-    notes: /^\d+ of \d+ flows shown, 0 lost\n$/,
-  },
-  {
-    line: "ambient-cni monitor -o json > flows",
-    as: "ambient-cni monitor -o json | tee flows",
-    says: [/"type":"head"/, /"destination":"10\.96\.0\.20"/, /"reason":"local"/, /"reason":"own-port"/],
-    notes: /^\d+ of \d+ flows shown, 0 lost\n$/,
-  },
-  { line: "ambient-cni ui", says: [/^http:\/\/127\.0\.0\.1:\d+\/\S{10,}\/\n$/] },
-  { line: "ambient-cni ui --port 8080", says: [/^http:\/\/127\.0\.0\.1:8080\/\S{10,}\/\n$/] },
-  {
-    line: "ambient-cni ui --socket /run/istio-cni/ambient-cni.sock",
-    says: [/^http:\/\/127\.0\.0\.1:\d+\/\S{10,}\/\n$/],
-  },
-];
-
-/** Read again what STREAMS saw. */
-export const RECORDED: readonly Typed[] = [
-  {
-    line: "ambient-cni monitor --from flows --dst 10.96.0.0/12 --port 80",
-    says: [/^(?:.* out tcp ztunnel outbound +shop\/web > 10\.96\.0\.20:80\n)+$/],
-    notes: / flows shown, 0 lost\n$/,
-  },
-  {
-    line: "ambient-cni monitor --from flows --verdict passed,dropped --pod shop/",
-    says: [/^(?:.* passed +(?:local|host) .*\n)+$/],
-    notes: / flows shown, 0 lost\n$/,
-  },
-  {
-    line: "ambient-cni monitor --last 1000 --limit 7",
-    says: [/^(?:\d\d:\d\d:\d\d\.\d{3} (?:in |out) tcp \w+ +\S+ +.* > .*\n){7}$/],
-    notes: /^7 of \d+ flows shown, 0 lost\n$/,
-  },
-  {
-    line: "ambient-cni monitor --last 1000 --limit 3 --verdict passed,refused -o wide",
-    says: [/^(?:.* (?:passed|refused) +\S+ +.* > .* {2}\S.*\n){3}$/],
-    notes: /^3 of \d+ flows shown, 0 lost\n$/,
-  },
 ];
 
 /** Capturing by hand; before it, a network namespace `lab` is made on the node. */

@@ -108,7 +108,7 @@ export const UNRUN: readonly Unrun[] = [
     ],
   },
   {
-    why: "takes minutes, a cross compiler's packages or Debian's archive of another day; test/unit/image reads its options",
+    why: "takes minutes, a cross compiler's packages or Debian's archive of another day; the options are compared with install/image/main.ts",
     lines: [
       "npm run build:image -- --arch all",
       "npm run build:image -- --help",

@@ -9,6 +9,8 @@ import { linesIn } from "../../../scripts/docs/commands.ts";
 import { makeSite } from "../../../scripts/docs/site.ts";
 import { buildProgram } from "../../../src/cli/commands.ts";
 import { processEnv } from "../../../src/cli/env.ts";
+import { messageOf } from "../../../src/core/errors.ts";
+import { refusalOf } from "../../support/cli-parse.ts";
 import { RenderedChart } from "../../support/manifests.ts";
 import { ELSEWHERE } from "../../support/shown/elsewhere.ts";
 import { KEPT, START_PAGE, TRACE_PAGE, TYPED } from "../../support/shown/typed.ts";
@@ -61,6 +63,21 @@ test("a command's name alone stands for one that is run", () => {
   for (const name of NAMES)
     if (!["install-cni", "complete"].includes(name)) expect(all.join("\n"), name).toContain(`ambient-cni ${name}`);
 });
+
+test("parts of a command of ours are parts that it has", () => {
+  const parts = SHOWN.filter(({ text }) => NAMES.includes(text.split(" ")[0] ?? ""));
+  expect(parts.length).toBeGreaterThan(5);
+  for (const { path, text } of parts) expect(missing(text), `${path}: ${text}`).toMatch(/^$|argument.* missing$/);
+});
+
+/** Why the program does not take it; a word that has to follow may be left out. */
+function missing(text: string): string {
+  try {
+    return refusalOf(text.split(" ")) ?? "";
+  } catch (error) {
+    return messageOf(error);
+  }
+}
 
 test("what is typed, run elsewhere or not run is what a page shows, and each is one of them", () => {
   const texts = new Set(SHOWN.flatMap(({ text }) => [text, text.replace(/^kubectl .* -- (?=ambient-cni )/, "")]));
