@@ -73,6 +73,7 @@ export class Adoption {
       if (mode === "captured") {
         enrollment.state = "enrolled";
         enrollment.enrolledAt = Date.now();
+        enrollment.enrolledSince = this.parts.clock.now();
         enrollment.adopted = true;
         this.parts.decisions.note(enrollment, { what: "adopted", engine });
       }

@@ -89,6 +89,7 @@ export class Enroller {
     enrollment.drainUntil = undefined;
     enrollment.state = "enrolled";
     enrollment.enrolledAt ??= Date.now();
+    enrollment.enrolledSince ??= this.parts.clock.now();
   }
 
   private async captureAnew(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {

@@ -64,6 +64,8 @@ export class Enrollment {
   going = false;
   /** Wall clock, ms. */
   enrolledAt: number | undefined;
+  /** The same on the clock of the agent, which does not jump. */
+  enrolledSince: number | undefined;
   /** Open connections that are older than the capture, at the last look. */
   existing = 0;
   /** Captured by an agent before this one: since when is not known. */
@@ -220,6 +222,7 @@ export class Enrollment {
     this.ackedConnection = undefined;
     this.capturedNetns = undefined;
     this.enrolledAt = undefined;
+    this.enrolledSince = undefined;
     this.adopted = false;
     this.going = false;
   }

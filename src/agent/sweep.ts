@@ -69,8 +69,8 @@ export class Sweep {
         record.lost = false;
         record.offerNetns(handle);
       } else if (enrollment?.netns !== undefined && pod.phase === "Running" && !pod.deleting) {
-        const age = Date.now() - (enrollment.enrolledAt ?? Date.now());
-        if (age > YOUNG_MS) enrollment.lost = true;
+        const now = this.parts.clock.now();
+        if (now - (enrollment.enrolledSince ?? now) > YOUNG_MS) enrollment.lost = true;
       }
       this.reconciler.queue.trigger(pod.uid);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { Agent } from "../../../src/agent/agent.ts";
 import { captureSpec } from "../../../src/agent/desire.ts";
 import { AgentError } from "../../../src/core/errors.ts";
@@ -162,13 +162,32 @@ describe("sweep", () => {
     await startAgent(parts, 30);
     await eventually("adopted", () => agent?.pods()[0]?.acked === true);
     const enrollment = agent?.roster.get("uid-web");
-    if (enrollment !== undefined) enrollment.enrolledAt = Date.now() - 120_000;
+    if (enrollment !== undefined) enrollment.enrolledSince = parts.clock.now() - 120_000;
     parts.finder.proc.delete("uid-web");
     await eventually("pending", () => parts.journal.includes("annotate web pending"));
     expect(agent?.missing()).toEqual(["pod shop/web: NETNS_NOT_FOUND"]);
     parts.finder.proc.set("uid-web", "ns-web");
     await eventually("back", () => parts.journal.includes("annotate web enabled"));
   });
+});
+
+test("no young pod is lost because the wall clock jumps, as at the boot of a node or after its sleep", async () => {
+  const parts = new FakeParts();
+  await startAgent(parts, 30);
+  parts.cluster.putPod(makePod("web", { phase: "Pending", ips: [] }));
+  const request = { containerId: "c1", netns: "/ns/1", ifName: "eth0", podNamespace: "shop", podName: "web" };
+  await agent?.admission.add({ ...request, podUid: "uid-web", ips: ["10.0.0.2"] }, new AbortController().signal);
+  parts.cluster.putPod(makePod("web", { ips: ["10.0.0.2"] }));
+  const now = Date.now() + 3_600_000;
+  const clock = vi.spyOn(Date, "now").mockImplementation(() => now);
+  try {
+    const { passes } = parts.finder;
+    await vi.waitFor(() => expect(parts.finder.passes).toBeGreaterThan(passes + 3), { timeout: 10_000 });
+    expect(agent?.roster.get("uid-web")?.lost).toBe(false);
+    expect(parts.journal).not.toContain("annotate web pending");
+  } finally {
+    clock.mockRestore();
+  }
 });
 
 describe("with ambient off", () => {
