@@ -55,6 +55,7 @@ export class Agent {
   private readonly gauges: Gauges;
   private readonly stops: Stop[] = [];
   private serving = false;
+  private halted = false;
   private proved = false;
   private readonly readiness: Readiness;
   /** What the kernel had at the start is in the roster; never with ambient off and no captured pod. */
@@ -88,6 +89,8 @@ export class Agent {
     const { cluster, config, logger } = this.parts;
     if (config.ambientEnabled) await this.startMesh(cluster.start());
     else await this.startWithoutAmbient();
+    // Told to end meanwhile: nothing that has been stopped may begin again.
+    if (this.halted) return;
     this.stops.push(cluster.onPod((change) => this.podChanged(change)));
     this.stops.push(cluster.onNamespace((change) => this.namespaceChanged(change)));
     this.serving = true;
@@ -115,6 +118,7 @@ export class Agent {
       metrics.set("ambient_cni_self_test_losses", losses.length, { engine });
       if (!works) logger.info("an engine does not work on this node", { engine, reason });
     }
+    if (this.halted) return;
     await probes.start();
     await new Adoption(this.parts, this.roster, this.reconciler.manual.keeping).adopt();
     this.adopted = true;
@@ -185,6 +189,7 @@ export class Agent {
   }
 
   private async halt(deadlineMs: number): Promise<void> {
+    this.halted = true;
     this.serving = false;
     this.sweep.stop();
     for (const stop of this.stops.splice(0)) stop();

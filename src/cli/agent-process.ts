@@ -62,6 +62,7 @@ export class AgentProcess {
   private readonly question: SuccessionQuestion;
   private readonly logger: Logger;
   private answering = false;
+  private stopping = false;
 
   private constructor(
     private readonly config: Config,
@@ -148,6 +149,7 @@ export class AgentProcess {
       this.log.scope("debug").error("no debug socket; pods are captured all the same", { error: messageOf(error) });
     });
     await this.agent.start();
+    if (this.stopping) return;
     const { runDir } = this.config;
     void keepEngines(runDir, { bootId: this.boot, version: this.version }, this.agent.report.engines()).catch(
       (error: unknown) =>
@@ -166,6 +168,7 @@ export class AgentProcess {
    * for an upgrade also afterwards, everything stays as it is. Else the agent has broken, and will be restarted.
    */
   async stop(signalled: boolean): Promise<void> {
+    this.stopping = true;
     const clock = systemClock;
     const began = clock.now();
     const { successor, reason } = signalled ? await this.question.ask() : AFTER_FAILURE;

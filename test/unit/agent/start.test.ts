@@ -41,6 +41,35 @@ describe("start", () => {
     expect([...parts.probes.entries.keys()]).toEqual(["10.0.0.2", "10.0.0.3"]);
   });
 
+  test("an agent that is told to end while it starts does not begin its work afterwards", async () => {
+    const parts = new FakeParts();
+    captured(parts, "web");
+    let proved: () => void = () => undefined;
+    parts.dataplane.start = () =>
+      new Promise((resolve) => {
+        proved = () => resolve([]);
+      });
+    const due = new Set<() => void>();
+    Object.assign(parts, {
+      clock: {
+        now: () => 0,
+        after: (_ms: number, task: () => void) => {
+          due.add(task);
+          return () => due.delete(task);
+        },
+      },
+    });
+    agent = new Agent(parts, 30);
+    const start = agent.start();
+    await eventually("it proves its engines", () => parts.journal.includes("ztunnel listen"));
+    await agent.stop();
+    proved();
+    await start;
+    expect(parts.journal).toEqual(["ztunnel listen"]);
+    expect(parts.finder.openHandles.size).toBe(0);
+    expect(due.size).toBe(0);
+  });
+
   test("a pod whose netns is not found yet is kept, not dropped from ztunnel", async () => {
     const parts = new FakeParts();
     parts.ztunnel.connected = false;
