@@ -4,6 +4,7 @@
 #include "spawn.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -28,6 +29,8 @@ constexpr size_t kMaxArguments = 4096;
 /** MAX_ARG_STRLEN of the kernel, with the NUL. */
 constexpr size_t kMaxArgument = 128 * 1024;
 constexpr size_t kReadSize = 64 * 1024;
+/** ms. For the end of a program that ended in time, while nobody looked. */
+constexpr uint64_t kGrace = 1000;
 
 /** A pipe of which the program has one end and we the other, which does not block. */
 struct Pipe {
@@ -123,7 +126,16 @@ class Running final : Closable, Poller::Listener, Timer::Listener, Output::Liste
         settleIfOver();
     }
 
-    void expired() override { stop("timeout"); }
+    void expired() override {
+        // libuv runs timers before it looks at fds: after a long callback both may be due.
+        pollfd ended = {started_.pidfd(), POLLIN, 0};
+        if (!graced_ && !exited_ && ::poll(&ended, 1, 0) > 0) {
+            graced_ = true;
+            deadline_.start(kGrace);
+        } else {
+            stop("timeout");
+        }
+    }
 
     void read() override {
         std::string& error = error_.bytes();
@@ -183,6 +195,7 @@ class Running final : Closable, Poller::Listener, Timer::Listener, Output::Liste
     Poller end_;
     Timer deadline_;
     bool exited_ = false;
+    bool graced_ = false;
     const char* stopped_ = nullptr;
 };
 

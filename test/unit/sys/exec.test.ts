@@ -80,6 +80,27 @@ test("the grandchild dies with the deadline", async () => {
   expect(["gone", "Z"]).toContain(state);
 });
 
+/** The event loop stands still until `done`. */
+function standStill(done: () => boolean): void {
+  const nap = new Int32Array(new SharedArrayBuffer(4));
+  while (!done()) Atomics.wait(nap, 0, 0, 10);
+}
+
+test("a deadline counts from the start of the program, not of what ran before it", async () => {
+  const began = performance.now();
+  standStill(() => performance.now() - began > 2000);
+  await run(["sleep", "0.1"], { timeoutMs: 2000 });
+});
+
+test("a program that ended in time has ended, also when nobody looked until the deadline", async () => {
+  const began = performance.now();
+  const ending = run(["sh", "-c", "echo $$"], { timeoutMs: 200 });
+  const children = () => readFileSync("/proc/thread-self/children", "utf8").trim().split(" ");
+  const ended = (pid: string) => readFileSync(`/proc/${pid}/stat`, "utf8").includes(") Z ");
+  standStill(() => performance.now() - began > 300 && children().some(ended));
+  expect((await ending).stdout).toMatch(/^\d+\n$/);
+});
+
 test("output over the bound is an error, not memory", async () => {
   const error = await failure(run(["sh", "-c", "yes | head -c 3000000"], { timeoutMs: 10_000, maxBytes: 1000 }));
   expect(error.code).toBe("EXEC_OUTPUT");
