@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a cluster of two sandbox nodes for three minutes, with a Prometheus that scrapes both, and draws what it answers
-// to the dashboard's queries: npx tsx scripts/docs/dashboard.ts [--draw]. Needs root, scripts/build and Debian's
+// to the dashboard's queries and tells of the alerts: npx tsx scripts/docs/dashboard.ts [--draw]. Needs root, scripts/build and Debian's
 // prometheus. --draw only draws the recording that is there.
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, release } from "node:os";
@@ -9,15 +9,16 @@ import { parseArgs } from "node:util";
 import { Sandbox, type SandboxOptions } from "../../src/sandbox/sandbox.ts";
 import { until } from "../../src/sandbox/until.ts";
 import { readDashboard } from "../../test/support/dashboard.ts";
-import { RULES } from "../../test/support/monitoring.ts";
+import { ALERTS, RULES } from "../../test/support/monitoring.ts";
 import { Prometheus } from "../../test/support/prometheus.ts";
+import { alertsSvg } from "./dashboard/alerts.ts";
 import { LivelyCluster } from "./dashboard/lively.ts";
 import { dashboardSvg } from "./dashboard/picture.ts";
 import { type Recording, record } from "./dashboard/recording.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
-const DATA = join(ROOT, "docs/images/dashboard.json");
-const PICTURE = join(ROOT, "docs/images/dashboard.svg");
+const IMAGES = join(ROOT, "docs/images");
+const DATA = join(IMAGES, "dashboard.json");
 const STEP = 2;
 const RATE_SECONDS = 10;
 const METRICS_PORT = 15014;
@@ -26,8 +27,10 @@ const { values } = parseArgs({ options: { draw: { type: "boolean", default: fals
 process.chdir(ROOT);
 const dashboard = readDashboard();
 if (!values.draw) writeFileSync(DATA, `${JSON.stringify(await live(), null, 2)}\n`);
-writeFileSync(PICTURE, dashboardSvg(dashboard, JSON.parse(readFileSync(DATA, "utf8")) as Recording));
-console.log(`${PICTURE}: drawn`);
+const recording = JSON.parse(readFileSync(DATA, "utf8")) as Recording;
+writeFileSync(join(IMAGES, "dashboard.svg"), dashboardSvg(dashboard, recording));
+writeFileSync(join(IMAGES, "alerts.svg"), alertsSvg(ALERTS, recording));
+console.log(`${IMAGES}: drawn`);
 
 async function live(): Promise<Recording> {
   const options: SandboxOptions = {

@@ -10,11 +10,17 @@ export interface Query {
   readonly legend?: string;
 }
 
+export interface AlertRule extends Query {
+  /** How long the expression must be true: `5m`. */
+  readonly for: string;
+}
+
 interface Rules {
   readonly groups: readonly {
     readonly rules: readonly {
       readonly alert: string;
       readonly expr: string;
+      readonly for: string;
     }[];
   }[];
 }
@@ -24,8 +30,8 @@ export const RULES = "install/monitoring/alerts.yaml";
 
 const rules = parse(readFileSync(RULES, "utf8")) as Rules;
 
-export const ALERTS: readonly Query[] = rules.groups.flatMap(({ rules: all }) =>
-  all.map(({ alert, expr }) => ({ name: alert, expr })),
+export const ALERTS: readonly AlertRule[] = rules.groups.flatMap(({ rules: all }) =>
+  all.map(({ alert, ...rule }) => ({ ...rule, name: alert })),
 );
 
 export const PANELS: readonly Query[] = readDashboard().panels.flatMap((panel) =>

@@ -16,6 +16,9 @@ const ENGINE = "ambient-cni.io/engine";
 const REROUTE = "istio.io/reroute-virtual-interfaces";
 const EXCLUDE_PORTS = "traffic.sidecar.istio.io/excludeOutboundPorts";
 
+/** Pods of namespace lab. */
+const LAB = ["one", "two", "three"];
+
 type Settings = Omit<PodTemplate, "namespace" | "name">;
 
 export class LivelyCluster {
@@ -45,7 +48,7 @@ export class LivelyCluster {
     await this.start(1, "shop/api");
     await this.start(1, "legacy/batch");
     await this.start(0, "legacy/proxied", { sidecar: true });
-    for (let each = 0; each < 3; each++) await this.start(1, `lab/one-${each}`, { program: "sleep" });
+    for (const name of LAB) await this.start(1, `lab/${name}`, { program: "sleep" });
     await this.start(0, "lab/wrong", { annotations: { [REROUTE]: "eth0;" }, program: "sleep" });
     await this.app("shop/web").open("old", ipOf(this.pod("shop/cart"), 4), ECHO_PORT);
   }
@@ -73,40 +76,21 @@ export class LivelyCluster {
       [10, "namespace shop joins the mesh", () => this.join("shop", ["web", "cart", "api"])],
       [20, "pods come", () => this.come(0, 6)],
       [32, "pods come on the other node", () => this.come(1, 6)],
-      [43, "one's ADD is refused", () => this.refused()],
+      [42, "one's ADD is refused", () => this.refused()],
       [48, "the old connection closes", () => this.app("shop/web").close("old")],
-      [
-        52,
-        "namespace lab joins the mesh, but for a wrong annotation",
-        () => this.join("lab", ["one-0", "one-1", "one-2"]),
-      ],
-      [60, "somebody flushes rules", () => this.flush(5)],
-      [
-        75,
-        "and removes the plugin",
-        () => one.node.run(["rm", one.node.path("opt/cni/bin/istio-cni")], { timeoutMs: 5000 }),
-      ],
-      [80, "the annotation is put right", async () => this.annotate("lab", "wrong", REROUTE, "")],
-      [90, "a ztunnel dies", async () => one.ztunnels[0]?.child.killProgram()],
-      [102, "another one comes", async () => one.startZtunnel()],
-      [108, "more pods come", () => this.come(0, 4)],
-      [115, "the other node's ztunnel is replaced", async () => two.startZtunnel()],
-      [121, "the older one ends", async () => two.ztunnels[0]?.child.end()],
-      [130, "namespace lab leaves the mesh", async () => one.label("lab", DATAPLANE_MODE_LABEL, null)],
-      [138, "pods go", () => this.go(5)],
-      [
-        146,
-        "the API server has forgotten too much",
-        async () => one.api.failWatches(expired("too old resource version")),
-      ],
-      [
-        155,
-        "an agent is restarted",
-        async () => {
-          await two.endAgent("SIGTERM");
-          await two.startAgent();
-        },
-      ],
+      [50, "namespace lab joins the mesh, but for a wrong annotation", () => this.join("lab", LAB)],
+      [52, "somebody flushes rules", () => this.flush(5)],
+      [64, "and removes the plugin", () => this.removePlugin()],
+      [70, "a ztunnel dies", async () => one.ztunnels[0]?.child.killProgram()],
+      [80, "pods come on the other node", () => this.come(1, 4)],
+      [95, "the other node's ztunnel is replaced", async () => two.startZtunnel()],
+      [101, "the older one ends", async () => two.ztunnels[0]?.child.end()],
+      [108, "the annotation is put right", async () => this.annotate("lab", "wrong", REROUTE, "")],
+      [115, "the API server has forgotten too much", async () => one.api.failWatches(expired("too old"))],
+      [123, "an agent is restarted", () => this.restartAgent()],
+      [140, "another ztunnel comes", async () => one.startZtunnel()],
+      [148, "namespace lab leaves the mesh", async () => one.label("lab", DATAPLANE_MODE_LABEL, null)],
+      [154, "pods go", () => this.go(5)],
       [162, "the primary CNI's configuration goes", async () => renameSync(one.confPath, `${one.confPath}.away`)],
       [169, "and comes", async () => renameSync(`${one.confPath}.away`, one.confPath)],
       [this.seconds, "over", async () => undefined],
@@ -175,6 +159,16 @@ export class LivelyCluster {
       await this.nodes[0].node.run(argv, { timeoutMs: 5000 });
       await sleep(2000);
     }
+  }
+
+  private async removePlugin(): Promise<void> {
+    const { node } = this.nodes[0];
+    await node.run(["rm", node.path("opt/cni/bin/istio-cni")], { timeoutMs: 5000 });
+  }
+
+  private async restartAgent(): Promise<void> {
+    await this.nodes[1].endAgent("SIGTERM");
+    await this.nodes[1].startAgent();
   }
 
   private async annotate(namespace: string, name: string, key: string, value: string): Promise<void> {

@@ -24,6 +24,8 @@ export interface Recording {
   readonly seconds: number;
   readonly step: number;
   readonly queries: readonly RecordedQuery[];
+  /** Of each alert and state, 1 at the steps at which it had it. */
+  readonly alerts: readonly RecordedSeries[];
 }
 
 export interface RecordingSpan {
@@ -35,7 +37,9 @@ export interface RecordingSpan {
   readonly rateSeconds: number;
 }
 
-/** Asks every query of the dashboard for a span of time. */
+const ALERT_STATES = "max by (alertname, alertstate) (ALERTS)";
+
+/** Asks every query of the dashboard, and what became of the alerts, for a span of time. */
 export async function record(
   dashboard: Dashboard,
   prometheus: Prometheus,
@@ -44,22 +48,20 @@ export async function record(
 ): Promise<Recording> {
   const queries: RecordedQuery[] = [];
   const steps = Math.floor((end - start) / step);
+  const ask = async (expr: string): Promise<RecordedSeries[]> => {
+    const answer = await prometheus.range(expr, start, start + steps * step, step);
+    return answer.map(({ metric: { __name__: _name, ...labels }, values }) => {
+      const at = new Map(values.map(([seconds, value]) => [Math.round((seconds - start) / step), value]));
+      return { labels, values: Array.from({ length: steps + 1 }, (_, index) => written(at.get(index))).join(" ") };
+    });
+  };
   for (const panel of dashboard.panels) {
     if (panel.type === "row") continue;
     for (const { refId, expr } of panel.targets) {
-      const series = await prometheus.range(asGrafana(expr, rateSeconds), start, start + steps * step, step);
-      queries.push({
-        panel: panel.title,
-        refId,
-        expr,
-        series: series.map(({ metric: { __name__: _name, ...labels }, values }) => {
-          const at = new Map(values.map(([seconds, value]) => [Math.round((seconds - start) / step), value]));
-          return { labels, values: Array.from({ length: steps + 1 }, (_, index) => written(at.get(index))).join(" ") };
-        }),
-      });
+      queries.push({ panel: panel.title, refId, expr, series: await ask(asGrafana(expr, rateSeconds)) });
     }
   }
-  return { note, seconds: steps * step, step, queries };
+  return { note, seconds: steps * step, step, queries, alerts: await ask(ALERT_STATES) };
 }
 
 /** NaN is a quantile of nothing. */

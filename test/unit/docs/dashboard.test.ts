@@ -3,12 +3,14 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
+import { alertsSvg } from "../../../scripts/docs/dashboard/alerts.ts";
 import { chartSvg, pathOf, pieces } from "../../../scripts/docs/dashboard/chart.ts";
 import { legendHeight, widthOf } from "../../../scripts/docs/dashboard/legend.ts";
 import { dashboardSvg } from "../../../scripts/docs/dashboard/picture.ts";
 import { type Recording, valuesOf } from "../../../scripts/docs/dashboard/recording.ts";
 import { scaleFor, ticks } from "../../../scripts/docs/dashboard/unit.ts";
 import { readDashboard } from "../../support/dashboard.ts";
+import { ALERTS } from "../../support/monitoring.ts";
 
 const IMAGES = fileURLToPath(new URL("../../../docs/images/", import.meta.url));
 const recording = JSON.parse(readFileSync(`${IMAGES}dashboard.json`, "utf8")) as Recording;
@@ -16,6 +18,13 @@ const dashboard = readDashboard();
 
 test("the picture is drawn from the recorded run, by the queries of now: else run scripts/docs/dashboard.ts again", async () => {
   await expect(dashboardSvg(dashboard, recording)).toMatchFileSnapshot(`${IMAGES}dashboard.svg`);
+});
+
+test("so is that of the alerts, of which some were firing, others pending, and others silent", async () => {
+  await expect(alertsSvg(ALERTS, recording)).toMatchFileSnapshot(`${IMAGES}alerts.svg`);
+  const states = recording.alerts.map(({ labels }) => labels.alertstate);
+  expect(new Set(states)).toEqual(new Set(["pending", "firing"]));
+  expect(() => alertsSvg(ALERTS.slice(0, 1), recording)).toThrow(/^no rule is called AmbientCni/);
 });
 
 test("every query of the recording has data, at every step of it", () => {
