@@ -104,6 +104,7 @@ export class NetnsLookup {
       this.kept.set(uid, { handle, until });
     }
     if (this.closed) this.drop(() => true);
-    else this.clock.after(FRESH_MS, () => this.drop((kept) => kept.until <= this.clock.now()));
+    // By what was kept and not by the time: Node's timers may end before the clock says so.
+    else this.clock.after(FRESH_MS, () => this.drop((kept) => kept.until === until));
   }
 }

@@ -18,9 +18,10 @@ function setUp(names: readonly string[]) {
       return () => undefined;
     },
   };
-  const advance = (ms: number) => {
+  /** `early`: timers end so many ms before the clock says so, as Node's may. */
+  const advance = (ms: number, early = 0) => {
     now += ms;
-    for (const { at, task } of timers.splice(0)) at <= now ? task() : timers.push({ at, task });
+    for (const { at, task } of timers.splice(0)) at <= now + early ? task() : timers.push({ at, task });
   };
   let soon: readonly Pod[] = pods.slice(1);
   const lookup = new NetnsLookup(finder, clock, () => soon);
@@ -57,6 +58,16 @@ test("what nobody came for is closed after 5 s, and looked for again", async () 
   expect(finder.openHandles.size).toBe(0);
   finder.proc.set(b.uid, "ns-new");
   expect((await lookup.find(b))?.id).toBe("ns-new");
+});
+
+test("a timer that ends too early leaves nothing open", async () => {
+  const { finder, pods, lookup, advance, nobody } = setUp(["a", "b"]);
+  const [a] = pods;
+  if (a === undefined) throw new Error("two pods");
+  (await lookup.find(a))?.close();
+  nobody();
+  advance(4999.5, 0.5);
+  expect(finder.openHandles.size).toBe(0);
 });
 
 test("close gives back what was kept, also what a pass under way still finds", async () => {

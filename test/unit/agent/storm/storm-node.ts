@@ -113,6 +113,8 @@ export class StormNode {
       if (await this.add(pod, netns)) {
         pod.netns = netns;
         this.sandboxes.inhabited.set(pod.uid, netns);
+        // The watch may still be without the pod: what kubelet reports of it comes later in any case.
+        while (this.pods.has(pod.uid) && this.world.cluster.pod(pod.uid) === undefined) await pause(2);
         this.change(pod, { phase: "Running", ips: [pod.ip] });
         break;
       }
