@@ -46,8 +46,9 @@ export class ZtunnelWatch implements ZtunnelListener {
     const connections = this.parts.ztunnel.connections();
     const ready = connections.some((connection) => connection.ready);
     if (ready) {
-      for (const { uid, state } of this.roster.all()) {
-        if (state === "pending") this.reconciler.queue.trigger(uid);
+      for (const { uid, state, acked, served } of this.roster.all()) {
+        // Also what is captured and was in no snapshot: its netns was found only after that was cut.
+        if (state === "pending" || (served && !acked)) this.reconciler.queue.trigger(uid);
       }
     } else {
       // The next ztunnel gets them all in its snapshot; what it has acked of that already counts.

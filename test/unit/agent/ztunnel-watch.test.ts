@@ -2,6 +2,7 @@
 // What the dataplane hears of ztunnels, and when.
 import { afterEach, expect, test } from "vitest";
 import { Agent } from "../../../src/agent/agent.ts";
+import { captureSpec } from "../../../src/agent/desire.ts";
 import { eventually, FakeParts } from "../../fakes/parts.ts";
 
 let agent: Agent | undefined;
@@ -54,6 +55,26 @@ test("a capture that fails after ztunnel's ack is tried again after a pause, not
   for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
   // The annotation that tells of the failure is a change too, and brings the second try forward.
   expect(parts.journal.filter((entry) => entry === "zds add web").length).toBeLessThanOrEqual(2);
+});
+
+test("a captured pod that was in no snapshot, since its netns was found too late for it, is introduced once one is ready", async () => {
+  const parts = new FakeParts();
+  parts.ztunnel.connected = false;
+  const pod = parts.run("web", { annotations: { "ambient.istio.io/redirection": "enabled" } });
+  const { spec } = captureSpec(parts.config, pod, pod.ips, parts.nameservers);
+  parts.dataplane.kernel.set("ns-web", { mode: "captured", prepared: true, spec: JSON.stringify(spec) });
+  parts.finder.proc.delete(pod.uid);
+  await started(parts);
+  await eventually("not found", () => agent?.pods()[0]?.reason === "NETNS_NOT_FOUND");
+  // A snapshot that is cut now is without it.
+  expect(parts.ztunnel.snapshot?.()).toEqual([]);
+  parts.finder.proc.set(pod.uid, "ns-web");
+  agent?.reconciler.queue.trigger(pod.uid);
+  await enrolled(1);
+  expect(parts.ztunnel.known.size).toBe(0);
+  parts.ztunnel.connected = true;
+  parts.ztunnel.listener?.changed();
+  await eventually("introduced", () => parts.ztunnel.known.get(pod.uid) === "ns-web");
 });
 
 test("when a ztunnel goes, the dataplane looks at the listeners of every captured pod", async () => {
