@@ -18,6 +18,7 @@
 #include "netns.h"
 #include "netns_scope.h"
 #include "nft.h"
+#include "nft_delete.h"
 #include "route.h"
 #include "rule.h"
 #include "seqpacket.h"
@@ -34,7 +35,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 9;
+constexpr int kAbiVersion = 10;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -91,6 +92,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<nftChains>(exports, "nftChains");
     add<nftTable>(exports, "nftTable");
     add<nftSet>(exports, "nftSet");
+    add<nftDelete>(exports, "nftDelete");
     add<nftWatch>(exports, "nftWatch");
 
     add<xtables>(exports, "xtables");

@@ -38,6 +38,17 @@ std::string extendedAck(const nlmsghdr& header, size_t fixed) {
     fail(error, "netlink", what, extendedAck(header, fixed));
 }
 
+void checkAcknowledgement(const nlmsghdr& header, const std::string& what) {
+    const nlmsgerr* error = fixedPart<nlmsgerr>(header);
+    if (error == nullptr) fail(EBADMSG, "recvmsg", what);
+    if (error->error == 0) return;
+    size_t fixed = sizeof(nlmsgerr);
+    if ((header.nlmsg_flags & NLM_F_CAPPED) == 0) {
+        fixed += error->msg.nlmsg_len - sizeof(nlmsghdr);
+    }
+    failWithAnswer(-error->error, header, fixed, what);
+}
+
 void setFlag(int fd, int option) {
     int one = 1;
     // Old kernels lack some of these; the code works without, messages are only poorer.
@@ -177,8 +188,23 @@ size_t NetlinkSocket::receive(const std::string& what) {
 
 bool NetlinkSocket::exchange(Message& message, const std::string& what,
                              const MessageHandler& answer) {
-    const uint32_t sequence = ++sequence_;
-    const std::vector<uint8_t>& bytes = message.bytes(sequence);
+    send(message.bytes(++sequence_), what);
+    return answers(what, answer);
+}
+
+void NetlinkSocket::batch(std::vector<Message>& messages, const std::string& what) {
+    ++sequence_;
+    std::vector<uint8_t> all;
+    // One number for all: an error of the whole is told as one of the first message.
+    for (Message& message : messages) {
+        const std::vector<uint8_t>& bytes = message.bytes(sequence_);
+        all.insert(all.end(), bytes.begin(), bytes.end());
+    }
+    send(all, what);
+    answers(what, {});
+}
+
+void NetlinkSocket::send(const std::vector<uint8_t>& bytes, const std::string& what) {
     sockaddr_nl kernel = {};
     kernel.nl_family = AF_NETLINK;
     ssize_t sent;
@@ -187,7 +213,9 @@ bool NetlinkSocket::exchange(Message& message, const std::string& what,
                         reinterpret_cast<sockaddr*>(&kernel), sizeof(kernel));
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) fail(errno, "sendto", what);
+}
 
+bool NetlinkSocket::answers(const std::string& what, const MessageHandler& answer) {
     bool interrupted = false;
     for (parts_ = 0;;) {
         size_t left = receive(what);
@@ -201,7 +229,7 @@ bool NetlinkSocket::exchange(Message& message, const std::string& what,
             }
             const size_t step = NLMSG_ALIGN(header.nlmsg_len);
             const size_t consumed = step < left ? step : left;
-            if (header.nlmsg_seq == sequence) {
+            if (header.nlmsg_seq == sequence_) {
                 if ((header.nlmsg_flags & NLM_F_DUMP_INTR) != 0) interrupted = true;
                 if (header.nlmsg_type == NLMSG_DONE) {
                     const int* error = fixedPart<int>(header);
@@ -211,14 +239,8 @@ bool NetlinkSocket::exchange(Message& message, const std::string& what,
                     return !interrupted;
                 }
                 if (header.nlmsg_type == NLMSG_ERROR) {
-                    const nlmsgerr* error = fixedPart<nlmsgerr>(header);
-                    if (error == nullptr) fail(EBADMSG, "recvmsg", what);
-                    if (error->error == 0) return !interrupted;
-                    size_t fixed = sizeof(nlmsgerr);
-                    if ((header.nlmsg_flags & NLM_F_CAPPED) == 0) {
-                        fixed += error->msg.nlmsg_len - sizeof(nlmsghdr);
-                    }
-                    failWithAnswer(-error->error, header, fixed, what);
+                    checkAcknowledgement(header, what);
+                    return !interrupted;
                 }
                 if (answer) answer(header);
                 answered = true;

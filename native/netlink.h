@@ -113,6 +113,12 @@ class NetlinkSocket {
     void request(Message& message, const std::string& what, const MessageHandler& answer = {});
 
     /**
+     * Sends a transaction and waits for its acknowledgement, which one of the messages asks for:
+     * more would fill the queue. @throws Fault for the first that failed, or for all of it.
+     */
+    void batch(std::vector<Message>& messages, const std::string& what);
+
+    /**
      * Collects a dump; starts over when the kernel says that the table changed under it
      * (NLM_F_DUMP_INTR), because such a dump may lack entries.
      */
@@ -136,8 +142,10 @@ class NetlinkSocket {
   private:
     static constexpr int kDumpAttempts = 10;
 
+    void send(const std::vector<uint8_t>& bytes, const std::string& what);
     /** False when the dump was interrupted. */
     bool exchange(Message& message, const std::string& what, const MessageHandler& answer);
+    bool answers(const std::string& what, const MessageHandler& answer);
     size_t receive(const std::string& what);
     [[noreturn]] static void tooManyInterruptions(const std::string& what);
 

@@ -62,13 +62,13 @@ export class Departure {
   }
 
   /**
-   * Gives every captured pod to upstream's agent. As many as there is time for; the others stay captured by us,
-   * and so does a pod for which it fails.
+   * Gives every captured pod to upstream's agent. As many as there is time for, those first that need an agent of
+   * ours most; the others stay captured by us, and so does a pod for which it fails.
    */
   async handOver(): Promise<void> {
     const { dataplane, logger } = this.parts;
     const turn = limiter(CONCURRENCY);
-    const captives = this.#captives();
+    const captives = this.#captives().sort((a, b) => need(b) - need(a));
     const failures = new Map<string, string>();
     await Promise.all(
       captives.map(({ enrollment, netns }) =>
@@ -274,4 +274,9 @@ export class Departure {
     const named = Object.fromEntries([...failures].slice(0, NAMED));
     this.parts.logger.error(message, { count: failures.size, pods: named });
   }
+}
+
+/** Rules redirect to the next ztunnel as to this one; without an agent of ours nobody tells eBPF of it. */
+function need({ enrollment }: Captive): number {
+  return enrollment.engine === "ebpf" ? 1 : 0;
 }

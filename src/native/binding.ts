@@ -176,6 +176,13 @@ export interface NftRule {
   readonly bytes: bigint;
 }
 
+/** To be deleted: a table with all that is in it, a chain, what is in it, or one rule of it. */
+export type NftObject = { readonly family: string; readonly table: string } & (
+  | { readonly what: "table" }
+  | { readonly what: "chain" | "rules"; readonly chain: string }
+  | { readonly what: "rule"; readonly chain: string; readonly handle: bigint }
+);
+
 export interface NftElement {
   /** Canonical address for ipv4_addr/ipv6_addr keys, else hex. In an interval set "first-last" unless they are one. */
   readonly key: string;
@@ -365,7 +372,7 @@ export interface NativeBinding {
    */
   socketDestroy(netns: NetnsArg, socket: SocketInfo): boolean;
 
-  // -- nf_tables, read only (NETLINK_NETFILTER dumps; no fork)
+  // -- nf_tables (NETLINK_NETFILTER; no fork)
   /** Names of all tables as "family name", e.g. "inet ambient-cni". */
   nftTables(netns: NetnsArg): string[];
   /** Every chain of every table: one dump, however many rules there are. */
@@ -373,6 +380,11 @@ export interface NativeBinding {
   /** undefined when the table does not exist. `family`: "inet" | "ip" | "ip6". */
   nftTable(netns: NetnsArg, family: string, name: string): NftTable | undefined;
   nftSet(netns: NetnsArg, family: string, table: string, set: string): NftElement[];
+  /**
+   * Deletes them in this order, at most 200, all or nothing, in one transaction. Rejects with ENOENT when one is not there, EBUSY
+   * when a rule that stays leads to a chain. Works on a thread: until what was deleted is freed some 10 ms pass.
+   */
+  nftDelete(netns: NetnsArg, objects: readonly NftObject[]): Promise<void>;
   /** Calls back after committed nf_tables transactions in the netns, until stopped; several may be told as one. */
   nftWatch(netns: NetnsArg, changed: () => void): () => void;
 

@@ -6,7 +6,7 @@ import { SHIELD_CHAIN } from "../upstream/names.ts";
 import { type Owner, TABLE_NAMES, type TableName, UPSTREAM_PREFIX, type Variant } from "./ruleset.ts";
 
 const FAMILIES: readonly AddressFamily[] = [4, 6];
-const NFT_FAMILY = { 4: "ip", 6: "ip6" } as const;
+export const NFT_FAMILY = { 4: "ip", 6: "ip6" } as const;
 
 export interface KernelRule {
   readonly chain: string;
@@ -15,6 +15,8 @@ export interface KernelRule {
   readonly jump: string;
   readonly digest: string;
   readonly packets: bigint;
+  /** nf_tables only. */
+  readonly handle?: bigint;
 }
 
 export interface KernelTable {

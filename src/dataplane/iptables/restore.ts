@@ -22,14 +22,6 @@ export function restoreCommand(variant: Variant, family: AddressFamily): readonl
   return [programOf(variant, family), "--noflush", "--wait"];
 }
 
-/**
- * Removes tables of iptables-nft as a whole: without --noflush it deletes each table that it reads.
- * @throws as `restore`.
- */
-export async function removeTables(family: AddressFamily, netns: number, names: readonly string[]): Promise<void> {
-  await runRestore([programOf("nft", family)], netns, names.map((name) => `*${name}\nCOMMIT\n`).join(""));
-}
-
 function programOf(variant: Variant, family: AddressFamily): string {
   return `${family === 4 ? "iptables" : "ip6tables"}-${variant}-restore`;
 }

@@ -2,9 +2,11 @@
 // Puts chains into a netns and takes them out again, each table as a whole.
 import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
-import { type KernelRule, type KernelTable, readTables } from "./kernel.ts";
+import { deleteTables } from "../netfilter/deletion.ts";
+import { deleteChains } from "./deletion.ts";
+import { type KernelRule, type KernelTable, NFT_FAMILY, readTables } from "./kernel.ts";
 import { namedDifferences } from "./observe.ts";
-import { removeTables, restore, restoreCommand } from "./restore.ts";
+import { restore, restoreCommand } from "./restore.ts";
 import type { Owner, Ruleset, TableKey, Variant } from "./ruleset.ts";
 import { type IsPlain, removeText, replaceText } from "./text.ts";
 
@@ -45,7 +47,7 @@ export function plannedRules(owner: Owner, variant: Variant, ruleset: Ruleset, s
 /**
  * Takes everything of ours out, then the tables of iptables-nft that we made, if nothing else is in
  * them. A legacy table stays in its netns for ever: the kernel has no way to remove one.
- * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING.
+ * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING | NFT_FAILED.
  */
 export async function removeRules(
   owner: Owner,
@@ -55,15 +57,18 @@ export async function removeRules(
   made: readonly TableKey[],
 ): Promise<void> {
   // Memory is in IPv4: it goes last.
-  for (const family of [...FAMILIES].reverse()) await removeFamily(owner, binding, netns, variant, family);
-  if (variant === "legacy") return;
+  for (const family of [...FAMILIES].reverse()) {
+    if (variant === "nft") await deleteChains(binding, netns, family, owner.owns);
+    else await removeFamily(owner, binding, netns, family);
+  }
+  if (variant === "legacy" || made.length === 0) return;
   const tables = readTables(binding, netns, variant);
   for (const family of FAMILIES) {
     const emptied = made
       .filter((key) => key.family === family)
       .filter((key) => tables.some((table) => table.family === family && table.name === key.name && table.empty))
       .map(({ name }) => name);
-    if (emptied.length > 0) await removeTables(family, netns, emptied);
+    await deleteTables(binding, netns, NFT_FAMILY[family], emptied);
   }
 }
 
@@ -81,23 +86,18 @@ export function madeTables(
   return [...earlier.filter((key) => !now.some((one) => one.family === key.family && one.name === key.name)), ...now];
 }
 
-async function removeFamily(
-  owner: Owner,
-  binding: NativeBinding,
-  netns: number,
-  variant: Variant,
-  family: AddressFamily,
-): Promise<void> {
-  const read = () => readTables(binding, netns, variant, [family]);
+/** Of legacy iptables. */
+async function removeFamily(owner: Owner, binding: NativeBinding, netns: number, family: AddressFamily): Promise<void> {
+  const read = () => readTables(binding, netns, "legacy", [family]);
   const text = (isPlain: IsPlain) => removeText(owner, family, read(), isPlain);
   const first = text((_, { comment }) => comment === owner.jumpComment);
   if (first === "") return;
   try {
-    await restore(variant, family, netns, first);
+    await restore("legacy", family, netns, first);
   } catch {
     // A jump that is not what its comment says is found by its number only.
     const numbered = text(() => false);
-    if (numbered !== "") await restore(variant, family, netns, numbered);
+    if (numbered !== "") await restore("legacy", family, netns, numbered);
   }
 }
 

@@ -8,6 +8,7 @@ import type { Logger } from "../../core/ports/telemetry.ts";
 import type { VerdictCounts } from "../../core/verdicts.ts";
 import type { NativeBinding, NftTable, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
+import { deleteTables } from "../netfilter/deletion.ts";
 import { type Legs, observedMode, type PlanMode } from "../netfilter/mode.ts";
 import { addressObstacle } from "../netfilter/own-address.ts";
 import { References } from "../netfilter/references.ts";
@@ -24,7 +25,7 @@ import { type Reference, readReference } from "./reference.ts";
 import type { Ruleset } from "./ruleset.ts";
 import { selfTest } from "./selftest.ts";
 import { formatState, parseState } from "./state.ts";
-import { bodyText, createText, removeText, replaceText } from "./text.ts";
+import { bodyText, createText, replaceText } from "./text.ts";
 
 /** In a plan, for a digest that only a written table has. */
 const UNREAD = "<as read back>";
@@ -140,7 +141,7 @@ export class NftablesEngine implements Engine {
   }
 
   async remove(netns: NetnsHandle): Promise<void> {
-    if (this.present(netns)) await nft(netns.fd, removeText(POD_TABLE));
+    await deleteTables(this.binding, netns.fd, "inet", [POD_TABLE]);
   }
 
   close(): void {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Takes away what upstream's agent has written with iptables, each table as a whole.
 import type { NativeBinding } from "../../native/binding.ts";
-import { type KernelRule, type KernelTable, readTables } from "../iptables/kernel.ts";
-import { removeTables, restore } from "../iptables/restore.ts";
+import { deleteChains } from "../iptables/deletion.ts";
+import { type KernelRule, type KernelTable, NFT_FAMILY, readTables } from "../iptables/kernel.ts";
+import { restore } from "../iptables/restore.ts";
 import { CAPTURE, type TableName } from "../iptables/ruleset.ts";
 import { jumpsInto, writable } from "../iptables/text.ts";
+import { deleteTables } from "../netfilter/deletion.ts";
 import { isUpstreamChain, SHIELD_CHAIN } from "./names.ts";
 import { type ChainTraces, redirects, tracesIn } from "./traces.ts";
 
@@ -26,7 +28,7 @@ export async function endChains(netns: number, { variant, family, tables }: Chai
 /**
  * Takes chains away, all by default, with the rules that lead to them, then the tables of iptables-nft that are
  * empty now. What others have put into upstream's chains goes with them, as when it un-enrols a pod.
- * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING.
+ * @throws AgentError IPTABLES_FAILED | IPTABLES_MISSING | NFT_FAILED.
  */
 export async function removeChains(
   binding: NativeBinding,
@@ -34,6 +36,17 @@ export async function removeChains(
   { variant, family, tables }: ChainTraces,
   isGoing: (chain: string) => boolean = isTrace,
 ): Promise<void> {
+  if (variant === "nft") {
+    await deleteChains(binding, netns, family, isGoing);
+    const names = tables.map(({ name }) => name);
+    const left = readTables(binding, netns, variant, [family], names).filter(({ empty }) => empty);
+    return await deleteTables(
+      binding,
+      netns,
+      NFT_FAMILY[family],
+      left.map(({ name }) => name),
+    );
+  }
   const text = removalText(tables, isGoing, true);
   if (text === "") return;
   try {
@@ -42,16 +55,6 @@ export async function removeChains(
     // A jump that says more than its target is found by its number only.
     const left = tracesIn(readTables(binding, netns, variant, [family]));
     await restore(variant, family, netns, removalText(left, isGoing, false));
-  }
-  if (variant === "legacy") return;
-  const left = readTables(binding, netns, variant, [family]);
-  const emptied = tables.filter(({ name }) => left.some((table) => table.name === name && table.empty));
-  if (emptied.length > 0) {
-    await removeTables(
-      family,
-      netns,
-      emptied.map(({ name }) => name),
-    );
   }
 }
 

@@ -53,14 +53,18 @@ export class UpstreamRules {
   async remove(netns: number): Promise<void> {
     const { chains = [], tables = [] } = this.traces(netns) ?? {};
     for (const one of chains) await removeChains(this.binding, netns, one);
-    await removeInetTables(netns, tables);
+    await removeInetTables(this.binding, netns, tables);
   }
 
   /** Nothing is there any more that it kept its rules off. Idempotent. @throws AgentError. */
   async unshield(netns: number): Promise<void> {
     const { chains = [], tables = [] } = this.traces(netns) ?? {};
-    for (const one of chains) await removeChains(this.binding, netns, one, isShield);
+    for (const one of chains) {
+      const shielded = one.tables.filter((table) => table.chains.some(isShield));
+      if (shielded.length > 0) await removeChains(this.binding, netns, { ...one, tables: shielded }, isShield);
+    }
     await removeInetTables(
+      this.binding,
       netns,
       tables.filter((name) => name === SHIELD_TABLE),
     );
@@ -76,7 +80,7 @@ export class UpstreamRules {
     if (form === "nftables") {
       await writeInetTables(netns, spec, shield && !tables.includes(SHIELD_TABLE));
       for (const one of chains) await removeChains(this.binding, netns, one);
-      if (!spec.dnsCapture && tables.includes(RAW_TABLE)) await removeInetTables(netns, [RAW_TABLE]);
+      if (!spec.dnsCapture && tables.includes(RAW_TABLE)) await removeInetTables(this.binding, netns, [RAW_TABLE]);
       return;
     }
     const families = familiesOf(spec.ipv6);
@@ -88,6 +92,7 @@ export class UpstreamRules {
     const isOther = ({ family, variant }: ChainTraces) => !families.includes(family) || form[family] !== variant;
     for (const one of chains.filter(isOther)) await removeChains(this.binding, netns, one);
     await removeInetTables(
+      this.binding,
       netns,
       tables.filter((name) => name !== SHIELD_TABLE),
     );

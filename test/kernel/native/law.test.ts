@@ -256,6 +256,10 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
   nftChains: { works: (a) => a.nftChains(netns.fd), fails: (a) => a.nftChains(0) },
   nftTable: { works: (a) => a.nftTable(netns.fd, "inet", "none"), fails: (a) => a.nftTable(netns.fd, "no", "none") },
   nftSet: { works: (a) => a.nftTables(netns.fd), fails: (a) => a.nftSet(netns.fd, "inet", "none", "none") },
+  nftDelete: {
+    works: (a) => a.nftDelete(netns.fd, []),
+    fails: (a) => a.nftDelete(netns.fd, [{ what: "table", family: "inet", table: "none" }]),
+  },
   nftWatch: { works: (a) => a.nftWatch(netns.fd, () => {})(), fails: (a) => a.nftWatch(0, () => {}) },
   xtables: { works: (a) => a.xtables(netns.fd, 4), fails: (a) => a.xtables(0, 4) },
   ipsetDestroy: { works: (a) => a.ipsetDestroy(netns.fd, "none"), fails: (a) => a.ipsetDestroy(netns.fd, "") },

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { NftRule, NftTable } from "../../../src/native/binding.ts";
 import { OwnedFd } from "../../../src/native/fd.ts";
 import { native } from "../../../src/native/load.ts";
@@ -186,4 +186,67 @@ test("readers see whole transactions while another process replaces the table", 
 test("a listener's socket is no netns for nftTables", () => {
   using fd = OwnedFd.adopt(native().udpSocket(netns.fd, { family: 4 }), "udp");
   expect(() => native().nftTables(fd.fd)).toThrow(expect.objectContaining({ code: "EINVAL", syscall: "setns" }));
+});
+
+describe("objects are deleted", () => {
+  const chains = () => read(netns).chains.map(({ name }) => name);
+  const rules = () => read(netns).rules.map(({ chain, comment }) => `${chain} ${comment}`.trim());
+  const at = { family: "inet", table: "ours" } as const;
+
+  test("chains that lead to each other, with the rules that lead there, and nothing else", async () => {
+    await nft(netns, TABLE);
+    await nft(netns, "add chain inet ours more; add rule inet ours more accept; add rule inet ours extra jump more");
+    const jump = read(netns).rules.find(({ chain, jump }) => chain === "out" && jump === "extra");
+    if (jump === undefined) throw new Error("no jump");
+    const going = ["more", "extra"].map((chain) => ({ ...at, chain }));
+    await native().nftDelete(netns.fd, [
+      { ...at, what: "rule", chain: "out", handle: jump.handle },
+      ...going.map((one) => ({ ...one, what: "rules" as const })),
+      ...going.map((one) => ({ ...one, what: "chain" as const })),
+    ]);
+    expect(chains()).toEqual(["out"]);
+    expect(rules()).toEqual(["out ztunnel's own", "out outbound", "out"]);
+  });
+
+  test("all or nothing, with the kernel's error for the first that fails", async () => {
+    await nft(netns, TABLE);
+    const table = { ...at, what: "table" } as const;
+    await expect(native().nftDelete(netns.fd, [table, { ...table, table: "none" }])).rejects.toMatchObject({
+      code: "ENOENT",
+    });
+    // A rule that stays leads to it.
+    await expect(native().nftDelete(netns.fd, [{ ...at, what: "chain", chain: "extra" }])).rejects.toMatchObject({
+      code: "EBUSY",
+    });
+    expect(chains()).toEqual(["out", "extra"]);
+    await native().nftDelete(netns.fd, [table]);
+    expect(native().nftTables(netns.fd)).toEqual([]);
+  });
+
+  test("many at once, in the netns that the fd was of when they were asked for", async () => {
+    const many = Array.from({ length: 200 }, (_, i) => `t${i}`);
+    await inNetns(netns, "nft", many.map((name) => `add table ip ${name}`).join("; "));
+    const objects = many.map((table) => ({ what: "table" as const, family: "ip", table }));
+    const fd = OwnedFd.adopt(native().netnsOpen(`/proc/self/fd/${netns.fd}`), "the same netns");
+    const gone = native().nftDelete(fd.fd, objects);
+    fd.close();
+    await gone;
+    expect(native().nftTables(netns.fd)).toEqual([]);
+    await expect(native().nftDelete(netns.fd, objects)).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
+  test("a name that is none is refused before anything is asked of the kernel", async () => {
+    await nft(netns, TABLE);
+    const wrong = [
+      { what: "table", family: "inet", table: "" },
+      { what: "chain", ...at, chain: "" },
+      { what: "all", ...at },
+    ];
+    for (const object of [...wrong, { what: "table", family: "no", table: "x" }, null, { ...at }]) {
+      await expect(
+        async () => await native().nftDelete(netns.fd, JSON.parse(JSON.stringify([object]))),
+      ).rejects.toThrow();
+    }
+    expect(chains()).toEqual(["out", "extra"]);
+  });
 });

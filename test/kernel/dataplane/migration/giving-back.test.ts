@@ -6,6 +6,7 @@ import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
 import { addRouting } from "../../../../src/dataplane/routes.ts";
 import { type UpstreamSettings, upstreamForm } from "../../../../src/dataplane/upstream/form.ts";
 import { UpstreamRules } from "../../../../src/dataplane/upstream/upstream.ts";
+import { writeChains } from "../../../../src/dataplane/upstream/write.ts";
 import { native } from "../../../../src/native/load.ts";
 import { createNetns } from "../../../../src/native/netns.ts";
 import { LabAgent } from "../../../support/lab-agent.ts";
@@ -169,8 +170,46 @@ describe("legs that only our rules bring back go on by them", () => {
   });
 });
 
+test.each([EBPF, NFTABLES, IPTABLES_LEGACY])(
+  "a half of a hand-over is taken back by us, with $name",
+  async (engine) => {
+    const dataplane = await givers.of(engine, "iptables-nft");
+    const nat = { variant: "nft", family: 4, tables: [] } as const;
+    const halves = [
+      () => writeChains(pod().fd, spec, nat, true),
+      () => new UpstreamRules(native()).write(pod().fd, spec, FORMS["iptables-nft"], true),
+      () => new UpstreamRules(native()).write(pod().fd, spec, "nftables", true),
+    ];
+    await dataplane.capture(pod(), spec);
+    const calls = await traffic.openAll();
+    const load = traffic.load();
+    for (const half of halves) {
+      await load.more(5);
+      // Killed after it: nobody remembers anything.
+      await half();
+      calls.push(...(await traffic.openAll()));
+      expect(dataplane.observe(pod(), spec).differences).toEqual(["istio-cni's rules redirect its connections too"]);
+      expect(await dataplane.capture(pod(), spec, true)).toBe(engine.engine);
+      calls.push(...(await traffic.openAll()));
+      await load.more(5);
+    }
+    const { opened, failures } = await load.end();
+    expect(failures).toEqual([]);
+    expect(traffic.accepted).toBe(opened + calls.length);
+    await expectAlive(calls);
+    for (const call of calls) call.close();
+    await expect.poll(() => dataplane.proxiedConnections(pod())).toBe(0);
+    await dataplane.capture(pod(), spec, true);
+    await dataplane.capture(pod(), spec, true);
+    expect(dataplane.observe(pod(), spec)).toEqual({ mode: "captured", engine: engine.engine, differences: [] });
+    expect(native().nftTables(pod().fd)).toEqual(engine === NFTABLES ? ["inet ambient-cni"] : []);
+    await dataplane.release(pod());
+    expect(await stateOf(pod())).toBe(before);
+  },
+);
+
 describe.each(["ebpf", "nftables"] as const)("agents that are killed while they hand over, with %s", (engine) => {
-  test("leave a pod that is captured, which the next one hands over", async () => {
+  test("leave a pod that is captured, which the next one keeps or hands over", async () => {
     const bpffs = freshBpffs();
     const agents: LabAgent[] = [];
     try {
@@ -187,6 +226,9 @@ describe.each(["ebpf", "nftables"] as const)("agents that are killed while they 
       await given;
       await load.more(20);
       expect(await load.end()).toMatchObject({ failures: [], uncaptured: 0 });
+      await expectAlive(old);
+      expect(await first.capture(spec)).toBe(engine);
+      await expectCaptured();
       await expectAlive(old);
       for (const call of old) call.close();
       await first.call("handOver", spec);
