@@ -4,36 +4,30 @@ import type { AddressFamily, NativeBinding, NftObject } from "../../native/bindi
 import { deleteFound } from "../netfilter/deletion.ts";
 import { chainNames } from "../netfilter/tables.ts";
 import { type KernelTable, NFT_FAMILY, readTables } from "./kernel.ts";
-import { TABLE_NAMES, type TableName } from "./ruleset.ts";
+import { TABLE_NAMES } from "./ruleset.ts";
 import { jumpsInto } from "./text.ts";
 
 /**
- * Chains of one family with all that leads to them, in one transaction: each rule by the number that the kernel gave
- * it, so that none that somebody puts in meanwhile is hit instead. Idempotent. @throws AgentError NFT_FAILED.
+ * Chains with all that leads to them, in one transaction: each rule by the number that the kernel gave it, so that none
+ * that somebody puts in meanwhile is hit instead. Idempotent. @throws AgentError NFT_FAILED.
  */
 export async function deleteChains(
   binding: NativeBinding,
   netns: number,
-  family: AddressFamily,
+  families: readonly AddressFamily[],
   isGoing: (chain: string) => boolean,
 ): Promise<void> {
   await deleteFound(binding, netns, () => {
-    const names = tablesWith(binding, netns, family, isGoing);
-    return readTables(binding, netns, "nft", [family], names).flatMap((table) => objectsOf(table, isGoing));
+    const chains = chainNames(binding, netns).filter(({ name }) => isGoing(name));
+    // Only tables that have some are read.
+    return families.flatMap((family) => {
+      const names = TABLE_NAMES.filter((name) =>
+        chains.some(({ family: its, table }) => its === NFT_FAMILY[family] && table === name),
+      );
+      if (names.length === 0) return [];
+      return readTables(binding, netns, "nft", [family], names).flatMap((table) => objectsOf(table, isGoing));
+    });
   });
-}
-
-/** One dump. */
-function tablesWith(
-  binding: NativeBinding,
-  netns: number,
-  family: AddressFamily,
-  isGoing: (chain: string) => boolean,
-): TableName[] {
-  const chains = chainNames(binding, netns).filter(({ name }) => isGoing(name));
-  return TABLE_NAMES.filter((name) =>
-    chains.some(({ family: its, table }) => its === NFT_FAMILY[family] && table === name),
-  );
 }
 
 function objectsOf(found: KernelTable, isGoing: (chain: string) => boolean): NftObject[] {

@@ -113,9 +113,7 @@ export class IptablesEngine implements Engine {
   }
 
   state(netns: NetnsHandle): EngineState | undefined {
-    const comment = VARIANTS.map((variant) =>
-      stateComment(CAPTURE, readTables(this.binding, netns.fd, variant, [4])),
-    ).find((found) => found !== undefined);
+    const comment = VARIANTS.map((variant) => this.#comment(netns, variant)).find((found) => found !== undefined);
     // Undefined too when rules of ours are there without their memory.
     return comment === undefined ? undefined : (parseState(comment) ?? { sysctls: "" });
   }
@@ -206,10 +204,14 @@ export class IptablesEngine implements Engine {
   }
 
   async #remove(netns: NetnsHandle, variant: Variant): Promise<void> {
-    const tables = readTables(this.binding, netns.fd, variant);
-    if (!hasOwned(CAPTURE, tables)) return;
-    const made = parseState(stateComment(CAPTURE, tables) ?? "")?.made ?? [];
+    const made = parseState(this.#comment(netns, variant) ?? "")?.made ?? [];
     await removeRules(CAPTURE, this.binding, netns.fd, variant, made);
+  }
+
+  /** Of the state rule; one table is read. */
+  #comment(netns: NetnsHandle, variant: Variant): string | undefined {
+    const { family, name } = CAPTURE.stateTable;
+    return stateComment(CAPTURE, readTables(this.binding, netns.fd, variant, [family], [name]));
   }
 
   #differences(

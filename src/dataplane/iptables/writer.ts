@@ -56,20 +56,20 @@ export async function removeRules(
   variant: Variant,
   made: readonly TableKey[],
 ): Promise<void> {
-  // Memory is in IPv4: it goes last.
-  for (const family of [...FAMILIES].reverse()) {
-    if (variant === "nft") await deleteChains(binding, netns, family, owner.owns);
-    else await removeFamily(owner, binding, netns, family);
+  if (variant === "legacy") {
+    // Memory is in IPv4: it goes last.
+    for (const family of [...FAMILIES].reverse()) await removeFamily(owner, binding, netns, family);
+    return;
   }
-  if (variant === "legacy" || made.length === 0) return;
-  const tables = readTables(binding, netns, variant);
-  for (const family of FAMILIES) {
-    const emptied = made
-      .filter((key) => key.family === family)
-      .filter((key) => tables.some((table) => table.family === family && table.name === key.name && table.empty))
-      .map(({ name }) => name);
-    await deleteTables(binding, netns, NFT_FAMILY[family], emptied);
-  }
+  await deleteChains(binding, netns, FAMILIES, owner.owns);
+  if (made.length === 0) return;
+  const left = readTables(binding, netns, variant).filter(({ empty }) => empty);
+  const emptied = made.filter((key) => left.some(({ family, name }) => family === key.family && name === key.name));
+  await deleteTables(
+    binding,
+    netns,
+    emptied.map(({ family, name }) => ({ family: NFT_FAMILY[family], table: name })),
+  );
 }
 
 /** Tables of nf_tables that a ruleset makes in a netns, and those that an `earlier` one has made. */

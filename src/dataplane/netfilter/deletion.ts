@@ -7,18 +7,23 @@ import { tableNames } from "./tables.ts";
 /** Somebody else may take away what was just seen there. */
 const ATTEMPTS = 3;
 
+export interface NamedTable {
+  readonly family: "inet" | "ip" | "ip6";
+  readonly table: string;
+}
+
 /** In one transaction; what is not there is no error. @throws AgentError NFT_FAILED. */
 export async function deleteTables(
   binding: NativeBinding,
   netns: number,
-  family: "inet" | "ip" | "ip6",
-  names: readonly string[],
+  tables: readonly NamedTable[],
 ): Promise<void> {
+  if (tables.length === 0) return;
   await deleteFound(binding, netns, () => {
     const present = tableNames(binding, netns);
-    return names
-      .filter((name) => present.includes(`${family} ${name}`))
-      .map((table) => ({ what: "table", family, table }));
+    return tables
+      .filter(({ family, table }) => present.includes(`${family} ${table}`))
+      .map(({ family, table }) => ({ what: "table", family, table }));
   });
 }
 

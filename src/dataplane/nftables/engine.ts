@@ -141,7 +141,7 @@ export class NftablesEngine implements Engine {
   }
 
   async remove(netns: NetnsHandle): Promise<void> {
-    await deleteTables(this.binding, netns.fd, "inet", [POD_TABLE]);
+    await deleteTables(this.binding, netns.fd, [{ family: "inet", table: POD_TABLE }]);
   }
 
   close(): void {

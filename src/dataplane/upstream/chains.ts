@@ -37,14 +37,13 @@ export async function removeChains(
   isGoing: (chain: string) => boolean = isTrace,
 ): Promise<void> {
   if (variant === "nft") {
-    await deleteChains(binding, netns, family, isGoing);
-    const names = tables.map(({ name }) => name);
-    const left = readTables(binding, netns, variant, [family], names).filter(({ empty }) => empty);
+    await deleteChains(binding, netns, [family], isGoing);
+    const emptied = tables.filter(({ chains }) => chains.every(isGoing)).map(({ name }) => name);
+    const left = emptied.length === 0 ? [] : readTables(binding, netns, variant, [family], emptied);
     return await deleteTables(
       binding,
       netns,
-      NFT_FAMILY[family],
-      left.map(({ name }) => name),
+      left.filter(({ empty }) => empty).map(({ name }) => ({ family: NFT_FAMILY[family], table: name })),
     );
   }
   const text = removalText(tables, isGoing, true);

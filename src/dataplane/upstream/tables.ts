@@ -16,5 +16,9 @@ export async function removeInetTables(
   netns: number,
   tables: readonly string[],
 ): Promise<void> {
-  await deleteTables(binding, netns, "inet", tables);
+  await deleteTables(
+    binding,
+    netns,
+    tables.map((table) => ({ family: "inet", table })),
+  );
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
+import { deleteChains } from "../iptables/deletion.ts";
 import { readTables } from "../iptables/kernel.ts";
 import { endChains, isShield, removeChains } from "./chains.ts";
 import type { UpstreamForm } from "./form.ts";
@@ -59,10 +60,13 @@ export class UpstreamRules {
   /** Nothing is there any more that it kept its rules off. Idempotent. @throws AgentError. */
   async unshield(netns: number): Promise<void> {
     const { chains = [], tables = [] } = this.traces(netns) ?? {};
-    for (const one of chains) {
-      const shielded = one.tables.filter((table) => table.chains.some(isShield));
-      if (shielded.length > 0) await removeChains(this.binding, netns, { ...one, tables: shielded }, isShield);
-    }
+    const shielded = chains
+      .map((one) => ({ ...one, tables: one.tables.filter((table) => table.chains.some(isShield)) }))
+      .filter((one) => one.tables.length > 0);
+    // All in one transaction: what follows finds hardly any.
+    const native = shielded.filter(({ variant }) => variant === "nft").map(({ family }) => family);
+    if (native.length > 0) await deleteChains(this.binding, netns, native, isShield);
+    for (const one of shielded) await removeChains(this.binding, netns, one, isShield);
     await removeInetTables(
       this.binding,
       netns,
