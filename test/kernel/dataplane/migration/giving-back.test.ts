@@ -3,6 +3,7 @@
 // be taken back.
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
+import type { NodeDataplane } from "../../../../src/dataplane/dataplane.ts";
 import { addRouting } from "../../../../src/dataplane/routes.ts";
 import { type UpstreamSettings, upstreamForm } from "../../../../src/dataplane/upstream/form.ts";
 import { UpstreamRules } from "../../../../src/dataplane/upstream/upstream.ts";
@@ -12,7 +13,7 @@ import { createNetns } from "../../../../src/native/netns.ts";
 import { LabAgent } from "../../../support/lab-agent.ts";
 import { freshBpffs } from "../../../support/lab-bpf.ts";
 import { specOf, stateOf, withoutSysctls } from "../../../support/lab-dataplane.ts";
-import { EBPF, IPTABLES_LEGACY, NFTABLES } from "../../../support/lab-engines.ts";
+import { EBPF, IPTABLES_LEGACY, type LabEngine, NFTABLES } from "../../../support/lab-engines.ts";
 import { LabGivers } from "../../../support/lab-giver.ts";
 import { Call, EchoServer } from "../../../support/lab-peer.ts";
 import { expectAlive, TrafficLab, WAYS } from "../../../support/lab-traffic.ts";
@@ -43,6 +44,38 @@ async function expectCaptured(): Promise<void> {
   const seen = traffic.accepted;
   for (const call of await traffic.openAll()) call.close();
   expect(traffic.accepted).toBe(seen + WAYS.length);
+}
+
+/** Under load a pod goes towards istio-cni, by each of these ways, and becomes ours again; in the end wholly. */
+async function thereAndBack(
+  dataplane: NodeDataplane,
+  { engine }: LabEngine,
+  ways: readonly (() => Promise<void>)[],
+  there: () => void = () => undefined,
+): Promise<void> {
+  const calls = await traffic.openAll();
+  const load = traffic.load();
+  for (const way of ways) {
+    await load.more(10);
+    await way();
+    there();
+    calls.push(...(await traffic.openAll()));
+    await load.more(10);
+    expect(await dataplane.capture(pod(), spec, true)).toBe(engine);
+    calls.push(...(await traffic.openAll()));
+  }
+  const { opened, failures } = await load.end();
+  expect(failures).toEqual([]);
+  expect(traffic.accepted).toBe(opened + calls.length);
+  await expectAlive(calls);
+  for (const call of calls) call.close();
+  await expect.poll(() => dataplane.proxiedConnections(pod())).toBe(0);
+  await dataplane.capture(pod(), spec, true);
+  await dataplane.capture(pod(), spec, true);
+  expect(dataplane.observe(pod(), spec)).toEqual({ mode: "captured", engine, differences: [] });
+  expect(new UpstreamRules(native()).traces(pod().fd)).toBeUndefined();
+  await dataplane.release(pod());
+  expect(await stateOf(pod())).toBe(before);
 }
 
 afterAll(() => givers.close());
@@ -92,26 +125,8 @@ describe.each(UPSTREAM_FORMS)("to %s", (form) => {
   test.each([EBPF, NFTABLES, IPTABLES_LEGACY])("and back to us again, with $name", async (engine) => {
     const dataplane = await givers.of(engine, form);
     await dataplane.capture(pod(), spec);
-    const calls = await traffic.openAll();
-    const load = traffic.load();
-    for (let round = 0; round < 2; round++) {
-      await load.more(10);
-      await dataplane.handOver(pod(), spec);
-      calls.push(...(await traffic.openAll()));
-      await load.more(10);
-      expect(await dataplane.capture(pod(), spec, true)).toBe(engine.engine);
-      calls.push(...(await traffic.openAll()));
-    }
-    const { opened, failures } = await load.end();
-    expect(failures).toEqual([]);
-    expect(traffic.accepted).toBe(opened + calls.length);
-    await expectAlive(calls);
-    for (const call of calls) call.close();
-    await expect.poll(() => dataplane.proxiedConnections(pod())).toBe(0);
-    await dataplane.capture(pod(), spec, true);
-    await dataplane.capture(pod(), spec, true);
-    await dataplane.release(pod());
-    expect(await stateOf(pod())).toBe(before);
+    const handOver = () => dataplane.handOver(pod(), spec);
+    await thereAndBack(dataplane, engine, [handOver, handOver]);
   });
 });
 
@@ -181,30 +196,10 @@ test.each([EBPF, NFTABLES, IPTABLES_LEGACY])(
       () => new UpstreamRules(native()).write(pod().fd, spec, "nftables", true),
     ];
     await dataplane.capture(pod(), spec);
-    const calls = await traffic.openAll();
-    const load = traffic.load();
-    for (const half of halves) {
-      await load.more(5);
-      // Killed after it: nobody remembers anything.
-      await half();
-      calls.push(...(await traffic.openAll()));
+    // Killed after any of them: nobody remembers anything.
+    await thereAndBack(dataplane, engine, halves, () => {
       expect(dataplane.observe(pod(), spec).differences).toEqual(["istio-cni's rules redirect its connections too"]);
-      expect(await dataplane.capture(pod(), spec, true)).toBe(engine.engine);
-      calls.push(...(await traffic.openAll()));
-      await load.more(5);
-    }
-    const { opened, failures } = await load.end();
-    expect(failures).toEqual([]);
-    expect(traffic.accepted).toBe(opened + calls.length);
-    await expectAlive(calls);
-    for (const call of calls) call.close();
-    await expect.poll(() => dataplane.proxiedConnections(pod())).toBe(0);
-    await dataplane.capture(pod(), spec, true);
-    await dataplane.capture(pod(), spec, true);
-    expect(dataplane.observe(pod(), spec)).toEqual({ mode: "captured", engine: engine.engine, differences: [] });
-    expect(native().nftTables(pod().fd)).toEqual(engine === NFTABLES ? ["inet ambient-cni"] : []);
-    await dataplane.release(pod());
-    expect(await stateOf(pod())).toBe(before);
+    });
   },
 );
 
