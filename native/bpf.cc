@@ -85,6 +85,7 @@ void bindLinks(Napi::Object& object, const Node& node) {
                Args args(info);
                const std::string program = args.string(0, "program");
                UniqueFd target = openTarget(args.string(1, "cgroup"));
+               bpf.keepPinned();
                ensureLink(bpf.dir(), args.string(2, "pin"), bpf.program(program),
                           attachType(program), target.get(), inodeOf(target.get()));
                return info.Env().Undefined();
@@ -103,6 +104,7 @@ void bindLinks(Napi::Object& object, const Node& node) {
                Args args(info);
                const std::string program = args.string(0, "program");
                const int netns = args.fd(1, "netns");
+               bpf.keepPinned();
                ensureLink(bpf.dir(), args.string(2, "pin"), bpf.program(program),
                           attachType(program), netns, inodeOf(netns));
                return info.Env().Undefined();

@@ -8,6 +8,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -30,6 +31,26 @@ struct CloseDirectory {
 bool exists(const std::string& path) {
     struct stat status;
     return ::lstat(path.c_str(), &status) == 0;
+}
+
+/** Before anything is made: another file system is left as it is. */
+void requireBpffs(const std::string& dir) {
+    std::string there = dir;
+    while (!exists(there) && there.rfind('/') > 0)
+        there.resize(there.rfind('/'));
+    struct statfs status;
+    if (::statfs(there.c_str(), &status) != 0) fail(errno, "statfs", "look at " + there);
+    if (static_cast<uint32_t>(status.f_type) != BPF_FS_MAGIC) {
+        fail(ENODEV, "statfs", "pin BPF objects in " + dir, "it is not on a bpffs");
+    }
+}
+
+void makeDirectories(const std::string& dir) {
+    requireBpffs(dir);
+    makeDirectory(dir.substr(0, dir.rfind('/')));
+    makeDirectory(dir);
+    makeDirectory(dir + "/maps");
+    makeDirectory(dir + "/programs");
 }
 
 } // namespace
@@ -71,19 +92,7 @@ uint32_t programId(int fd) {
 
 BpfNode BpfNode::open(const std::string& dir, const ambient_knobs& knobs) {
     quietLibbpf();
-    // Before anything is made: another file system is left as it is.
-    std::string there = dir;
-    while (!exists(there) && there.rfind('/') > 0)
-        there.resize(there.rfind('/'));
-    struct statfs status;
-    if (::statfs(there.c_str(), &status) != 0) fail(errno, "statfs", "look at " + there);
-    if (static_cast<uint32_t>(status.f_type) != BPF_FS_MAGIC) {
-        fail(ENODEV, "statfs", "pin BPF objects in " + dir, "it is not on a bpffs");
-    }
-    makeDirectory(dir.substr(0, dir.rfind('/')));
-    makeDirectory(dir);
-    makeDirectory(dir + "/maps");
-    makeDirectory(dir + "/programs");
+    makeDirectories(dir);
     BpfNode node;
     node.dir_ = dir;
     node.generation_ = bpfGeneration(knobs);
@@ -97,15 +106,32 @@ BpfNode BpfNode::open(const std::string& dir, const ambient_knobs& knobs) {
     return node;
 }
 
+void BpfNode::keepPinned() const {
+    const std::string home = dir_ + "/programs/" + generation_;
+    const auto unpinned = [this](const auto& map) { return !exists(dir_ + "/maps/" + map.first); };
+    if (exists(home) && std::none_of(maps_.begin(), maps_.end(), unpinned)) return;
+    makeDirectories(dir_);
+    for (const auto& [name, fd] : maps_) {
+        const std::string path = dir_ + "/maps/" + name;
+        if (!exists(path) && bpf_obj_pin(fd.get(), path.c_str()) != 0)
+            fail(errno, "bpf", "pin BPF map " + name);
+    }
+    if (!exists(home)) pinPrograms(home);
+}
+
 void BpfNode::loadAndPin(const std::string& home, const ambient_knobs& knobs) {
-    // What somebody left who died. Names with dots are reserved on a bpffs.
-    const std::string draft = home + "-new";
-    removeTree(draft);
     for (const BpfObject& object : bpfObjects()) {
         LoadedPrograms loaded = loadObject(object, knobs, dir_ + "/maps");
         loaded_.programs.merge(loaded.programs);
         loaded_.refused.merge(loaded.refused);
     }
+    pinPrograms(home);
+}
+
+void BpfNode::pinPrograms(const std::string& home) const {
+    // What somebody left who died. Names with dots are reserved on a bpffs.
+    const std::string draft = home + "-new";
+    removeTree(draft);
     makeDirectory(draft);
     for (const auto& [name, fd] : loaded_.programs) {
         if (bpf_obj_pin(fd.get(), (draft + "/" + name).c_str()) != 0)

@@ -29,9 +29,16 @@ class BpfNode {
     /** @throws Fault ENOENT. */
     int map(const std::string& name) const;
 
+    /**
+     * Pins again what somebody has unpinned: without its maps the next agent would begin with empty
+     * ones, below programs that go on with these. @throws Fault.
+     */
+    void keepPinned() const;
+
   private:
     BpfNode() = default;
     void loadAndPin(const std::string& home, const ambient_knobs& knobs);
+    void pinPrograms(const std::string& home) const;
     void reopen(const std::string& home);
     void openMaps();
 

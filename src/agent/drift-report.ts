@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Drift } from "../core/ports/drift.ts";
+import type { Drift, DriftKind } from "../core/ports/drift.ts";
 import { type PodReport, podTitle } from "../core/report/pods.ts";
 import type { ComponentReport, StatusReport } from "../core/report/status.ts";
 import { counted } from "../core/report/words.ts";
@@ -12,12 +12,19 @@ export interface Fight {
   readonly times: number;
 }
 
+/** What is the node's own, in words. */
+const NODES: Partial<Record<DriftKind, string>> = {
+  hooks: "what all pods are captured by",
+  probe_hooks: "what lets probes into captured pods",
+};
+
 const UNREPAIRED: ReadonlySet<string> = new Set(["NOT_REDIRECTED", "REDIRECTION_DIFFERS"]);
 
-export function driftReport({ counts, last }: Drift): NonNullable<StatusReport["drift"]> {
+export function driftReport({ counts, last, broken }: Drift): NonNullable<StatusReport["drift"]> {
   return {
     repaired: total(counts),
     kinds: Object.fromEntries(counts),
+    broken: Object.fromEntries(broken),
     last:
       last === undefined
         ? null
@@ -27,13 +34,16 @@ export function driftReport({ counts, last }: Drift): NonNullable<StatusReport["
 
 /** Repaired drift is news, no trouble; what can't be repaired, or has to be again and again, is. */
 export function driftComponent(drift: Drift, fights: readonly Fight[], pods: readonly PodReport[]): ComponentReport {
-  const broken = pods.filter(({ failure }) => failure !== null && UNREPAIRED.has(failure.code)).map(podTitle);
+  const bare = pods.filter(({ failure }) => failure !== null && UNREPAIRED.has(failure.code)).map(podTitle);
   const troubles = [
-    ...(broken.length === 0 ? [] : [`${counted(broken.length, "sidecar pod")} without redirection: ${named(broken)}`]),
+    ...(bare.length === 0 ? [] : [`${counted(bare.length, "sidecar pod")} without redirection: ${named(bare)}`]),
     ...fights.map(({ pod, times }) => `${pod} repaired ${times} times in a row: somebody keeps changing it`),
   ];
-  const text = [repairs(drift), ...troubles].join("; ");
-  return { name: "drift", verdict: troubles.length === 0 ? "ok" : "warn", text };
+  // By these all pods are captured, or reached by probes.
+  const broken = [...drift.broken].map(([kind, why]) => `${NODES[kind] ?? kind} can't be repaired: ${why}`);
+  const text = [...broken, repairs(drift), ...troubles].join("; ");
+  const verdict = broken.length > 0 ? "error" : troubles.length > 0 ? "warn" : "ok";
+  return { name: "drift", verdict, text };
 }
 
 function repairs({ counts, last }: Drift): string {

@@ -78,10 +78,12 @@ export class Patrol {
     const { dataplane, drift, logger } = this.parts;
     try {
       const missing = dataplane.mendShared();
+      drift.unrepaired("hooks", undefined);
       if (missing.length === 0) return;
       drift.repaired("hooks", undefined, missing.join("; "));
       logger.warn("what all pods are captured by was taken away; repaired", { missing });
     } catch (error) {
+      drift.unrepaired("hooks", messageOf(error));
       logger.error("what all pods are captured by can't be repaired", { error: messageOf(error) });
     }
   }

@@ -8,6 +8,7 @@ const MAX_DETAIL = 400;
 /** Counts repairs, and remembers the last one for people. */
 export class DriftLedger implements Drift {
   readonly #counts = new Map<DriftKind, number>();
+  readonly #broken = new Map<DriftKind, string>();
   #last: DriftRepair | undefined;
 
   constructor(
@@ -23,6 +24,15 @@ export class DriftLedger implements Drift {
     this.#last = { what, pod, detail: detail.slice(0, MAX_DETAIL), at };
     this.metrics.count("ambient_cni_drift_repairs_total", { what });
     this.metrics.set("ambient_cni_drift_last_repair_timestamp_seconds", at / 1000);
+  }
+
+  unrepaired(what: DriftKind, detail: string | undefined): void {
+    if (detail === undefined) this.#broken.delete(what);
+    else this.#broken.set(what, detail.slice(0, MAX_DETAIL));
+  }
+
+  get broken(): ReadonlyMap<DriftKind, string> {
+    return this.#broken;
   }
 
   get counts(): ReadonlyMap<DriftKind, number> {

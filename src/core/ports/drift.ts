@@ -32,6 +32,10 @@ export interface DriftRepair {
 export interface Drift {
   /** Notes and counts a repair. `pod`: `namespace/name`; undefined for what is the node's. */
   repaired(what: DriftKind, pod: string | undefined, detail: string): void;
+  /** Notes why what is missing can't be put right; undefined: it can, or nothing is missing. */
+  unrepaired(what: DriftKind, detail: string | undefined): void;
+  /** What is missing now and can't be put right, with the reason. */
+  readonly broken: ReadonlyMap<DriftKind, string>;
   /** Since the agent started. */
   readonly counts: ReadonlyMap<DriftKind, number>;
   readonly last: DriftRepair | undefined;

@@ -60,6 +60,8 @@ export const statusSchema = v.object({
         repaired: v.number(),
         /** The same by kind of thing. */
         kinds: v.record(v.string(), v.number()),
+        /** What is missing and can't be put right, with the reason; older reports don't say. */
+        broken: v.optional(v.record(v.string(), v.string())),
         last: v.nullable(
           v.object({
             /** RFC 3339. */

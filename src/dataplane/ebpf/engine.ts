@@ -260,7 +260,7 @@ export class EbpfEngine implements Engine {
   mendShared(): readonly string[] {
     const node = this.#node;
     if (node === undefined || !this.#works) return [];
-    const missing = [...node.hooks.missing(), ...node.ztunnels.missing()];
+    const missing = [...node.unpinned(), ...node.hooks.missing(), ...node.ztunnels.missing()];
     if (missing.length === 0) return [];
     node.hooks.ensure();
     node.ztunnels.ensure();

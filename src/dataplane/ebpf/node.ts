@@ -94,6 +94,13 @@ export class EbpfNode {
     return new EbpfNode(options, binding.bpfOpen(join(bpffs, HOME, name), version.knobs), name);
   }
 
+  /** What the next agent would not find, a sentence. Whatever is attached next pins it again. */
+  unpinned(): readonly string[] {
+    const { bpf } = this;
+    if (bpf.pins("maps").length > 0 && bpf.pins("programs").includes(bpf.generation)) return [];
+    return ["the programs and maps are not pinned any more"];
+  }
+
   /** True when the shadow is another pod's. */
   isTaken(shadow: string, cookie: bigint): boolean {
     const owner = this.#shadows.get(shadow);

@@ -31,7 +31,7 @@ export interface NodeExemptionOptions {
   readonly upstream?: { readonly present: boolean; remove(): Promise<void> };
   /** Kubelet alone is let through: when it is restarted, that must be noticed before its next probe fails. */
   readonly kubeletOnly: boolean;
-  readonly drift: Pick<Drift, "repaired">;
+  readonly drift: Pick<Drift, "repaired" | "unrepaired">;
   readonly logger: Logger;
   readonly clock?: Clock;
 }
@@ -164,11 +164,13 @@ export class NodeProbeExemption implements ProbeExemption {
     if (this.#stopped || hooks === undefined) return;
     try {
       const lost = hooks.current ? [] : hooks.ensure();
+      drift.unrepaired("probe_hooks", undefined);
       if (lost.length > 0) {
         logger.warn("programs that announce probes were taken away; repaired", { lost });
         drift.repaired("probe_hooks", undefined, lost.join("; "));
       }
     } catch (error) {
+      drift.unrepaired("probe_hooks", messageOf(error));
       logger.error("the programs that announce probes can't be attached", { reason: messageOf(error) });
     }
     this.#looking = clock.after(kubeletOnly ? LOOK_MS : 5 * LOOK_MS, () => this.#look());

@@ -47,7 +47,7 @@ test("drift of a captured pod is counted, in its timeline, and in status with th
     verdict: "ok",
     text: "nothing had to be repaired since the start",
   });
-  expect(status().drift).toEqual({ repaired: 0, kinds: {}, last: null });
+  expect(status().drift).toEqual({ repaired: 0, kinds: {}, broken: {}, last: null });
   parts.dataplane.kernel.set("ns-web", { mode: "captured", prepared: true, spec: "another" });
   parts.dataplane.touched("ns-web");
   await eventually("repaired", () => parts.repairs("capture") === 1);
@@ -82,6 +82,25 @@ test("what all pods share is put back, and is the node's", async () => {
   await patrol.run();
   expect(parts.repairs("hooks")).toBe(1);
   expect(line("drift")?.text).toMatch(/ago: the node: program ambient_connect4 is not attached$/);
+});
+
+test("what all pods share and can't be put back is an error of the node, until it can", async () => {
+  const parts = new Parts();
+  const { patrol } = await start(parts);
+  const mend = parts.dataplane.mendShared.bind(parts.dataplane);
+  parts.dataplane.mendShared = () => {
+    throw new AgentError("ENOENT", "make /sys/fs/bpf/x: No such file or directory");
+  };
+  await patrol.run();
+  expect(line("drift")?.verdict).toBe("error");
+  expect(line("drift")?.text).toMatch(
+    /^what all pods are captured by can't be repaired: make \/sys\/fs\/bpf\/x: No such file or directory; nothing had/,
+  );
+  expect(status().drift?.broken).toEqual({ hooks: "make /sys/fs/bpf/x: No such file or directory" });
+  parts.dataplane.mendShared = mend;
+  await patrol.run();
+  expect(line("drift")?.verdict).toBe("ok");
+  expect(status().drift?.broken).toEqual({});
 });
 
 test("what all pods share does not wait for a look at pods that takes long", async () => {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is taken away behind the agent's back is named and put back; what is released leaves nothing; what
 // belongs to netns that are gone is collected, and nothing else.
+import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { CaptureSpec } from "../../../../src/core/ports/dataplane.ts";
+import { HOME, SCHEMA } from "../../../../src/dataplane/ebpf/node.ts";
 import { native } from "../../../../src/native/load.ts";
 import { freshBpffs } from "../../../support/lab-bpf.ts";
 import { ChoiceLab } from "../../../support/lab-choice.ts";
@@ -112,6 +114,30 @@ test("programs on the pods' cgroup are put back before anybody looks at a pod, a
   const calls = await traffic.openAll();
   expect(traffic.ztunnel.accepted).toHaveLength(before + calls.length);
   for (const call of calls) call.close();
+});
+
+test("all that is pinned is taken away: it is pinned again with the maps that pods are captured by, for the next agent", async () => {
+  expect(await agent.dataplane.capture(pod(), spec)).toBe("ebpf");
+  const lasting = await traffic.openAll();
+  const home = join(bpffs, HOME);
+  const pinned = () => native().bpfPinned(join(home, `v${SCHEMA}`));
+  const before = pinned();
+  expect(before.map((one) => one.cookie)).toContain(cookie());
+  native().bpfRemove(home);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(agent.dataplane.mendShared().join("; ")).toMatch(
+    /^the programs and maps are not pinned any more; .*ambient_connect4 is not attached/,
+  );
+  expect(agent.dataplane.mendShared()).toEqual([]);
+  expect(pinned()).toEqual(before);
+  expect(bpf().pins("programs")).toEqual([bpf().generation]);
+  expect(agent.dataplane.observe(pod(), spec).differences).toEqual(["the sk_lookup program is not attached"]);
+  expect(await agent.dataplane.capture(pod(), spec)).toBe("ebpf");
+  const accepted = traffic.ztunnel.accepted.length;
+  const young = await traffic.openAll();
+  expect(traffic.ztunnel.accepted).toHaveLength(accepted + young.length);
+  await expectAlive([...lasting, ...young]);
+  for (const call of [...lasting, ...young]) call.close();
 });
 
 describe("an exclusion of settings that never came true excludes nobody", () => {
