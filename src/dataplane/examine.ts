@@ -31,7 +31,7 @@ export function kernelFacts(
 ): readonly KernelFact[] {
   return [
     ...captureFacts(observation),
-    ...(spec === undefined ? [] : routingFacts(binding, netns.fd, spec)),
+    ...(spec === undefined ? [] : routingFacts(binding, netns.fd, spec.ipv6)),
     ...(spec === undefined ? [] : listenerFacts(binding, netns.fd, spec.dnsCapture)),
     ...foreignFacts(binding, netns.fd),
   ];
@@ -46,9 +46,10 @@ function captureFacts(observation: Observation | undefined): KernelFact[] {
   return [{ name, ok: mode === "captured", text: `${engine ?? "?"}, ${mode}` }];
 }
 
-function routingFacts(binding: NativeBinding, netns: number, spec: CaptureSpec): KernelFact[] {
+/** What every engine's capture stands on. `ipv6`: it is captured too. */
+export function routingFacts(binding: NativeBinding, netns: number, ipv6: boolean): KernelFact[] {
   const facts: KernelFact[] = [];
-  for (const family of families(binding, netns, spec.ipv6)) {
+  for (const family of families(binding, netns, ipv6)) {
     const missing = missingRouting(binding, netns, [family]);
     const fine = `IPv${family}: rule ${RULE_PRIORITY} fwmark 0x111/0xfff lookup ${ROUTE_TABLE}, local default dev lo`;
     facts.push(

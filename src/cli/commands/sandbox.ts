@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { Option } from "commander";
+import { ENGINE_NAMES } from "../../core/ports/dataplane.ts";
 import type { Program } from "../command.ts";
 import { describeExamples } from "../help.ts";
 
@@ -28,8 +30,8 @@ export function addSandbox({ root, done }: Program): void {
     .description("Tell the story: plain, labelled, captured, unlabelled; with a check at every step.")
     .option("--json", "print one JSON document with every check", false)
     .option("--keep", "leave the sandbox up at the end, to play on", false)
-    .option("--chart <version>", `environment of this istio-cni chart: ${CHARTS.join(" or ")} (default: both, in turn)`)
-    .option("--engine <name>", "capture with ebpf, nftables or iptables (default: the best that works)")
+    .addOption(new Option("--chart <version>", "of istio-cni, for the environment; else both").choices(CHARTS))
+    .addOption(new Option("--engine <name>", "to capture with; else the best").choices(ENGINE_NAMES))
     .option("--ztunnel <path>", "run this ztunnel in place of the stand-in")
     .action(async (given: DemoOptions) => {
       const { runDemo } = await import("../sandbox-demo.ts");
@@ -42,8 +44,8 @@ export function addSandbox({ root, done }: Program): void {
     .option("--dry-run", "only read the files, and say what is wrong with them", false)
     .option("--json", "print one JSON document with every step", false)
     .option("--keep", "leave the sandbox up at the end, to play on", false)
-    .option("--chart <version>", "environment of this istio-cni chart, in place of the file's")
-    .option("--engine <name>", "capture with ebpf, nftables or iptables, in place of the file's")
+    .addOption(new Option("--chart <version>", "of istio-cni, in place of the file's").choices(CHARTS))
+    .addOption(new Option("--engine <name>", "in place of the file's").choices(ENGINE_NAMES))
     .option("--ztunnel <path>", "run this ztunnel in place of the stand-in")
     .action(async (files: readonly string[], given: ScenarioOptions) => {
       const { runScenarios } = await import("../sandbox-run.ts");

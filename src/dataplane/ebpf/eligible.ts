@@ -25,8 +25,8 @@ export function ineligibility(binding: NativeBinding, netns: number, spec: Captu
   const own = glance(binding, netns).addresses;
   if (spec.ips.length > 0 && !spec.ips.some((ip) => own.some(({ address }) => address === ip))) {
     return (
-      `none of the pod's addresses (${spec.ips.join(", ")}) is on an interface of its netns: its runtime class ` +
-      "(gVisor, for one) handles packets itself, and nothing inside the netns can capture them"
+      `none of the pod's addresses (${spec.ips.join(", ")}) is on an interface of its netns: somebody took ` +
+      "them away, or its runtime class (gVisor, for one) handles packets itself, and nothing in there can capture them"
     );
   }
   const other = own.find(({ address, scope }) => scope !== "link" && scope !== "host" && !spec.ips.includes(address));

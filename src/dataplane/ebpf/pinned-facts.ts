@@ -10,9 +10,10 @@ import { modeOf } from "./pod.ts";
 const LO_INDEX = 1;
 
 /** None for a pod that another engine captures, or that is let go. @throws NativeError */
-export function pinnedFacts(binding: NativeBinding, netns: number, { pods }: Pinned): readonly KernelFact[] {
-  const pod = pods.get(binding.netnsCookie(netns));
-  if (pod === undefined || modeOf(pod) !== "captured") return [];
+export function pinnedFacts(binding: NativeBinding, netns: number, pinned: Pinned): readonly KernelFact[] {
+  const pod = pinned.pods.get(binding.netnsCookie(netns));
+  if (pod === undefined) return binding.bpfFilterState(netns, LO_INDEX).ingress === 0 ? [] : [unpinned(pinned)];
+  if (modeOf(pod) !== "captured") return [];
   const link = podInterface(binding, netns);
   const missing = [
     ...(binding.bpfNetnsLinked(netns) ? [] : ["the sk_lookup program is not attached"]),
@@ -22,6 +23,14 @@ export function pinnedFacts(binding: NativeBinding, netns: number, { pods }: Pin
   ];
   if (missing.length > 0) return missing.map((text) => ({ name: "capture", ok: false, text }));
   return [{ name: "capture", ok: true, text: "ebpf: what its entry stands for is attached" }];
+}
+
+/** Its filters are there, and nobody knows of it. */
+function unpinned({ obstacle }: Pinned): KernelFact {
+  const name = "capture";
+  if (obstacle !== undefined) return { name, ok: null, text: `ebpf: what is pinned can't be read: ${obstacle}` };
+  const text = "ebpf: its filters are there and no entry of it is pinned: somebody removed the pins";
+  return { name, ok: false, text: `${text}, or an agent of a very different version captured it` };
 }
 
 function missingFilters(

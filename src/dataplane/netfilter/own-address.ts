@@ -8,7 +8,7 @@ export function addressObstacle(binding: NativeBinding, netns: number, spec: Cap
   const own = binding.addresses(netns).map(({ address }) => address);
   if (spec.ips.some((ip) => own.includes(ip))) return undefined;
   return (
-    `none of the pod's addresses (${spec.ips.join(", ")}) is on an interface of its netns: its runtime class ` +
-    "(gVisor, for one) handles packets itself, and nothing inside the netns can capture them"
+    `none of the pod's addresses (${spec.ips.join(", ")}) is on an interface of its netns: somebody took ` +
+    "them away, or its runtime class (gVisor, for one) handles packets itself, and nothing in there can capture them"
   );
 }

@@ -36,7 +36,7 @@ export class InboundProof implements Disposable {
       if (bypassed && !isZtunnels(taken)) return proved("inbound is not captured, as the pod's annotation asks");
       if (bypassed) return failed(`inbound is bypassed, but ztunnel took a remote's call to port ${port}`);
       if (!isZtunnels(taken)) return failed(`a remote's call reached ${holderText(taken)}, past ztunnel`);
-      const at = canonicalIp(taken.src) === ip ? `at port ${taken.srcPort}` : `at its shadow ${taken.src}`;
+      const at = canonicalIp(taken.src) === ip ? `at port ${taken.srcPort}` : `at its shadow ${canonicalIp(taken.src)}`;
       return proved(`a remote's call to ${endpointText({ address: ip, port })} is taken by ztunnel ${at}`);
     });
   }

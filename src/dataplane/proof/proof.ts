@@ -32,7 +32,7 @@ export async function prove(
 /** Nothing inside the netns shows what such a pod's traffic does. */
 export async function* sandboxed(family: AddressFamily, ip: string): AsyncGenerator<Proof> {
   const why: Finding = skipped(
-    `${ip} is on no interface of the pod's netns: its runtime (gVisor, Kata) handles packets itself, and nothing here can prove what it does`,
+    `${ip} is on no interface of the pod's netns: somebody took it away, or its runtime (gVisor, Kata) handles packets itself; nothing here can prove what that does`,
   );
   for (const row of ["outbound", "inbound"] as const) yield prove(row, family, () => why);
 }

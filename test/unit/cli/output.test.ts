@@ -166,6 +166,8 @@ test("wrong usage ends with 2 and says what is meant", async () => {
     ["status", "--socket", ""],
     ["status", "--wait", "--watch"],
     ["check", "--category", "cni,kernal"],
+    ["sandbox", "demo", "--engine", "bpf"],
+    ["sandbox", "run", "story.yaml", "--chart", "1.23"],
   ]) {
     const { status, stdout, stderr } = await cli(argv);
     expect(stdout).toBe("");

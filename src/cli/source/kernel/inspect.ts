@@ -2,20 +2,22 @@
 // One pod, without the agent: what is in its netns. What should be there is only partly known.
 import { AgentError } from "../../../core/errors.ts";
 import { familyOf } from "../../../core/ip.ts";
-import type { CaptureSpec } from "../../../core/ports/dataplane.ts";
+import type { CaptureSpec, KernelFact } from "../../../core/ports/dataplane.ts";
 import type { InspectReport } from "../../../core/report/inspect.ts";
 import { type PodReport, podTitle } from "../../../core/report/pods.ts";
 import type { ProofsReport } from "../../../core/report/proofs.ts";
-import { readPinned } from "../../../dataplane/ebpf/pinned.ts";
+import { type Pinned, readPinned } from "../../../dataplane/ebpf/pinned.ts";
 import { pinnedFacts } from "../../../dataplane/ebpf/pinned-facts.ts";
-import { kernelFacts, listenerFacts } from "../../../dataplane/examine.ts";
+import { kernelFacts, listenerFacts, routingFacts } from "../../../dataplane/examine.ts";
 import { PodProver } from "../../../dataplane/proof/prover.ts";
+import { writtenFacts } from "../../../dataplane/written.ts";
+import type { NativeBinding } from "../../../native/binding.ts";
 import { findHostNetns } from "../../../netns/host.ts";
 import type { Resident } from "../../../netns/residents.ts";
 import { joinCgroupOf } from "../../../sys/own-cgroup.ts";
 import { Proc } from "../../../sys/proc.ts";
 import type { NodeView } from "./node-view.ts";
-import { rowsOf } from "./pods.ts";
+import { isAstray, rowsOf } from "./pods.ts";
 import { type Steering, steeringIn, untried } from "./steering.ts";
 
 const SIDECAR_UNKNOWN = "which traffic it should be, its annotations say, and only the agent knows them";
@@ -24,7 +26,6 @@ export async function kernelInspect(view: NodeView, uid: string): Promise<Inspec
   const { binding } = view;
   return within(view, uid, (pod, { netns }) => {
     const pinned = readPinned(binding, view.config.procDir);
-    const dns = () => steeringIn(binding, netns.fd, pinned).dns !== "none";
     return {
       ...view.head(),
       pod,
@@ -33,7 +34,8 @@ export async function kernelInspect(view: NodeView, uid: string): Promise<Inspec
       desired: {},
       facts: [
         ...pinnedFacts(binding, netns.fd, pinned),
-        ...(pod.mesh === "captured" ? listenerFacts(binding, netns.fd, dns()) : []),
+        ...(pod.mesh === "captured" ? capturedFacts(binding, netns.fd, pinned) : []),
+        ...(isAstray(pod) ? [{ name: "capture", ok: false, text: pod.detail }] : []),
         ...kernelFacts(binding, netns, undefined, undefined),
       ],
       counters: {},
@@ -41,6 +43,16 @@ export async function kernelInspect(view: NodeView, uid: string): Promise<Inspec
       decisions: [],
     };
   });
+}
+
+/** What belongs together, by what is there of it. */
+function capturedFacts(binding: NativeBinding, netns: number, pinned: Pinned): readonly KernelFact[] {
+  const { dns, ipv6 } = steeringIn(binding, netns, pinned);
+  return [
+    ...writtenFacts(binding, netns),
+    ...routingFacts(binding, netns, ipv6),
+    ...listenerFacts(binding, netns, dns !== "none"),
+  ];
 }
 
 /** As the pod's own state says: the agent's settings are not this process's, the pod's annotations known to the API only. */

@@ -79,11 +79,20 @@ function row(
     const found = meshOf(binding, netns, pinned);
     // A sidecar listens at the same ports.
     const served = found.mesh !== "sidecar" && listening(binding, netns.fd);
-    return { ...seen, ips, ztunnel: served ? "listening" : null, ...found };
+    const why = served && found.reason === "nothing" ? { reason: ASTRAY, detail: ASTRAY_DETAIL } : {};
+    return { ...seen, ips, ztunnel: served ? "listening" : null, ...found, ...why };
   } catch (error) {
     const detail = `its netns can't be read: ${messageOf(error)}`;
     return { ...seen, ips: [], ztunnel: null, mesh: "unknown", engine: null, reason: "netns-unreadable", detail };
   }
+}
+
+const ASTRAY = "served-uncaptured";
+const ASTRAY_DETAIL = "nothing of ours is in its netns, and ztunnel listens in it: its traffic goes past ztunnel";
+
+/** Belongs to the mesh, as ztunnel serves it, and nothing captures it. */
+export function isAstray({ reason }: PodReport): boolean {
+  return reason === ASTRAY;
 }
 
 type Found = Pick<PodReport, "mesh" | "engine" | "reason" | "detail">;

@@ -9,7 +9,7 @@ import { type PodReport, podTitle } from "../../../core/report/pods.ts";
 import type { ComponentReport, StatusReport } from "../../../core/report/status.ts";
 import { counted, nodePath } from "../../../core/report/words.ts";
 import type { NodeView } from "./node-view.ts";
-import { judgedPods } from "./pods.ts";
+import { isAstray, judgedPods } from "./pods.ts";
 
 /** What of a status the node itself shows. */
 export async function kernelStatus(view: NodeView): Promise<StatusReport> {
@@ -27,7 +27,7 @@ export async function kernelStatus(view: NodeView): Promise<StatusReport> {
       { name: "kubernetes", verdict: "unknown", text: wanted?.text ?? "only the agent watches it" },
       ztunnel(pods),
       dataplane(pods),
-      podsComponent(counts, (wanted?.pods.size ?? 0) > 0),
+      podsComponent(counts, (wanted?.pods.size ?? 0) > 0, pods.filter(isAstray).length),
       { name: "drift", verdict: "unknown", text: "only the agent counts what it repairs" },
     ],
     pods: counts,
@@ -37,6 +37,7 @@ export async function kernelStatus(view: NodeView): Promise<StatusReport> {
     drift: null,
     problems: [
       ...pods.filter(({ mesh, ztunnel: serves }) => mesh === "captured" && serves === null).map(unserved),
+      ...pods.filter(isAstray).map(uncaptured),
       ...pods.flatMap(astray),
     ],
   };
@@ -73,10 +74,11 @@ function dataplane(pods: readonly PodReport[]): ComponentReport {
   return { name: "dataplane", verdict: "unknown", text: text.length === 0 ? "in no pod" : text.join(", ") };
 }
 
-function podsComponent(counts: Readonly<Record<string, number>>, asked: boolean): ComponentReport {
+function podsComponent(counts: Readonly<Record<string, number>>, asked: boolean, bare: number): ComponentReport {
   const { failing = 0, unwanted = 0 } = counts;
-  const verdict = !asked ? "unknown" : failing + unwanted > 0 ? "warn" : "ok";
-  return { name: "pods", verdict, text: podsSentence(counts, asked) };
+  const verdict = failing + unwanted + bare > 0 ? "warn" : asked ? "ok" : "unknown";
+  const lost = bare > 0 ? `; ${bare} served by ztunnel and not captured` : "";
+  return { name: "pods", verdict, text: `${podsSentence(counts, asked)}${lost}` };
 }
 
 function podsSentence(counts: Readonly<Record<string, number>>, asked: boolean): string {
@@ -95,6 +97,10 @@ function astray(pod: PodReport): StatusReport["problems"][number][] {
   if (pod.failure === null) return [];
   const { code, message, attempts, nextTryMs } = pod.failure;
   return [{ object: podTitle(pod), code, message, attempts, nextTryMs }];
+}
+
+function uncaptured(pod: PodReport): StatusReport["problems"][number] {
+  return { object: podTitle(pod), code: "NOT_CAPTURED", message: pod.detail, attempts: 0, nextTryMs: null };
 }
 
 function unserved(pod: PodReport): StatusReport["problems"][number] {
