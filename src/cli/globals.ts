@@ -6,6 +6,11 @@ import type { CliEnv } from "./env.ts";
 export const FORMATS = ["table", "wide", "json", "yaml"] as const;
 export type Format = (typeof FORMATS)[number];
 
+/** A form for people. */
+export function isTable(format: Format): boolean {
+  return format === "table" || format === "wide";
+}
+
 /** What every reading command takes. */
 export interface Globals {
   readonly format: Format;

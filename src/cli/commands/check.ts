@@ -4,6 +4,7 @@ import { head } from "../../core/report/document.ts";
 import { CATEGORIES, type Category, type CheckReport, type CheckVerdict } from "../check/check.ts";
 import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT, exitOf } from "../exit.ts";
+import { isTable } from "../globals.ts";
 import { sourceLine } from "../render/headline.ts";
 import type { Paint, Style } from "../render/paint.ts";
 import { visible } from "../render/text.ts";
@@ -30,7 +31,7 @@ export function addCheck(program: Program): void {
         .option("--pre", "only what makes sense before the agent is installed")
         .addOption(new Option("--category <names>", `some of ${CATEGORIES.join(",")}`).argParser(parseCategories)),
     async (session, { pre = false, category = CATEGORIES }) => {
-      const lines = session.globals.format === "table" || session.globals.format === "wide";
+      const lines = isTable(session.globals.format);
       if (session.globals.from !== undefined) {
         if (pre) usageError("--pre tries a node, and --from reads what was found when its report was made");
         const told = await (await session.source()).read("check");

@@ -41,15 +41,28 @@ export function addLog(program: Program): void {
       }
       const levels = words.flatMap((word) => word.split(",")).map(parseLevel);
       const change: LevelsChange | undefined = levels.length === 0 && !reset ? undefined : { reset, levels };
+      const known = levels.length === 0 ? undefined : (await (await session.agent()).read("log")).scopes;
       const report =
         change !== undefined
           ? await (await session.agent()).change("log", change)
           : // Only the agent or a report of it knows.
             await (session.globals.from === undefined ? await session.agent() : await session.source()).read("log");
       await session.print(report, () => levelsText(report));
+      for (const scope of strangers(levels, known)) {
+        session.env.stderr.write(
+          `ambient-cni: nothing has logged as ${JSON.stringify(scope)} yet; its level waits for it\n`,
+        );
+      }
       return EXIT.ok;
     },
   );
+}
+
+/** Scopes are made by those who log: one that nobody has made may be a slip of the pen. */
+function strangers(levels: LevelsChange["levels"], known: LevelsReport["scopes"] | undefined): readonly string[] {
+  if (known === undefined) return [];
+  const names = new Set(["all", "default", ...known.map(({ scope }) => scope)]);
+  return levels.map(({ scope }) => scope).filter((scope) => !names.has(scope));
 }
 
 /** The tabs between the parts of a line are the log's own. */

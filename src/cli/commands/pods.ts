@@ -5,6 +5,7 @@ import type { PodReport, PodsReport } from "../../core/report/pods.ts";
 import { counted } from "../../core/report/words.ts";
 import { addCommand, type Program } from "../command.ts";
 import { EXIT } from "../exit.ts";
+import { isTable } from "../globals.ts";
 import { sourceLine } from "../render/headline.ts";
 import { type Column, table } from "../render/table.ts";
 import { age } from "../render/text.ts";
@@ -46,6 +47,10 @@ export function addPods(program: Program): void {
       });
       const shown = { ...report, pods };
       await session.print(shown, (wide) => podsText(shown, wide));
+      // Beside the table, whose lines scripts count.
+      if (pods.length === 0 && isTable(session.globals.format)) {
+        session.env.stderr.write(`none of ${counted(report.pods.length, "pod")} of this node\n`);
+      }
       if (source.unreachable?.trouble === "broken") return EXIT.unreachable;
       return pods.some(({ mesh }) => mesh === "failing" || mesh === "unwanted") ? EXIT.problem : EXIT.ok;
     },

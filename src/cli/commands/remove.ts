@@ -2,6 +2,7 @@
 import { AgentError } from "../../core/errors.ts";
 import { addCommand, type Program, type Session, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
+import { isTable } from "../globals.ts";
 import type { RemovalOutcome } from "../removal/node-removal.ts";
 import type { TakenStep } from "../removal/steps.ts";
 import { visible } from "../render/text.ts";
@@ -54,7 +55,7 @@ async function remove(session: Session, options: RemoveOptions): Promise<number>
   const { hostRoot } = view.config;
   const netDir = options.cniNetDir ?? inside(view.config.cniNetDir, hostRoot);
   const config = { ...view.config, cniNetDir: rootedPath(hostRoot, netDir) };
-  const isText = globals.format === "table" || globals.format === "wide";
+  const isText = isTable(globals.format);
   const warnings: string[] = [];
   const outcome = await removeFromNode({
     config,

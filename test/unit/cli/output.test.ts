@@ -63,6 +63,7 @@ describe("tables", () => {
     ["config"],
     ["config", "--changed", "-o", "wide"],
     ["log"],
+    ["log", "zds:debug", "zsd:debug"],
     ["log", "--last", "2"],
     ["version"],
     ["inspect", "web"],
