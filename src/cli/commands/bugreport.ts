@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import { access, constants } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import { Option } from "commander";
+import { DEFAULT_RUN_DIR } from "../../core/constants.ts";
+import { AgentError, codeOf } from "../../core/errors.ts";
 import { counted } from "../../core/report/words.ts";
 import { addCommand, type Program, type Session, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
@@ -59,6 +63,7 @@ async function run(session: Session, { output, pod, redact = false }: BugreportO
     import("../source/kernel/node-view.ts"),
     import("../../sys/files.ts"),
   ]);
+  await assertWritable(isFile(output) ? dirname(output) : ".");
   const began = env.now();
   const view = viewNode(env, "");
   const { config } = view;
@@ -83,6 +88,19 @@ async function run(session: Session, { output, pod, redact = false }: BugreportO
     return `${first}${errors.length} failed; without ${without}\n${visible(file)}\n`;
   });
   return EXIT.ok;
+}
+
+/** Before some seconds of collecting: in the agent's pod most directories are read-only. @throws AgentError REPORT_UNWRITABLE */
+async function assertWritable(directory: string): Promise<void> {
+  try {
+    await access(directory, constants.W_OK);
+  } catch (error) {
+    throw new AgentError(
+      "REPORT_UNWRITABLE",
+      `no report can be written to ${resolve(directory)}: ${codeOf(error)}`,
+      `-o names a file elsewhere; in the agent's pod ${DEFAULT_RUN_DIR} is a directory of the node`,
+    );
+  }
 }
 
 function isFile(output: string | undefined): output is string {
