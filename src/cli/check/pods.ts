@@ -110,7 +110,7 @@ export const POD_CHECKS: readonly Check[] = [
     category: "pods",
     title: "captured pods hold no rules of others",
     pre: false,
-    fix: "find out whose they are (ambient-cni inspect POD --netns-shell -- nft list ruleset); rules that drop or turn traffic on lo or to ports 15001, 15006, 15008 break capture",
+    fix: "find out whose they are (`ambient-cni inspect POD --netns-shell -- nft list ruleset`); rules that drop or turn traffic on lo or to ports 15001, 15006, 15008 break capture",
     about:
       "Rules in a pod's network namespace that are not ours: the application's own, another tool's, or what istio-cni left. Most do no harm; where a pod has trouble, they are the first thing to look at.",
     run: async (context) => {

@@ -75,6 +75,11 @@ export const LOOKS: readonly Typed[] = [
     says: [/ \S*:15001 /, / \S*:15006 /, / \S*:15008 /, / \S*:8080 /],
   },
   {
+    line: "ambient-cni inspect POD --netns-shell -- nft list ruleset",
+    as: "ambient-cni inspect shop/web --netns-shell -- nft list ruleset",
+    says: [/^$/],
+  },
+  {
     line: "ambient-cni inspect POD --netns-shell -- curl -s localhost:8080/healthz",
     as: "ambient-cni inspect shop/web --netns-shell -- curl -s localhost:8080/healthz",
     says: [/^\{"server":"web","clientSeen":"127\.0\.0\.1:\d+"/],
