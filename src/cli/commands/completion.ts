@@ -9,7 +9,8 @@ const PODS_MS = 400;
 
 /**
  * The shells ask this program for each completion, as `ambient-cni complete -- WORD...`: one line per candidate, its
- * description behind a tab. So what is completed is always what this version takes, and pods by their names.
+ * description behind a tab. So what is completed is always what this version takes, and pods by their names; where it
+ * has none, files are.
  */
 const SCRIPTS: Readonly<Record<string, string>> = {
   bash: `# bash completion of ambient-cni; in ~/.bashrc: source <(ambient-cni completion bash)
@@ -20,7 +21,7 @@ _ambient_cni() {
     COMPREPLY+=("\${line%%$'\\t'*}")
   done
 }
-complete -F _ambient_cni ambient-cni
+complete -o default -F _ambient_cni ambient-cni
 `,
   zsh: `#compdef ambient-cni
 # zsh completion of ambient-cni; in ~/.zshrc: source <(ambient-cni completion zsh)
@@ -30,7 +31,7 @@ _ambient_cni() {
   for line in "\${(@f)$("\${words[1]}" complete -- "\${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
     [[ -n "$line" ]] && candidates+=("\${\${line%%$'\\t'*}//:/\\\\:}:\${line#*$'\\t'}")
   done
-  _describe 'ambient-cni' candidates
+  if (( $#candidates )); then _describe 'ambient-cni' candidates; else _files; fi
 }
 compdef _ambient_cni ambient-cni
 `,
@@ -40,6 +41,7 @@ function __ambient_cni
     $words[1] complete -- $words[2..-1] 2>/dev/null
 end
 complete -c ambient-cni -f -a '(__ambient_cni)'
+complete -c ambient-cni -n 'not count (__ambient_cni) >/dev/null' -F
 `,
 };
 

@@ -77,14 +77,17 @@ test("bash completes with what the program says", async () => {
   const session = `${script}
 COMP_WORDS=(ambient-cni pods --sort ''); COMP_CWORD=3
 _ambient_cni
-printf '<%s>' "\${COMPREPLY[@]}"`;
+printf '<%s>' "\${COMPREPLY[@]}"
+complete -p ambient-cni`;
   const stdout = await new Promise<string>((resolve, reject) => {
     const env = { PATH: `${dirname(program)}:/usr/bin:/bin` };
     execFile("bash", ["--norc", "-c", session], { env }, (error, out) =>
       error === null ? resolve(out) : reject(error),
     );
   });
-  expect(stdout).toBe("<asked:complete><asked:--><asked:pods><asked:--sort><asked:>");
+  // With names of files where there is no candidate.
+  const asked = "<asked:complete><asked:--><asked:pods><asked:--sort><asked:>";
+  expect(stdout).toBe(`${asked}complete -o default -F _ambient_cni ambient-cni\n`);
 });
 
 test("the other shells' scripts are what they were", async () => {

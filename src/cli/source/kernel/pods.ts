@@ -5,6 +5,7 @@ import { canonicalIp } from "../../../core/ip.ts";
 import type { NetnsHandle } from "../../../core/ports/netns.ts";
 import type { PodReport, PodsReport } from "../../../core/report/pods.ts";
 import { type Pinned, readPinned } from "../../../dataplane/ebpf/pinned.ts";
+import { isZtunnels } from "../../../dataplane/proof/sockets.ts";
 import { redirectionTrace } from "../../../dataplane/sidecar/trace.ts";
 import { type Trace, tracesOf } from "../../../dataplane/traces.ts";
 import { upstreamTraces } from "../../../dataplane/upstream/traces.ts";
@@ -123,9 +124,10 @@ function sentence(traces: readonly Trace[]): string {
   return traces.map(({ engine, mode }) => `${engine}${mode === undefined ? "" : `, ${mode}`}`).join("; ");
 }
 
-/** ztunnel serves the pod: all three of its listeners are open in the netns. */
+/** ztunnel serves the pod: all three of its listeners are open in the netns, and its own: a sidecar may have the ports. */
 function listening(binding: NativeBinding, netns: number): boolean {
-  const ports = new Set(binding.sockets(netns, { protocol: "tcp", states: LISTEN }).map(({ srcPort }) => srcPort));
+  const sockets = binding.sockets(netns, { protocol: "tcp", states: LISTEN }).filter(isZtunnels);
+  const ports = new Set(sockets.map(({ srcPort }) => srcPort));
   return [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext, ZTUNNEL_PORT.inboundHbone].every((port) =>
     ports.has(port),
   );
