@@ -8,7 +8,7 @@
 export async function main(argv: readonly string[]): Promise<number> {
   const [first, ...rest] = argv;
   // Not commander's business: unknown flags of the stock chart must not stop the node's agent.
-  if (first === "install-cni") {
+  if (first === "install-cni" && !rest.includes("--help") && !rest.includes("-h")) {
     const { runAgent } = await import("./agent-command.ts");
     return runAgent(rest, process.env);
   }

@@ -129,6 +129,10 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     expect(cut.status).toBe(1);
     expect(cut.stderr).toMatch(/^ambient-cni: can't write the output: ENOSPC/);
 
+    const help = await onNode(sandbox, "install-cni", "--help");
+    expect(help).toMatchObject({ status: 0, stderr: "" });
+    expect(help.stdout).toContain("docs/config.md");
+
     const before = await reports(sandbox);
     // An agent that hangs does not keep the node's state from being seen.
     sandbox.agent?.signal("SIGSTOP");
