@@ -60,7 +60,7 @@ test("traffic moves the verdicts, drift is repaired and told, pods that go blame
       'engine="iptables"': 1,
     });
     expect(Object.values(await series(sandbox, "ambient_cni_astray_pods"))).toEqual([]);
-    expect((await statusOf(sandbox)).drift).toEqual({ repaired: 0, kinds: {}, last: null });
+    expect((await statusOf(sandbox)).drift).toEqual({ repaired: 0, kinds: {}, broken: {}, last: null });
 
     // In a pod, at all pods' cgroup, where probes are announced, on the node's disk.
     const unguard = ["nsenter", `--net=${client.attachment.netns}`, "tc", "filter", "del", "dev", "eth0", "egress"];
