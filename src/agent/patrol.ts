@@ -82,6 +82,8 @@ export class Patrol {
       if (missing.length === 0) return;
       drift.repaired("hooks", undefined, missing.join("; "));
       logger.warn("what all pods are captured by was taken away; repaired", { missing });
+      // Whoever took that may have taken what single pods have on the same file system: no event tells of it.
+      for (const { uid } of this.roster.all()) this.reconciler.queue.trigger(uid);
     } catch (error) {
       drift.unrepaired("hooks", messageOf(error));
       logger.error("what all pods are captured by can't be repaired", { error: messageOf(error) });

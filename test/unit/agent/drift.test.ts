@@ -84,6 +84,19 @@ test("what all pods share is put back, and is the node's", async () => {
   expect(line("drift")?.text).toMatch(/ago: the node: program ambient_connect4 is not attached$/);
 });
 
+test("whoever takes what all pods share may have taken more: each pod is looked at then", async () => {
+  const parts = new Parts();
+  parts.run("web");
+  const { patrol } = await start(parts);
+  await eventually("enrolled", () => pod("web")?.mesh === "enrolled");
+  parts.dataplane.kernel.set("ns-web", { mode: "captured", prepared: true, spec: "another" });
+  await patrol.run();
+  expect(parts.repairs("capture")).toBe(0);
+  parts.dataplane.unhooked = ["the programs and maps are not pinned any more"];
+  await patrol.run();
+  await eventually("repaired", () => parts.repairs("capture") === 1);
+});
+
 test("what all pods share and can't be put back is an error of the node, until it can", async () => {
   const parts = new Parts();
   const { patrol } = await start(parts);
