@@ -23,6 +23,7 @@ const INSPECTED = [
 const PROVED = /^PASS shop\/web: 16 of 16 proved in/m;
 const STEPS = /^1\. prepare routes\n[\s\S]*^2\. add to ztunnel\n[\s\S]*^4\. capture\n[\s\S]*^5\. annotate$/m;
 const FAILING = /^NAMESPACE +POD .* REASON\n$/;
+const NONE = /^none of 4 pods of this node\n$/;
 const traced = (destination: string) => [
   new RegExp(`^shop/web > ${destination}\n {2}√ decision +\\S+ ms {2}ztunnel \\(outbound\\)`),
   new RegExp(
@@ -42,8 +43,8 @@ export const LOOKS: readonly Typed[] = [
   { line: "ambient-cni pods -o wide", says: [/^NAMESPACE .* UID +PHASE +OLDER +ANNOTATION +REASON\n/, WEB, CART] },
   { line: "ambient-cni pods -o json", says: [/"schemaVersion": 1,/, /"name": "web",[^}]*"mesh": "enrolled",/] },
   // No pod is, and none is shown.
-  { line: "ambient-cni pods --failing", says: [FAILING] },
-  { line: "ambient-cni pods --failing -o wide", says: [FAILING] },
+  { line: "ambient-cni pods --failing", says: [FAILING], notes: NONE },
+  { line: "ambient-cni pods --failing -o wide", says: [FAILING], notes: NONE },
   { line: "ambient-cni pods 10.66.0.2", says: [only(/NAMESPACE .*/, /shop +web +10\.66\.0\.2 .*/)] },
   { line: "ambient-cni config --changed", says: [/^SETTING +ORIGIN +VALUE\n/, /^NODE_NAME +env NODE_NAME +node1$/m] },
   {
