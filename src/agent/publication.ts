@@ -42,9 +42,7 @@ export class Publication {
   async write(refresh = false): Promise<void> {
     if (this.stopped) return;
     if (this.wanted !== "anyway") this.wanted = refresh ? "anyway" : "if new";
-    this.writing ??= this.drain().finally(() => {
-      this.writing = undefined;
-    });
+    this.writing ??= this.drain();
     await this.writing;
   }
 
@@ -58,10 +56,15 @@ export class Publication {
   }
 
   private async drain(): Promise<void> {
-    while (this.wanted !== undefined) {
-      const refresh = this.wanted === "anyway";
-      this.wanted = undefined;
-      await this.writeNow(refresh);
+    try {
+      while (this.wanted !== undefined) {
+        const refresh = this.wanted === "anyway";
+        this.wanted = undefined;
+        await this.writeNow(refresh);
+      }
+    } finally {
+      // At once: whoever asks from here on begins anew.
+      this.writing = undefined;
     }
   }
 

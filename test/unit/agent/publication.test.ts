@@ -47,6 +47,20 @@ test("a slow write of what was true before is over before the next begins, so th
   expect(parts.published).toEqual([["plain"], []]);
 });
 
+test("whenever it is asked for, what is asked for is written", async () => {
+  for (let turns = 0; turns < 12; turns++) {
+    const quick = new FakeParts();
+    quick.cluster.putNamespace("plain", {});
+    const one = new Publication(quick);
+    void one.write();
+    // At any moment of the first write's end.
+    for (let turn = 0; turn < turns; turn++) await null;
+    quick.cluster.putNamespace("plain", AMBIENT);
+    await one.write();
+    expect(quick.published.at(-1)).toEqual([]);
+  }
+});
+
 test("after the end nothing is written any more, by whatever was due or is asked for", async () => {
   void publication.write();
   publication.touch();
