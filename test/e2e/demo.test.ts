@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { leftovers, PROGRAM } from "../support/sandbox.ts";
 
@@ -36,9 +38,19 @@ interface DemoDocument {
   readonly runs: readonly {
     readonly chart: string;
     readonly error?: string;
-    readonly checks: readonly { readonly id: string; readonly passed: boolean; readonly evidence: string }[];
+    readonly checks: readonly { readonly title: string; readonly passed: boolean; readonly evidence: string }[];
   }[];
 }
+
+/** What a page shows of what the demo prints: lines of the block with this one. */
+function shown(path: string): string[] {
+  const page = readFileSync(fileURLToPath(new URL(`../../${path}`, import.meta.url)), "utf8");
+  const block = page.split("```").find((text) => text.includes("√ both pods are captured and annotated"));
+  return (block ?? "").trim().split("\n");
+}
+
+const checksIn = (lines: readonly string[]): string[] =>
+  lines.filter((line) => line.startsWith("  √ ")).map((line) => line.slice(4));
 
 describe("npm run demo", () => {
   test("every check passes under both charts, and nothing is left", async () => {
@@ -52,13 +64,19 @@ describe("npm run demo", () => {
       expect(checks.length).toBeGreaterThan(25);
     }
     expect(document.failed).toBe(0);
+    const titles = document.runs[0]?.checks.map(({ title }) => title) ?? [];
+    const whole = shown("docs/ARCHITECTURE.md");
+    expect(checksIn(whole)).toEqual(titles);
+    expect(whole.at(-1)).toBe(`${titles.length} checks passed, 0 failed`);
+    const some = checksIn(shown("README.md"));
+    expect(titles.filter((title) => some.includes(title))).toEqual(some);
     expect(code).toBe(0);
     expect(leftovers(pid)).toEqual([]);
   });
 
   test("kept, with another engine, it stays until Ctrl-C", async () => {
     const { code, stdout, stderr, pid } = await demo(["--keep", "--engine", "nftables"], "# a shell on node1\n");
-    expect(stdout).toMatch(/^ {2}√ /m);
+    for (const line of shown("README.md")) expect(stdout).toContain(`\n${line}`);
     expect(stdout).not.toMatch(/^ {2}× /m);
     expect(stdout).toMatch(/The sandbox stays until Ctrl-C\. In another shell:\n {2}export KUBECONFIG=/);
     expect(stderr).toBe("\nSIGINT: cleaning up\n");

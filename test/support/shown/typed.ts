@@ -104,7 +104,7 @@ export const LOOKS: readonly Typed[] = [
   // As a shell would read them: this one has none but bash.
   {
     line: "ambient-cni completion bash",
-    as: "ambient-cni completion bash | bash --norc -n && ambient-cni completion bash",
+    as: "ambient-cni completion bash | tee completion && bash --norc -n completion",
     says: [/^complete -F _ambient_cni ambient-cni$/m],
   },
   { line: "ambient-cni completion zsh", says: [/^#compdef ambient-cni\n/, /^compdef _ambient_cni ambient-cni$/m] },
