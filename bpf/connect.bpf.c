@@ -194,7 +194,8 @@ int ambient_sockops(struct bpf_sock_ops *ctx)
 		if (!sk)
 			return 1;
 		kept = bpf_sk_storage_get(&destinations, sk, 0, 0);
-		if (!kept || !handshake_of(ctx, &key))
+		/* ztunnel doesn't ask about a question for a nameserver: its entry would never go. */
+		if (!kept || bpf_ntohl(ctx->remote_port) != knobs.port_outbound || !handshake_of(ctx, &key))
 			return 1;
 		destination = *kept;
 		bpf_map_update_elem(&handshakes, &key, &destination, BPF_ANY);

@@ -56,6 +56,11 @@ afterEach(async () => {
 
 const capture = () => dataplane.capture(lab.pod.netns, specOf(lab));
 const counters = () => engine.counters(lab.pod.netns);
+/** Destinations that ztunnel has not asked for, of which there is none afterwards. */
+const forget = () => {
+  const map = join(labBpffs(), "ambient-cni", `v${SCHEMA}`, "maps/handshakes");
+  return programs.run(lab.pod.netns, LabCgroups.root, ["lab-forget", map]);
+};
 
 describe.each([4, 6] as const)("IPv%i", (family) => {
   const fromPod = (options = {}) => Call.open(lab.pod.netns, family, ipOf(lab.client, family), SERVICE, options);
@@ -75,8 +80,6 @@ describe.each([4, 6] as const)("IPv%i", (family) => {
     await ztunnel.close();
     const options = { family: 6, bind: { address: "::", port: 15001 }, mark: ZTUNNEL_MARK, reusePort: true } as const;
     const deaf = native().tcpListen(lab.pod.netns.fd, { ...options, transparent: true });
-    const map = join(labBpffs(), "ambient-cni", `v${SCHEMA}`, "maps/handshakes");
-    const forget = () => programs.run(lab.pod.netns, LabCgroups.root, ["lab-forget", map]);
     await forget();
     const waiting = await Promise.all(Array.from({ length: 8 }, () => fromPod()));
     expect(await forget()).toEqual(["8"]);
@@ -86,6 +89,17 @@ describe.each([4, 6] as const)("IPv%i", (family) => {
     expect(ztunnel.accepted.map(({ original }) => original.port)).toEqual(waiting.map(() => 15001));
     expect(reached).toEqual([]);
     expect(counters().outbound_lost_destination).toBe(8);
+  });
+
+  test("no destination is kept that ztunnel has asked for, or never asks for: a nameserver's over TCP", async () => {
+    await capture();
+    await forget();
+    expect(await outcome(fromPod())).toBe("remote");
+    const nameserver = family === 4 ? "10.66.0.53" : "fd66::53";
+    const question = await Call.open(lab.pod.netns, family, nameserver, 53);
+    expect(await question.echo("question")).toBe("answer:question");
+    expect(await forget()).toEqual(["0"]);
+    question.close();
   });
 
   test("without an answer about the destination ztunnel does not call itself", async () => {
