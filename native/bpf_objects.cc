@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bpf_objects.h"
 
-#include <cstdint>
-#include <cstdio>
+#include "digest.h"
 
 // AMBIENT_BPF_DIR is where CMake put the objects.
 #define EMBED(name)                                                                                \
@@ -36,25 +35,12 @@ const std::vector<BpfObject>& bpfObjects() {
     return objects;
 }
 
-namespace {
-
-/** FNV-1a: tells versions apart, and guards against nothing. */
-void mix(uint64_t& hash, const void* data, size_t size) {
-    const auto* bytes = static_cast<const uint8_t*>(data);
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001b3;
-}
-
-} // namespace
-
 std::string bpfGeneration(const ambient_knobs& knobs) {
-    uint64_t hash = 0xcbf29ce484222325;
-    mix(hash, &knobs, sizeof(knobs));
+    Digest digest;
+    digest.add(&knobs, sizeof(knobs));
     for (const BpfObject& object : bpfObjects())
-        mix(hash, object.data, object.size);
-    char text[17];
-    std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(hash));
-    return text;
+        digest.add(object.data, object.size);
+    return digestText(digest.value());
 }
 
 } // namespace ambient

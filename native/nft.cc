@@ -10,6 +10,7 @@
 
 #include "address.h"
 #include "args.h"
+#include "digest.h"
 #include "fault.h"
 #include "nft_reader.h"
 
@@ -109,14 +110,12 @@ Napi::Object chainObject(Napi::Env env, const NftChain& chain) {
 }
 
 Napi::Object ruleObject(Napi::Env env, const NftRule& rule) {
-    char digest[17];
-    std::snprintf(digest, sizeof(digest), "%016llx", static_cast<unsigned long long>(rule.digest));
     Napi::Object object = Napi::Object::New(env);
     object.Set("chain", rule.chain);
     object.Set("handle", bigint(env, rule.handle));
     object.Set("comment", rule.comment);
     object.Set("jump", rule.jump);
-    object.Set("digest", Napi::String::New(env, digest));
+    object.Set("digest", digestText(rule.digest));
     object.Set("packets", bigint(env, rule.packets));
     object.Set("bytes", bigint(env, rule.bytes));
     return object;

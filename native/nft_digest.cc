@@ -5,18 +5,6 @@
 
 namespace ambient {
 
-void Digest::add(const void* data, size_t size) {
-    const auto* bytes = static_cast<const uint8_t*>(data);
-    for (size_t i = 0; i < size; i++)
-        value_ = (value_ ^ bytes[i]) * 0x100000001b3;
-}
-
-void Digest::add(const std::string& text) {
-    const uint32_t size = static_cast<uint32_t>(text.size());
-    add(&size, sizeof(size));
-    add(text.data(), text.size());
-}
-
 namespace {
 
 /** Attributes whose value traffic or time changes. */

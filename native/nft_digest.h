@@ -5,22 +5,10 @@
 #include <functional>
 #include <string>
 
+#include "digest.h"
 #include "netlink.h"
 
 namespace ambient {
-
-/** FNV-1a, 64 bit. It tells a changed rule from an unchanged one; it is no defence against forgery.
- */
-class Digest {
-  public:
-    void add(const void* data, size_t size);
-    /** With its length, so that two texts cannot trade bytes. */
-    void add(const std::string& text);
-    uint64_t value() const { return value_; }
-
-  private:
-    uint64_t value_ = 0xcbf29ce484222325;
-};
 
 struct NftCounter {
     uint64_t packets = 0, bytes = 0;

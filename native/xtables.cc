@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "xtables.h"
 
-#include <cstdio>
-
 #include "args.h"
+#include "digest.h"
 #include "xtables_reader.h"
 
 namespace ambient {
@@ -22,14 +21,11 @@ Napi::Object tableObject(Napi::Env env, const XtTable& table) {
     for (size_t i = 0; i < table.rules.size(); i++) {
         Napi::HandleScope scope(env);
         const XtRule& rule = table.rules[i];
-        char digest[17];
-        std::snprintf(digest, sizeof(digest), "%016llx",
-                      static_cast<unsigned long long>(rule.digest));
         Napi::Object object = Napi::Object::New(env);
         object.Set("chain", rule.chain);
         object.Set("comment", rule.comment);
         object.Set("jump", rule.jump);
-        object.Set("digest", Napi::String::New(env, digest));
+        object.Set("digest", digestText(rule.digest));
         object.Set("packets", bigint(env, rule.packets));
         rules.Set(static_cast<uint32_t>(i), object);
     }

@@ -19,9 +19,9 @@
 #include <cstring>
 #include <map>
 
+#include "digest.h"
 #include "fault.h"
 #include "netns_scope.h"
-#include "nft_digest.h"
 #include "unique_fd.h"
 
 namespace ambient {
