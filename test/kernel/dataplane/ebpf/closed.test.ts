@@ -134,7 +134,7 @@ describe.each([4, 6] as const)("IPv%i", (family) => {
     await capture();
     const [spread = ""] = SPREAD_RANGE[family].split("/");
     const call = (address: string, port: number, options = {}) =>
-      outcome(Call.open(lab.pod.netns, family, address, port, { timeout: 1000, ...options }));
+      outcome(Call.open(lab.pod.netns, family, address, port, options));
     for (const address of [spread, shadow()]) {
       expect(await call(address, 15001, { mark: ZTUNNEL_MARK })).toBe("ECONNREFUSED");
       expect(await call(address, APP)).toBe("ECONNREFUSED");
