@@ -192,5 +192,18 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     expect(await attached(sandbox)).toEqual(hooks);
     expect(await onNode(sandbox, "log")).toMatchObject({ status: 3, stdout: "" });
     expect((await onNode(sandbox, "version")).stdout).toMatch(/^agent +- \(source: kernel \(agent unreachable/m);
+
+    // Let out by hand, with ztunnel in the pods still: who serves them is no proof that they are in the mesh.
+    const released = await onNode(sandbox, "remove", "--uncapture");
+    expect(released.status, released.stdout + released.stderr).toBe(0);
+    const out = named(await reports(sandbox), "web");
+    expect(out).toMatchObject({ mesh: "none", engine: null, ztunnel: "listening", reason: "served-uncaptured" });
+    const past = await onNode(sandbox, "inspect", "web", "--diff");
+    expect(past.status).toBe(1);
+    expect(past.stdout).toMatch(/\n {2}× capture {2}nothing of ours is in its netns, and ztunnel listens in it: /);
+    const told = await onNode(sandbox, "status");
+    expect(told.status).toBe(3);
+    expect(told.stdout).toMatch(/\n {2}pods +WARN +0 captured, 4 not; .*; 2 served by ztunnel and not captured\n/);
+    expect(told.stdout).toMatch(/\n! shop\/web +NOT_CAPTURED: nothing of ours is in its netns/);
   });
 });
