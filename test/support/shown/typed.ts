@@ -105,7 +105,7 @@ export const LOOKS: readonly Typed[] = [
   {
     line: "ambient-cni completion bash",
     as: "ambient-cni completion bash | tee completion && bash --norc -n completion",
-    says: [/^complete -F _ambient_cni ambient-cni$/m],
+    says: [/^complete -o default -F _ambient_cni ambient-cni$/m],
   },
   { line: "ambient-cni completion zsh", says: [/^#compdef ambient-cni\n/, /^compdef _ambient_cni ambient-cni$/m] },
   { line: "ambient-cni completion fish", says: [/^complete -c ambient-cni -f -a /m] },
