@@ -6,7 +6,9 @@ import type { CliEnv } from "./env.ts";
 import { addGlobals, type Globals, globalsOf } from "./globals.ts";
 import { describeExamples } from "./help.ts";
 import { coloured, type Paint, plain } from "./render/paint.ts";
-import type { AgentSource } from "./source/agent-source.ts";
+import { AgentClient } from "./source/agent-client.ts";
+import { AgentSource } from "./source/agent-source.ts";
+import { NodeSource } from "./source/node-source.ts";
 import type { SessionSource } from "./source/source.ts";
 
 /** The command line under construction: commands are added to it, and tell it how they ended. */
@@ -74,10 +76,6 @@ export function openSession(env: CliEnv, globals: Globals): Session {
   const { from } = globals;
   const agent = async (given = globals.timeoutMs) => {
     if (from !== undefined) usageError("--from reads a report, and this needs the agent itself");
-    const [{ AgentClient }, { AgentSource }] = await Promise.all([
-      import("./source/agent-client.ts"),
-      import("./source/agent-source.ts"),
-    ]);
     const slow = given === undefined ? SLOW_MS : {};
     return new AgentSource(new AgentClient(globals.socket, given ?? AGENT_TIMEOUT_MS, slow));
   };
@@ -88,7 +86,6 @@ export function openSession(env: CliEnv, globals: Globals): Session {
     agent,
     source: async (timeoutMs) => {
       if (from !== undefined) return (await import("./source/report-source.ts")).openReport(from);
-      const { NodeSource } = await import("./source/node-source.ts");
       return new NodeSource(await agent(timeoutMs), async (note) => {
         const { openKernelSource } = await import("./source/kernel/kernel-source.ts");
         return openKernelSource(env, note);

@@ -3,7 +3,7 @@
 // costs. Ratios are to `node -e 0`, which is what Node itself takes to start.
 import { until } from "../../src/sandbox/until.ts";
 import { type CliResult, executeOnNode, onNode } from "../support/cli.ts";
-import { LABEL, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
+import { LABEL, PROGRAM, REDIRECTION, withSandbox, workload } from "../support/sandbox.ts";
 
 const PODS = Number(process.env.BENCH_PODS ?? 200);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 7);
@@ -20,7 +20,18 @@ const WITH_AGENT: readonly string[] = [
   "check --category cni,ztunnel,agent",
   "verify p0",
 ];
-const WITHOUT: readonly string[] = ["status", "pods", "inspect p0", "engines", "config", "version", "verify p0"];
+const WITHOUT: readonly string[] = [
+  "status",
+  "pods",
+  "inspect p0",
+  "engines",
+  "config",
+  "version",
+  "verify p0",
+  "check",
+];
+/** Lines of `check` are read as they end. */
+const FIRST_LINE = ["sh", "-c", '"$0" "$1" check | head -n 1', process.execPath, PROGRAM];
 
 const rows: [string, number, number][] = [];
 
@@ -73,6 +84,7 @@ await withSandbox({}, async (sandbox) => {
     );
   };
   await all("agent", WITH_AGENT);
+  await measure("check, its first line (agent)", () => executeOnNode(sandbox, FIRST_LINE), empty);
   await proved("agent");
   await measure("bugreport (agent)", () => onNode(sandbox, "bugreport", "-o", sandbox.node.path("r.tgz")), empty);
   for (const command of ["status", "pods", "inspect p0"]) {
