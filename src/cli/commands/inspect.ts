@@ -36,7 +36,7 @@ export function addInspect(program: Program): void {
       if (netnsShell && session.globals.from !== undefined)
         usageError("--from reads a report, and a shell needs the node");
       const source = await session.source();
-      const found = findPod((await source.read("pods")).pods, reference);
+      const found = findPod((await source.read("pods", { meant: reference })).pods, reference);
       const { uid } = found;
       if (netnsShell) {
         const shell = await import("../netns-shell.ts");

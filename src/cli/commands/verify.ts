@@ -37,7 +37,9 @@ export function addVerify(program: Program): void {
       if (session.globals.from !== undefined)
         usageError("verify makes connections on a node: a report can't be verified");
       const source = await session.source();
-      const { pods, ...head } = await source.read("pods");
+      const [meant, ...others] = references;
+      const query = meant === undefined || others.length > 0 ? {} : { meant };
+      const { pods, ...head } = await source.read("pods", query);
       const chosen = all
         ? pods.filter((pod) => PROVABLE.includes(pod.mesh) || isWaiting(pod))
         : references.map((reference) => findPod(pods, reference));

@@ -10,7 +10,9 @@ export class AgentSource implements Source {
   constructor(private readonly client: AgentClient) {}
 
   async read<Name extends DocumentName>(name: Name, query: Query = {}): Promise<Documents[Name]> {
-    return this.checked(name, await this.client.ask({ name, query }));
+    // It has all pods at hand.
+    const asked = Object.fromEntries(Object.entries(query).filter(([key]) => key !== "meant"));
+    return this.checked(name, await this.client.ask({ name, query: asked }));
   }
 
   /** Has the agent change something, and reads what it is then. */

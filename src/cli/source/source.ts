@@ -2,7 +2,10 @@
 import type { DocumentName, Documents } from "../../core/report/documents.ts";
 import type { AgentUnreachable } from "./unreachable.ts";
 
-/** Narrows a document to what is asked for, e.g. `{pod: uid}`. */
+/**
+ * Narrows a document to what is asked for, e.g. `{pod: uid}`. `{meant: reference}` lets a source leave out other pods
+ * than a person may mean by it.
+ */
 export type Query = Readonly<Record<string, string>>;
 
 /** Where documents about a node come from: the agent, the kernel, a bug report. */

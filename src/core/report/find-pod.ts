@@ -39,6 +39,24 @@ export function findPod<Pod extends Named>(
   return only;
 }
 
+/**
+ * Those among which `findPod` would choose, for who has yet to look at their addresses; undefined where it takes that:
+ * the reference is an address, or nobody's name.
+ */
+export function podsNamed<Pod extends Omit<Named, "ips">>(
+  pods: readonly Pod[],
+  reference: string,
+): readonly Pod[] | undefined {
+  if (addressOf(reference) !== undefined) return undefined;
+  const found = new Set(
+    matching(
+      pods.map((pod) => ({ ...pod, ips: [], pod })),
+      reference,
+    ).map(({ pod }) => pod),
+  );
+  return found.size === 0 ? undefined : [...found];
+}
+
 /** Every pod that the reference may mean: those it names exactly, else those it is the beginning of. */
 function matching<Pod extends Named>(pods: readonly Pod[], reference: string): Pod[] {
   const ip = addressOf(reference);

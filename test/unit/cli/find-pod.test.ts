@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from "vitest";
-import { findPod } from "../../../src/core/report/find-pod.ts";
+import { findPod, podsNamed } from "../../../src/core/report/find-pod.ts";
 import { PODS, podReport } from "../../fixtures/reports.ts";
 
 const WEB = podReport("web-7f4c");
@@ -45,4 +45,23 @@ test.each([
 test("of many candidates, a few are named", () => {
   const pods = Array.from({ length: 9 }, (_, index) => podReport(`web-${index}`));
   expect(() => findPod([...pods, ...PODS.pods], "web-")).toThrow(/web-0, .*web-4 and 5 more$/);
+});
+
+test("who has not looked at addresses yet knows among whom it is decided", () => {
+  const all = [WEB, OTHER, NAMELESS, podReport("web")];
+  for (const reference of ["shop/web-7f4c", "web-7f4c", "we", "web", "1111", OTHER.uid, "4026539999", "9999"]) {
+    const chosen = (pods: readonly (typeof WEB)[]) => {
+      try {
+        return findPod(pods, reference);
+      } catch (error) {
+        return error;
+      }
+    };
+    const named = podsNamed(all, reference) ?? [];
+    expect(named.length, reference).toBeGreaterThan(0);
+    expect(chosen(named), reference).toEqual(chosen(all));
+  }
+  expect(podsNamed(all, "we")).toHaveLength(3);
+  expect(podsNamed(all, "web")).toHaveLength(1);
+  for (const reference of ["10.1.2.99", "fd00::99", "", "none"]) expect(podsNamed(all, reference)).toBeUndefined();
 });

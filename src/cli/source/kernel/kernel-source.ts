@@ -9,7 +9,10 @@ type Readers = { readonly [Name in DocumentName]?: (view: NodeView, query: Query
 
 /** What can be had without the agent; each reader is loaded when its document is asked for. */
 const READERS: Readers = {
-  pods: async (view) => (await (await import("./pods.ts")).judgedPods(view)).report,
+  pods: async (view, { meant }) => {
+    const { judgedPods, podsMeant } = await import("./pods.ts");
+    return meant === undefined ? (await judgedPods(view)).report : podsMeant(view, meant);
+  },
   inspect: async (view, { pod = "" }) => (await import("./inspect.ts")).kernelInspect(view, pod),
   verify: async (view, { pod = "" }) => (await import("./inspect.ts")).kernelVerify(view, pod),
   status: async (view) => (await import("./status.ts")).kernelStatus(view),

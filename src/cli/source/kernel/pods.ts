@@ -3,6 +3,7 @@ import { ZTUNNEL_PORT } from "../../../core/constants.ts";
 import { messageOf } from "../../../core/errors.ts";
 import { canonicalIp } from "../../../core/ip.ts";
 import type { NetnsHandle } from "../../../core/ports/netns.ts";
+import { podsNamed } from "../../../core/report/find-pod.ts";
 import type { PodReport, PodsReport } from "../../../core/report/pods.ts";
 import { type Pinned, readPinned } from "../../../dataplane/ebpf/pinned.ts";
 import { isZtunnels } from "../../../dataplane/proof/sockets.ts";
@@ -29,11 +30,35 @@ export async function kernelPods(view: NodeView): Promise<PodsReport> {
   }
 }
 
+interface Judged {
+  readonly report: PodsReport;
+  readonly wanted: Wanted | undefined;
+}
+
 /** The same, judged by what the cluster wants of each pod, where that can be asked. */
-export async function judgedPods(
-  view: NodeView,
-): Promise<{ readonly report: PodsReport; readonly wanted: Wanted | undefined }> {
+export async function judgedPods(view: NodeView): Promise<Judged> {
   const [report, wanted] = await Promise.all([kernelPods(view), askCluster(view)]);
+  return judgedBy(report, wanted);
+}
+
+/** Of those only the ones that a person may mean by `reference`, as far as that can be told before they are looked into. */
+export async function podsMeant(view: NodeView, reference: string): Promise<PodsReport> {
+  const [residents, wanted] = await Promise.all([view.residents.all(), askCluster(view)]);
+  try {
+    const names = podNames(view.config.procDir);
+    const named = residents.map((resident) => {
+      const uid = resident.podUid ?? resident.containerId ?? "";
+      const { namespace = null, name = null } = wanted?.pods.get(uid)?.pod ?? names.get(uid) ?? {};
+      return { uid, namespace, name, netns: resident.netns.id, resident };
+    });
+    const meant = podsNamed(named, reference)?.map(({ resident }) => resident) ?? residents;
+    return judgedBy({ ...view.head(), pods: await rowsOf(view, meant) }, wanted).report;
+  } finally {
+    for (const { netns } of residents) netns.close();
+  }
+}
+
+function judgedBy(report: PodsReport, wanted: Wanted | undefined): Judged {
   if (wanted === undefined) return { report, wanted };
   const pods = report.pods.map((pod) => judged(pod, wanted.pods.get(pod.uid), report.takenAt));
   return { report: { ...report, pods }, wanted };
