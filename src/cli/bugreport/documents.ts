@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import type { DocumentSource } from "../../core/report/document.ts";
 import type { DocumentName, Documents } from "../../core/report/documents.ts";
 import { findPod } from "../../core/report/find-pod.ts";
 import type { PodReport } from "../../core/report/pods.ts";
@@ -38,8 +37,6 @@ export interface CollectedFrom {
 export interface Collected {
   /** Name of the node, where it is known. */
   readonly node: string | null;
-  /** Who answers. */
-  readonly from: DocumentSource["from"];
   /** Those that the report is about, the ones in trouble first. */
   readonly pods: readonly PodReport[];
 }
@@ -82,7 +79,7 @@ export async function collectDocuments(
     const told = await alone.read("metrics").catch(() => undefined);
     return told?.text ?? fetchMetrics(monitoringPort);
   });
-  return { node: status?.node ?? null, from: status?.source.from ?? "kernel", pods: chosen };
+  return { node: status?.node ?? null, pods: chosen };
 }
 
 /** Everything about each of these pods, and what is checked. */

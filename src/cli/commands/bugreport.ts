@@ -71,13 +71,12 @@ async function run(session: Session, { output, pod, redact = false }: BugreportO
   const collection = new Collection({ strict: redact, secrets, budgetMs: BUDGET_MS });
   const source = new OnceSource(await session.source());
   const { monitoringPort } = config;
-  const { node, from, pods } = await collectDocuments(collection, { session, source, monitoringPort, reference: pod });
+  const { node, pods } = await collectDocuments(collection, { session, source, monitoringPort, reference: pod });
   const uids = pods.map(({ uid }) => uid);
-  const findings = collectFindings(collection, { session, source }, pods);
-  // The agent looks into pods and proves one while this process, and the programs that it starts, look too. Without it
-  // this process proves it, and is not disturbed in it.
-  if (from !== "agent") await findings;
-  await Promise.all([findings, collectNode(collection, view), collectKernel(collection, view, uids)]);
+  // One after the other: side by side with the agent's looks, those of this process and its programs took longer.
+  await collectFindings(collection, { session, source }, pods);
+  await collectNode(collection, view);
+  await collectKernel(collection, view, uids);
   const file = isFile(output) ? output : fileName(node ?? config.nodeName, began);
   await atomicWrite(file, await packReport(collection.files(), began), 0o600);
   const seconds = (env.now().getTime() - began.getTime()) / 1000;
