@@ -10,6 +10,7 @@
 
 #include "bpf_node.h"
 #include "fault.h"
+#include "netns_scope.h"
 
 namespace ambient {
 
@@ -30,7 +31,6 @@ int attachType(const std::string& program) {
         {"ambient_kubelet", BPF_CGROUP_SOCK_OPS},
         {"ambient_host", BPF_CGROUP_SOCK_OPS},
         {"ambient_lookup", BPF_SK_LOOKUP},
-        {"ambient_adopt", BPF_TRACE_ITER},
     };
     auto found = types.find(program);
     if (found == types.end()) fail(EINVAL, "bpf", "attach " + program, "it is attached by no link");
@@ -78,6 +78,28 @@ UniqueFd makeLink(int program, int type, int target) {
     const int fd = bpf_link_create(program, target, static_cast<bpf_attach_type>(type), nullptr);
     if (fd < 0) fail(errno, "bpf", "attach a BPF program");
     return UniqueFd(fd);
+}
+
+void iterate(int program, int netns, std::optional<int> map) {
+    bpf_iter_link_info over = {};
+    LIBBPF_OPTS(bpf_link_create_opts, options);
+    if (map) {
+        over.map.map_fd = static_cast<__u32>(*map);
+        options.iter_info = &over;
+        options.iter_info_len = sizeof(over);
+    }
+    UniqueFd link(bpf_link_create(program, 0, BPF_TRACE_ITER, &options));
+    if (!link) fail(errno, "bpf", "attach a BPF iterator");
+    NetnsScope scope(netns);
+    UniqueFd iterator(bpf_iter_create(link.get()));
+    if (!iterator) fail(errno, "bpf", "make a BPF iterator");
+    char nothing[64];
+    for (;;) {
+        const ssize_t size = ::read(iterator.get(), nothing, sizeof(nothing));
+        if (size > 0 || (size < 0 && errno == EINTR)) continue;
+        if (size == 0 || errno == EAGAIN) return;
+        fail(errno, "read", "run a BPF iterator");
+    }
 }
 
 void ensureLink(const std::string& base, const std::string& name, int program, int type, int target,

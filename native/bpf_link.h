@@ -33,4 +33,10 @@ void ensureLink(const std::string& base, const std::string& name, int program, i
 /** A link that ends with the returned fd. */
 UniqueFd makeLink(int program, int type, int target);
 
+/**
+ * Runs an iterator to its end, in the netns: over its sockets, or over the elements of a map. The
+ * program may have seen enough before (not 0 with -EAGAIN as what is read).
+ */
+void iterate(int program, int netns, std::optional<int> map = std::nullopt);
+
 } // namespace ambient

@@ -2,8 +2,6 @@
 // What is true of the node as a whole, and listeners that were open before the hooks.
 #include "bpf_state.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "bpf_link.h"
@@ -50,21 +48,10 @@ ambient_state stateOf(const BpfNode& node) {
 
 } // namespace
 
-/** Reads the iterator to its end in the netns; -EAGAIN is how the program says that it has seen
- * enough. */
 void adopt(const BpfNode& node, int netns, const std::vector<uint64_t>& cgroups) {
     const Adoptable adoptable(node, cgroups);
-    UniqueFd link = makeLink(node.program("ambient_adopt"), BPF_TRACE_ITER, 0);
-    NetnsScope scope(netns);
-    UniqueFd iterator(bpf_iter_create(link.get()));
-    if (!iterator) fail(errno, "bpf", "iterate over the sockets of a netns");
-    char nothing[64];
-    for (;;) {
-        const ssize_t size = ::read(iterator.get(), nothing, sizeof(nothing));
-        if (size > 0 || (size < 0 && errno == EINTR)) continue;
-        if (size == 0 || errno == EAGAIN) return;
-        fail(errno, "read", "iterate over the sockets of a netns");
-    }
+    iterate(node.program("ambient_note"), netns);
+    iterate(node.program("ambient_adopt"), kOwnNetns, node.map("noted"));
 }
 
 Napi::Object readState(Napi::Env env, const BpfNode& node) {

@@ -11,8 +11,7 @@
 
 namespace ambient {
 
-/** Enters open listeners of these cgroups into the map, by an iterator that is read in the netns.
- */
+/** Enters open listeners of these cgroups in the netns into the map. */
 void adopt(const BpfNode& node, int netns, const std::vector<uint64_t>& cgroups);
 Napi::Object readState(Napi::Env env, const BpfNode& node);
 /** Fields that are not given stay. */
