@@ -102,7 +102,8 @@ Timer::Timer(Loop& loop, Listener& listener) : loop_(loop), handle_(new uv_timer
 }
 
 void Timer::start(uint64_t milliseconds) {
-    // libuv counts from when this turn of the loop began, which may be longer ago than the deadline.
+    // libuv counts from when this turn of the loop began, which may be longer ago than the
+    // deadline.
     uv_update_time(loop_.uv());
     uv_timer_start(
         handle_,
