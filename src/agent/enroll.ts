@@ -195,6 +195,8 @@ export class Enroller {
     const gone = enrollment.exemptIps.filter((ip) => !wanted.includes(ip));
     const added = wanted.filter((ip) => !enrollment.exemptIps.includes(ip));
     if (added.length > 0) await this.parts.probes.allow({ uid, ips: wanted, engine });
+    // All that there is of it now: should the next step fail, whoever undoes this takes all of it back.
+    enrollment.exemptIps = [...wanted, ...gone];
     if (gone.length > 0) await this.parts.probes.revoke(uid, gone);
     enrollment.exemptIps = wanted;
   }

@@ -146,6 +146,24 @@ describe("a running pod whose namespace is labelled", () => {
   });
 });
 
+test("a pod that goes after its new address was exempted and before its old one could be revoked leaves neither", async () => {
+  const parts = new FakeParts();
+  const pod = parts.run("web");
+  await startAgent(parts);
+  await eventually("captured", () => parts.probes.entries.has(pod.ips[0] ?? ""));
+  const revoke = parts.probes.revoke.bind(parts.probes);
+  let refused = 0;
+  parts.probes.revoke = async (uid, ips) => {
+    if (refused++ === 0) throw new Error("nft is busy");
+    await revoke(uid, ips);
+  };
+  parts.cluster.putPod({ ...pod, ips: ["10.0.0.9"], resourceVersion: "9001" });
+  await eventually("refused", () => refused === 1);
+  parts.cluster.deletePod(pod.uid);
+  await eventually("forgotten", () => agent?.roster.get(pod.uid) === undefined);
+  expect([...parts.probes.entries]).toEqual([]);
+});
+
 describe("leaving the mesh", () => {
   test("drains, tells the cluster, then ztunnel, then removes everything", async () => {
     const parts = new FakeParts();
