@@ -30,6 +30,10 @@ struct Snapshot {
     std::vector<NftSet> sets;
 };
 
+[[noreturn]] void changing(const std::string& what) {
+    fail(EAGAIN, "netlink", what, "it changed during every attempt to read it");
+}
+
 /** Several dumps make one picture only when no transaction came between them. */
 template <class Read> auto consistently(NftReader& reader, const std::string& what, Read read) {
     for (int attempt = 0; attempt < kAttempts; attempt++) {
@@ -42,7 +46,29 @@ template <class Read> auto consistently(NftReader& reader, const std::string& wh
             if (fault.error != ENOENT || reader.generation() == before) throw;
         }
     }
-    fail(EAGAIN, "netlink", what, "it changed during every attempt to read it");
+    changing(what);
+}
+
+/**
+ * A kernel trap: a transaction counts the generation up a moment before it makes its objects the
+ * valid ones. A writer that loses the CPU between the two has readers see the old table, the new
+ * one or both within one generation. So the table has to be the same one afterwards.
+ */
+std::optional<Snapshot> readWhole(NftReader& reader, uint8_t family, const std::string& name) {
+    const std::string what = "read nf_tables table " + name;
+    for (int attempt = 0; attempt < kAttempts; attempt++) {
+        std::optional<Snapshot> snapshot =
+            consistently(reader, what, [&]() -> std::optional<Snapshot> {
+                std::optional<NftTable> table = reader.table(family, name);
+                if (!table) return std::nullopt;
+                return Snapshot{*table, reader.chains(family, name), reader.rules(family, name),
+                                reader.sets(family, name)};
+            });
+        if (!snapshot) return std::nullopt;
+        std::optional<NftTable> after = reader.table(family, name);
+        if (after && after->handle == snapshot->table.handle) return snapshot;
+    }
+    changing(what);
 }
 
 uint8_t familyArgument(const Args& args) {
@@ -159,13 +185,7 @@ Napi::Value nftTable(const Napi::CallbackInfo& info) {
     const uint8_t family = familyArgument(args);
     const std::string name = args.string(2, "name");
     NftReader reader(args.netns(0));
-    std::optional<Snapshot> snapshot =
-        consistently(reader, "read nf_tables table " + name, [&]() -> std::optional<Snapshot> {
-            std::optional<NftTable> table = reader.table(family, name);
-            if (!table) return std::nullopt;
-            return Snapshot{*table, reader.chains(family, name), reader.rules(family, name),
-                            reader.sets(family, name)};
-        });
+    std::optional<Snapshot> snapshot = readWhole(reader, family, name);
     if (!snapshot) return env.Undefined();
     std::vector<std::string> named;
     for (const NftSet& set : snapshot->sets) {

@@ -161,6 +161,7 @@ std::optional<NftTable> NftReader::table(uint8_t family, const std::string& name
             if (!isFor(header, NFT_MSG_NEWTABLE, family)) return;
             table.emplace();
             for (Attribute attribute : Attributes::after<nfgenmsg>(header)) {
+                if (attribute.type == NFTA_TABLE_HANDLE) table->handle = attribute.be64();
                 if (attribute.type == NFTA_TABLE_USERDATA) table->comment = commentIn(attribute);
                 if (attribute.type == NFTA_TABLE_FLAGS)
                     table->dormant = (attribute.be32() & NFT_TABLE_F_DORMANT) != 0;

@@ -12,6 +12,8 @@
 namespace ambient {
 
 struct NftTable {
+    /** Another one for each table that is made, also of the same name. */
+    uint64_t handle = 0;
     std::string comment;
     bool dormant = false;
 };
