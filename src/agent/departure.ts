@@ -56,8 +56,8 @@ export class Departure {
     // Pods that have gone, and whose turn did not come any more: their netns live on only through us.
     for (const { uid, admittedUntil, manual } of [...roster.all()]) {
       if (manual !== undefined) continue;
-      if (parts.cluster.pod(uid) === undefined && Date.now() >= admittedUntil && !unfinished.has(uid))
-        roster.remove(uid);
+      // One that was read live runs until the watch tells of its end, however long ago that was.
+      if (parts.cluster.pod(uid) === undefined && admittedUntil === 0 && !unfinished.has(uid)) roster.remove(uid);
     }
   }
 

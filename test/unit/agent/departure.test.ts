@@ -56,6 +56,16 @@ test("only what is captured, or may be, keeps its exemption", async () => {
   expect(parts.probes.heirs?.map(({ uid, ips }) => `${uid} ${ips}`)).toEqual(["uid-a 10.0.0.1", "uid-hidden 10.0.0.4"]);
 });
 
+test("a pod that an ADD has read live and the watch has never shown keeps its exemption", async () => {
+  const { parts, agent } = await meshOfTwo();
+  parts.cluster.store.delete("uid-b");
+  const unseen = agent.roster.get("uid-b");
+  if (unseen === undefined) throw new Error("b is not in the roster");
+  unseen.admittedUntil = Date.now() - 1;
+  await agent.depart("none", inTime(parts));
+  expect(parts.probes.heirs?.map(({ uid }) => uid)).toEqual(["uid-a", "uid-b"]);
+});
+
 test("nothing is captured: the host is cleared", async () => {
   const parts = new Recorded();
   const agent = new Agent(parts);
