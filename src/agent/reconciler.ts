@@ -8,11 +8,11 @@ import { Announcer, annotationOf } from "./announcer.ts";
 import { captureSpec, eligibilityOf } from "./desire.ts";
 import { Enroller, netnsNotFound } from "./enroll.ts";
 import type { Enrollment } from "./enrollment.ts";
+import { KnownPods } from "./known-pods.ts";
 import { ManualCaptures } from "./manual-captures.ts";
 import { NetnsLookup } from "./netns-lookup.ts";
 import { OlderConnections } from "./older-connections.ts";
 import type { Parts } from "./parts.ts";
-import { Presence } from "./presence.ts";
 import { KeyedQueue } from "./queue.ts";
 import type { Roster } from "./roster.ts";
 import { Unenroller } from "./unenroll.ts";
@@ -34,7 +34,7 @@ const BACKOFF = { initialMs: 50, maxMs: 15_000, jitter: 0.2 };
 export class Reconciler {
   readonly queue: KeyedQueue;
   readonly lookup: NetnsLookup;
-  private readonly presence: Presence;
+  private readonly known: KnownPods;
   private readonly enroller: Enroller;
   private readonly unenroller: Unenroller;
   private readonly announcer: Announcer;
@@ -46,7 +46,7 @@ export class Reconciler {
     private readonly roster: Roster,
     private readonly verdicts: VerdictTally,
   ) {
-    this.presence = new Presence(parts, roster);
+    this.known = new KnownPods(parts, roster);
     this.lookup = new NetnsLookup(parts.finder, parts.clock, () => this.lookupsToCome());
     this.enroller = new Enroller(parts);
     this.unenroller = new Unenroller(parts);
@@ -71,7 +71,7 @@ export class Reconciler {
   /** Pods that wait for their first pass: it will need their netns. */
   private *lookupsToCome(): Iterable<Pod> {
     for (const uid of this.queue.queued) {
-      const pod = this.presence.known(uid);
+      const pod = this.known.known(uid);
       if (pod !== undefined && this.roster.get(uid) === undefined && this.wanted(pod)) yield pod;
     }
   }
@@ -83,7 +83,7 @@ export class Reconciler {
   private async pass(uid: string): Promise<void> {
     const known = this.roster.get(uid);
     if (known?.manual !== undefined) return this.manual.pass(known, known.manual);
-    const pod = await this.presence.current(uid);
+    const pod = await this.known.current(uid);
     if (pod === undefined || isTerminal(pod)) return this.end(uid, pod, known);
 
     const { verdict, reason } = eligibilityOf(this.parts.config, this.parts.cluster, pod);

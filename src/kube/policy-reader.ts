@@ -29,8 +29,8 @@ export interface PoliciesOfNode {
 }
 
 /**
- * Every NetworkPolicy of the cluster, and the labels of a node's pods: two questions, asked once, at the same time. `timeoutMs` is for all
- * pages of each.
+ * Every NetworkPolicy of the cluster, and the labels of a node's pods: two questions, asked once, at the same time.
+ * `timeoutMs` is for all pages of each.
  * @throws KubeError (403 where the account may not list policies), AgentError KUBE_*
  */
 export async function readPolicies(

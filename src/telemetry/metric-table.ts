@@ -64,7 +64,7 @@ const DISCONNECT_REASONS = [
   ...["not_root", "too_many"],
 ];
 
-const RELIST_REASONS = ["expired", "version_too_large", "rejected", "malformed"];
+const RELIST_REASONS = ["expired", "version_too_large", "rejected", "malformed", "fruitless"];
 
 const each = (label: string, values: readonly string[]): MetricLabels[] => values.map((value) => ({ [label]: value }));
 

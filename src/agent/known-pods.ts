@@ -9,7 +9,7 @@ import type { Roster } from "./roster.ts";
 const READ_MS = 3000;
 
 /** Which pods there are: the cache's, and those that CNI requests have read live before the cache has them. */
-export class Presence {
+export class KnownPods {
   constructor(
     private readonly parts: Pick<Parts, "cluster" | "logger">,
     private readonly roster: Roster,
