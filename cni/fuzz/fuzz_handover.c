@@ -16,7 +16,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 int LLVMFuzzerInitialize(int* argc, char*** argv);
 
-static char run_dir[] = "/tmp/fuzz-handover-XXXXXX";
+static char run_dir[] = "build/fuzz/agent-XXXXXX";
 static struct sockaddr_un address = {.sun_family = AF_UNIX};
 static int listener;
 // A copy: the agent's send() may still look at it when the plugin has all of it.
