@@ -11,6 +11,7 @@ import type { Presence } from "./presence.ts";
 import { removeRouting } from "./routes.ts";
 import { unneededFamilies, wrongState } from "./routing-state.ts";
 import type { Takeover } from "./upstream/takeover.ts";
+import type { UpstreamTraces } from "./upstream/traces.ts";
 import type { UpstreamRules } from "./upstream/upstream.ts";
 
 export interface CaptureParts {
@@ -31,12 +32,26 @@ export interface CaptureMode {
   readonly keep: boolean;
 }
 
-/** Has one engine capture a pod, whatever captured it before, and proves it; undone when it fails. */
+/** What captured a pod before the engine that does now. */
+export interface Superseded {
+  readonly engines: readonly Engine[];
+  readonly upstream: UpstreamTraces | undefined;
+}
+
+/** Has one engine capture a pod, whatever captured it before, and proves it. */
 export class Capture {
   constructor(private readonly parts: CaptureParts) {}
 
-  /** @throws AgentError of the step that failed */
-  async by(engine: Engine, netns: NetnsHandle, spec: CaptureSpec, { fresh, keep }: CaptureMode): Promise<void> {
+  /**
+   * Undone when it fails. What captured the pod before is untouched: `supersede` is next, where there was anything.
+   * @throws AgentError of the step that failed
+   */
+  async by(
+    engine: Engine,
+    netns: NetnsHandle,
+    spec: CaptureSpec,
+    { fresh, keep }: CaptureMode,
+  ): Promise<Superseded | undefined> {
     const { binding, presence, preparation, upstream: rules, takeover } = this.parts;
     // What the caller prepared is the caller's to undo; what went missing since shows below.
     const prepared = fresh ? preparation.of(netns) : undefined;
@@ -71,7 +86,6 @@ export class Capture {
       await engine.verify(netns, spec);
       // What was just prepared and applied was acknowledged by the kernel step by step, and proved by verify.
       if (prepared === undefined) {
-        await presence.retire(others, netns, spec);
         removeRouting(binding, netns.fd, unneededFamilies(binding, netns, spec));
         const after = engine.observe(netns, spec);
         const differences = [...after.differences, ...wrongState(binding, netns, spec, engine)];
@@ -86,8 +100,22 @@ export class Capture {
       throw error;
     }
     preparation.forget(netns);
-    if (prepared !== undefined) return;
-    // From here on nothing is undone: without upstream's rules ours are all that captures the pod.
+    return prepared === undefined ? { engines: others, upstream } : undefined;
+  }
+
+  /**
+   * The engine that has just proved its capture is the only one that steers. Nothing is undone when it fails, and
+   * no other engine is an answer to that: half of what was before captures nobody. Done again, it goes on.
+   * @throws AgentError of the step that failed
+   */
+  async supersede(
+    engine: Engine,
+    netns: NetnsHandle,
+    spec: CaptureSpec,
+    { engines, upstream }: Superseded,
+  ): Promise<void> {
+    const { presence, takeover } = this.parts;
+    await presence.retire(engines, netns, spec);
     const gone = await takeover.proceed(netns, engine, upstream);
     if (gone && presence.of(netns).every((one) => one === engine)) engine.alone?.(netns, spec);
   }

@@ -18,7 +18,7 @@ import type { ZtunnelPeer } from "../core/ports/ztunnel.ts";
 import type { VerdictCounts } from "../core/verdicts.ts";
 import type { NativeBinding } from "../native/binding.ts";
 import { Assignment, type Fallback, notCapturable } from "./assignment.ts";
-import { Capture } from "./capture.ts";
+import { Capture, type Superseded } from "./capture.ts";
 import { chooseEngines, testEngines } from "./choose.ts";
 import type { Engine } from "./engine.ts";
 import { choiceFor } from "./engine-choice.ts";
@@ -177,14 +177,17 @@ export class NodeDataplane implements Dataplane {
     const fallbacks: Fallback[] = [];
     let failure: unknown;
     for (const engine of this.#assigned.candidates(netns, spec, fallbacks)) {
+      let superseded: Superseded | undefined;
       try {
-        await this.#capture.by(engine, netns, spec, { fresh: before.mode === "absent" && !keep, keep });
-        this.#assigned.assign(netns, spec, engine, fallbacks);
-        return engine.name;
+        superseded = await this.#capture.by(engine, netns, spec, { fresh: before.mode === "absent" && !keep, keep });
       } catch (error) {
         failure = error;
         fallbacks.push({ engine: engine.name, kind: "failed", reason: messageOf(error) });
+        continue;
       }
+      this.#assigned.assign(netns, spec, engine, fallbacks);
+      if (superseded !== undefined) await this.#capture.supersede(engine, netns, spec, superseded);
+      return engine.name;
     }
     if (failure === undefined) throw notCapturable(spec, fallbacks);
     throw failure;

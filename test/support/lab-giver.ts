@@ -8,7 +8,7 @@ import { noMetrics, quiet } from "./lab-dataplane.ts";
 import type { LabEngine } from "./lab-engines.ts";
 import type { UpstreamForm } from "./lab-upstream.ts";
 
-const SETTINGS: Readonly<Record<UpstreamForm, UpstreamSettings>> = {
+export const UPSTREAM_SETTINGS: Readonly<Record<UpstreamForm, UpstreamSettings>> = {
   nftables: { nativeNftables: true },
   "iptables-nft": { nativeNftables: false, forceIptablesBinary: "nft" },
   "iptables-legacy": { nativeNftables: false, forceIptablesBinary: "legacy" },
@@ -27,7 +27,7 @@ export class LabGivers {
     const giver = this.#started.get(name) ?? (await start(engine, binding));
     this.#started.set(name, giver);
     // Read when a pod is handed over.
-    Object.assign(giver.config, SETTINGS[form]);
+    Object.assign(giver.config, UPSTREAM_SETTINGS[form]);
     return giver.dataplane;
   }
 

@@ -52,13 +52,16 @@ export class TrafficLab {
     return traffic;
   }
 
-  /** `port`: where an inbound one calls; 15008 leads to the application too, as HBONE does. */
-  async open({ family, direction }: Way, port = APP): Promise<Call> {
+  /**
+   * `port`: where an inbound one calls; 15008 leads to the application too, as HBONE does. `timeout` (ms) of what is
+   * not answered at all.
+   */
+  async open({ family, direction }: Way, { port = APP, timeout = 5000 } = {}): Promise<Call> {
     const { pod, client } = this.lab;
     const call =
       direction === "in"
-        ? await Call.open(client.netns, family, ipOf(pod, family), port)
-        : await Call.open(pod.netns, family, ipOf(client, family), SERVICE);
+        ? await Call.open(client.netns, family, ipOf(pod, family), port, { timeout })
+        : await Call.open(pod.netns, family, ipOf(client, family), SERVICE, { timeout });
     const { name, local, remote } = await call.greeting();
     if (name !== (direction === "in" ? "app" : "remote")) throw new Error(`${name} answered`);
     // Whoever answers is told the address that was called and the caller's own, through ztunnel or not.
@@ -93,7 +96,7 @@ export class TrafficLab {
   async openHbone(): Promise<Call[]> {
     const calls: Call[] = [];
     for (const family of [4, 6] as const) {
-      calls.push(await this.open({ family, direction: "in" }, ZTUNNEL_PORT.inboundHbone));
+      calls.push(await this.open({ family, direction: "in" }, { port: ZTUNNEL_PORT.inboundHbone }));
     }
     return calls;
   }

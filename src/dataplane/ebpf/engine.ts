@@ -147,17 +147,19 @@ export class EbpfEngine implements Engine {
     node.ztunnels.ensure();
     const planned = this.#entries.planned(netns, spec, "captured", state);
     const fresh = node.bpf.podRead(cookie) === undefined;
+    const attached = node.attachments.present(cookie);
+    // One write turns both directions: by half of it connections hang, and what another engine redirects is refused.
+    // What programs of ours turn already stays turned: with nobody in charge for a moment, SYNs pass ztunnel by.
+    const waits = fresh && !attached && !node.others.holds(cookie);
     // An agent that was killed while it wrote the pod may have left an exclusion that no longer holds.
-    if (fresh && node.attachments.present(cookie)) node.bpf.podDelete(cookie);
+    if (fresh && attached) node.bpf.podDelete(cookie);
     node.attachments.attachLookup(netns.fd, cookie, planned);
     node.ztunnels.ensureListeners(netns.fd, cookie);
-    // One write turns both directions: by half of it, what another engine redirects would be refused.
-    if (fresh) node.bpf.podWrite(cookie, { ...planned, retiring: true });
+    node.bpf.podWrite(cookie, waits ? { ...planned, retiring: true } : planned);
     node.attachments.attachInterface(netns.fd, link);
     // Somebody else captures the pod: proved before anything is turned, since until then nothing is lost.
-    if (fresh && state.beside === true) await this.verify(netns, spec);
-    if (fresh) node.bpf.podFlags(cookie, planned);
-    else node.bpf.podWrite(cookie, planned);
+    if (waits && state.beside === true) await this.verify(netns, spec);
+    if (waits) node.bpf.podFlags(cookie, planned);
     node.remember(cookie);
   }
 
@@ -289,8 +291,8 @@ export class EbpfEngine implements Engine {
   async #setMode(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode): Promise<void> {
     const { bpf, others } = this.#opened;
     const cookie = this.#cookie(netns);
-    // The mode of a pod that only another schema knows is not ours to change: first it becomes ours.
-    if (bpf.podRead(cookie) === undefined && others.holds(cookie)) {
+    // The mode of a pod that another schema turns too is not ours to change: first it becomes ours alone.
+    if (others.holds(cookie)) {
       await this.apply(netns, spec, { sysctls: ALL_LETTERS });
       others.forget(cookie);
     }

@@ -104,7 +104,10 @@ export class EbpfNode {
   /** True when the shadow is another pod's. */
   isTaken(shadow: string, cookie: bigint): boolean {
     const owner = this.#shadows.get(shadow);
-    return owner !== undefined && owner !== cookie;
+    if (owner === undefined || owner === cookie) return false;
+    // Somebody else than this process may have released the owner.
+    this.remember(owner);
+    return this.#shadows.get(shadow) === owner;
   }
 
   /** Notes what `cookie` has in the kernel now. */

@@ -3,29 +3,36 @@
 import type { AddressFamily, NativeBinding, NftObject } from "../../native/binding.ts";
 import { deleteFound } from "../netfilter/deletion.ts";
 import { chainNames } from "../netfilter/tables.ts";
-import { type KernelTable, NFT_FAMILY, readTables } from "./kernel.ts";
-import { TABLE_NAMES } from "./ruleset.ts";
+import { isEmpty, type KernelTable, NFT_FAMILY, readTables } from "./kernel.ts";
+import { TABLE_NAMES, type TableKey, type TableName } from "./ruleset.ts";
 import { jumpsInto } from "./text.ts";
 
 /**
  * Chains with all that leads to them, in one transaction: each rule by the number that the kernel gave it, so that none
- * that somebody puts in meanwhile is hit instead. Idempotent. @throws AgentError NFT_FAILED.
+ * that somebody puts in meanwhile is hit instead. Of the tables in `tables` those go as a whole in which nothing else is:
+ * later nothing would tell whose they are. Idempotent. @throws AgentError NFT_FAILED.
  */
 export async function deleteChains(
   binding: NativeBinding,
   netns: number,
   families: readonly AddressFamily[],
   isGoing: (chain: string) => boolean,
+  tables: readonly TableKey[] = [],
 ): Promise<void> {
   await deleteFound(binding, netns, () => {
     const chains = chainNames(binding, netns).filter(({ name }) => isGoing(name));
-    // Only tables that have some are read.
     return families.flatMap((family) => {
-      const names = TABLE_NAMES.filter((name) =>
-        chains.some(({ family: its, table }) => its === NFT_FAMILY[family] && table === name),
+      const mayGo = (name: TableName) => tables.some((key) => key.family === family && key.name === name);
+      // Only tables that matter are read.
+      const names = TABLE_NAMES.filter(
+        (name) => mayGo(name) || chains.some((one) => one.family === NFT_FAMILY[family] && one.table === name),
       );
       if (names.length === 0) return [];
-      return readTables(binding, netns, "nft", [family], names).flatMap((table) => objectsOf(table, isGoing));
+      return readTables(binding, netns, "nft", [family], names).flatMap((table): NftObject[] =>
+        mayGo(table.name) && isEmpty(table, isGoing)
+          ? [{ family: NFT_FAMILY[family], table: table.name, what: "table" }]
+          : objectsOf(table, isGoing),
+      );
     });
   });
 }

@@ -28,8 +28,8 @@ export interface KernelTable {
   readonly chains: readonly string[];
   /** Chain by chain, in the order in which the kernel walks them. */
   readonly rules: readonly KernelRule[];
-  /** It holds nothing and lets everything pass. */
-  readonly empty: boolean;
+  /** Besides rules and such chains it holds nothing, and lets everything pass. */
+  readonly plain: boolean;
 }
 
 /** Tables of one variant that exist in the netns; by default all of them. */
@@ -72,13 +72,18 @@ export function isUpstreams({ chains, rules }: KernelTable): boolean {
   return chains.length > 0 && chains.every(isIts) && rules.every(({ chain, jump }) => isIts(chain) || isIts(jump));
 }
 
+/** True when nothing is left of a table without some chains and the rules that lead to them. */
+export function isEmpty({ plain, chains, rules }: KernelTable, without: (chain: string) => boolean): boolean {
+  return plain && chains.every(without) && rules.every(({ chain, jump }) => without(chain) || without(jump));
+}
+
 function legacyTables(binding: NativeBinding, netns: NetnsArg, families: readonly AddressFamily[]): KernelTable[] {
   return families.flatMap((family) =>
     binding.xtables(netns, family).flatMap(({ name, chains, rules }) => {
       if (!isTableName(name)) return [];
       const own = chains.filter(({ policy }) => policy === "").map((chain) => chain.name);
-      const empty = own.length === 0 && rules.length === 0 && chains.every(({ policy }) => policy !== "drop");
-      return [{ family, name, dormant: false, chains: own, rules, empty }];
+      const plain = chains.every(({ policy }) => policy !== "drop");
+      return [{ family, name, dormant: false, chains: own, rules, plain }];
     }),
   );
 }
@@ -97,9 +102,8 @@ function nftTables(
       const table = binding.nftTable(netns, NFT_FAMILY[family], name);
       if (table === undefined) continue;
       const own = table.chains.filter(({ hook }) => hook === -1).map((chain) => chain.name);
-      const accepting = table.chains.every(({ policy }) => policy !== "drop");
-      const empty = own.length === 0 && table.rules.length === 0 && table.sets.length === 0 && accepting;
-      tables.push({ family, name, dormant: table.dormant, chains: own, rules: table.rules, empty });
+      const plain = table.sets.length === 0 && table.chains.every(({ policy }) => policy !== "drop");
+      tables.push({ family, name, dormant: table.dormant, chains: own, rules: table.rules, plain });
     }
   }
   return tables;

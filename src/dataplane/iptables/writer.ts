@@ -2,9 +2,8 @@
 // Puts chains into a netns and takes them out again, each table as a whole.
 import type { PlannedChange } from "../../core/ports/plan.ts";
 import type { AddressFamily, NativeBinding } from "../../native/binding.ts";
-import { deleteTables } from "../netfilter/deletion.ts";
 import { deleteChains } from "./deletion.ts";
-import { type KernelRule, type KernelTable, NFT_FAMILY, readTables } from "./kernel.ts";
+import { type KernelRule, type KernelTable, readTables } from "./kernel.ts";
 import { namedDifferences } from "./observe.ts";
 import { restore, restoreCommand } from "./restore.ts";
 import type { Owner, Ruleset, TableKey, Variant } from "./ruleset.ts";
@@ -61,15 +60,7 @@ export async function removeRules(
     for (const family of [...FAMILIES].reverse()) await removeFamily(owner, binding, netns, family);
     return;
   }
-  await deleteChains(binding, netns, FAMILIES, owner.owns);
-  if (made.length === 0) return;
-  const left = readTables(binding, netns, variant).filter(({ empty }) => empty);
-  const emptied = made.filter((key) => left.some(({ family, name }) => family === key.family && name === key.name));
-  await deleteTables(
-    binding,
-    netns,
-    emptied.map(({ family, name }) => ({ family: NFT_FAMILY[family], table: name })),
-  );
+  await deleteChains(binding, netns, FAMILIES, owner.owns, made);
 }
 
 /** Tables of nf_tables that a ruleset makes in a netns, and those that an `earlier` one has made. */

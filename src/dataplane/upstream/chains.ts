@@ -2,11 +2,10 @@
 // Takes away what upstream's agent has written with iptables, each table as a whole.
 import type { NativeBinding } from "../../native/binding.ts";
 import { deleteChains } from "../iptables/deletion.ts";
-import { type KernelRule, type KernelTable, NFT_FAMILY, readTables } from "../iptables/kernel.ts";
+import { type KernelRule, type KernelTable, readTables } from "../iptables/kernel.ts";
 import { restore } from "../iptables/restore.ts";
 import { CAPTURE, type TableName } from "../iptables/ruleset.ts";
 import { jumpsInto, writable } from "../iptables/text.ts";
-import { deleteTables } from "../netfilter/deletion.ts";
 import { isUpstreamChain, SHIELD_CHAIN } from "./names.ts";
 import { type ChainTraces, redirects, tracesIn } from "./traces.ts";
 
@@ -37,14 +36,8 @@ export async function removeChains(
   isGoing: (chain: string) => boolean = isTrace,
 ): Promise<void> {
   if (variant === "nft") {
-    await deleteChains(binding, netns, [family], isGoing);
-    const emptied = tables.filter(({ chains }) => chains.every(isGoing)).map(({ name }) => name);
-    const left = emptied.length === 0 ? [] : readTables(binding, netns, variant, [family], emptied);
-    return await deleteTables(
-      binding,
-      netns,
-      left.filter(({ empty }) => empty).map(({ name }) => ({ family: NFT_FAMILY[family], table: name })),
-    );
+    await deleteChains(binding, netns, [family], isGoing, tables);
+    return;
   }
   const text = removalText(tables, isGoing, true);
   if (text === "") return;

@@ -8,7 +8,7 @@ import type { PinnedPod } from "../../../src/native/bpf.ts";
 
 const NOTHING: SteeringSigns = { pod: undefined, rules: [], tables: [], routed6: false };
 const table = (family: 4 | 6, chain: string, ...comments: readonly string[]): KernelTable => ({
-  ...{ family, name: "nat", dormant: false, chains: [chain], empty: false },
+  ...{ family, name: "nat", dormant: false, chains: [chain], plain: true },
   rules: comments.map((comment) => ({ chain, comment, jump: "", digest: "", packets: 0n })),
 });
 const entry = (changes: Partial<PinnedPod>): PinnedPod => ({

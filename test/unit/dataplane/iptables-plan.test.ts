@@ -62,7 +62,7 @@ const table: KernelTable = {
     { chain: "OUTPUT", comment: "ambient-cni", jump: "AMBIENT_CNI_OUT", digest: "changed", packets: 0n },
     { chain: "OWN", comment: "", jump: "AMBIENT_CNI_OLD", digest: "3", packets: 0n },
   ],
-  empty: false,
+  plain: true,
 };
 const isPlain = (_: KernelTable, { digest }: { readonly digest: string }) => digest === "2";
 
