@@ -37,11 +37,16 @@ export interface EnrolmentPlan {
  * repaired: whatever fails, it is never let out.
  */
 export class Enroller {
-  constructor(private readonly parts: Parts) {}
+  /** `mendShared` puts right what all pods stand on, and says whether it had to; who only plans leaves it out. */
+  constructor(
+    private readonly parts: Parts,
+    private readonly mendShared: () => boolean = () => false,
+  ) {}
 
   /** One pass, idempotent; a pod that is as it should be costs no fork and no message. */
   async enroll(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    const observed = this.parts.dataplane.observe(netns, spec);
+    let observed = this.parts.dataplane.observe(netns, spec);
+    if (observed.mode !== "captured" && this.mendShared()) observed = this.parts.dataplane.observe(netns, spec);
     if (observed.mode === "captured") {
       enrollment.engine = observed.engine ?? this.parts.dataplane.engine;
       this.captured(enrollment, netns, spec);

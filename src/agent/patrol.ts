@@ -74,20 +74,7 @@ export class Patrol {
   }
 
   private shared(): void {
-    if (!this.ambient()) return;
-    const { dataplane, drift, logger } = this.parts;
-    try {
-      const missing = dataplane.mendShared();
-      drift.unrepaired("hooks", undefined);
-      if (missing.length === 0) return;
-      drift.repaired("hooks", undefined, missing.join("; "));
-      logger.warn("what all pods are captured by was taken away; repaired", { missing });
-      // Whoever took that may have taken what single pods have on the same file system: no event tells of it.
-      for (const { uid } of this.roster.all()) this.reconciler.queue.trigger(uid);
-    } catch (error) {
-      drift.unrepaired("hooks", messageOf(error));
-      logger.error("what all pods are captured by can't be repaired", { error: messageOf(error) });
-    }
+    if (this.ambient()) this.reconciler.shared.mend();
   }
 
   private async pods(): Promise<void> {

@@ -15,6 +15,7 @@ import { OlderConnections } from "./older-connections.ts";
 import type { Parts } from "./parts.ts";
 import { KeyedQueue } from "./queue.ts";
 import type { Roster } from "./roster.ts";
+import { SharedCapture } from "./shared-capture.ts";
 import { Unenroller } from "./unenroll.ts";
 import type { VerdictTally } from "./verdict-tally.ts";
 
@@ -34,6 +35,7 @@ const BACKOFF = { initialMs: 50, maxMs: 15_000, jitter: 0.2 };
 export class Reconciler {
   readonly queue: KeyedQueue;
   readonly lookup: NetnsLookup;
+  readonly shared: SharedCapture;
   private readonly known: KnownPods;
   private readonly enroller: Enroller;
   private readonly unenroller: Unenroller;
@@ -48,7 +50,8 @@ export class Reconciler {
   ) {
     this.known = new KnownPods(parts, roster);
     this.lookup = new NetnsLookup(parts.finder, parts.clock, () => this.lookupsToCome());
-    this.enroller = new Enroller(parts);
+    this.shared = new SharedCapture(parts, roster, (uid) => this.queue.trigger(uid));
+    this.enroller = new Enroller(parts, () => this.shared.mend());
     this.unenroller = new Unenroller(parts);
     this.announcer = new Announcer(parts);
     this.older = new OlderConnections(parts);

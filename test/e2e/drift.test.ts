@@ -82,16 +82,17 @@ test("traffic moves the verdicts, drift is repaired and told, pods that go blame
       ],
       { timeoutMs: 5000 },
     );
-    for (const what of ["probe_hooks", "plugin"]) {
+    // What all pods are captured by is the node's, whoever sees it first: the node's look, or one at a pod.
+    for (const what of ["hooks", "probe_hooks", "plugin"]) {
       await until(`${what} are repaired`, async () => (await repaired(sandbox, what)) === 1, 15_000);
     }
-    // What all pods are captured by is mended by who sees it first: the node's look, or one at a pod.
-    const hooks = async () => (await repaired(sandbox, "hooks")) + (await repaired(sandbox, "capture")) - 1;
-    await until("hooks are repaired", async () => (await hooks()) === 1, 15_000);
     await call();
     const inspected = await onNode(sandbox, "inspect", "client");
     expect(inspected.stdout).toMatch(/ repaired .*the TC egress filter of eth0 is missing/);
-    expect((await statusOf(sandbox)).drift).toMatchObject({ repaired: 4, kinds: { probe_hooks: 1, plugin: 1 } });
+    expect((await statusOf(sandbox)).drift).toMatchObject({
+      repaired: 4,
+      kinds: { capture: 1, hooks: 1, probe_hooks: 1, plugin: 1 },
+    });
 
     // Labelled and not captured, with the reason; and well again.
     await sandbox.kubelet.run({

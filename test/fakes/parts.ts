@@ -360,8 +360,9 @@ export class FakeDataplane implements Dataplane {
     if (this.observeError !== undefined) throw this.observeError;
     if (this.upstreams.has(netns.id)) return { mode: "differs", engine: undefined, differences: ["istio-cni's rules"] };
     const { mode = "absent", spec: applied } = this.kernel.get(netns.id) ?? {};
-    const differs = mode === "captured" && applied !== JSON.stringify(spec);
-    return { mode: differs ? "differs" : mode, engine: "nftables", differences: differs ? ["rules differ"] : [] };
+    if (mode !== "captured") return { mode, engine: "nftables", differences: [] };
+    const differences = [...(applied === JSON.stringify(spec) ? [] : ["rules differ"]), ...this.unhooked];
+    return { mode: differences.length > 0 ? "differs" : mode, engine: "nftables", differences };
   }
   engineFor() {
     return "nftables" as const;

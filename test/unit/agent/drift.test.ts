@@ -6,7 +6,7 @@ import { AgentError } from "../../../src/core/errors.ts";
 import type { Pod } from "../../../src/core/pod.ts";
 import { parseDocument } from "../../../src/core/report/documents.ts";
 import { DriftLedger } from "../../../src/telemetry/drift-ledger.ts";
-import { eventually, FakeParts } from "../../fakes/parts.ts";
+import { eventually, FakeParts, silent } from "../../fakes/parts.ts";
 import { MetricRecorder } from "../../support/recorder.ts";
 
 const FACTS = { version: "1", kernel: "6", upSeconds: 1, plugin: { verdict: "ok", text: "" } } as const;
@@ -14,6 +14,8 @@ const FACTS = { version: "1", kernel: "6", upSeconds: 1, plugin: { verdict: "ok"
 class Parts extends FakeParts {
   override readonly metrics = new MetricRecorder();
   override readonly drift = new DriftLedger(this.metrics);
+  readonly errors: string[] = [];
+  override readonly logger = { ...silent, error: (message: string) => void this.errors.push(message) };
   repairs(what: string): number {
     return this.metrics.counts.get(`ambient_cni_drift_repairs_total${JSON.stringify({ what })}`) ?? 0;
   }
@@ -84,6 +86,34 @@ test("what all pods share is put back, and is the node's", async () => {
   expect(line("drift")?.text).toMatch(/ago: the node: program ambient_connect4 is not attached$/);
 });
 
+test("a pod that misses what all pods share has no drift of its own: one cause is one count, whoever sees it first", async () => {
+  const parts = new Parts();
+  for (const name of ["web", "cart", "batch"]) parts.run(name);
+  const started = await start(parts);
+  await eventually("enrolled", () => ["web", "cart", "batch"].every((name) => pod(name)?.mesh === "enrolled"));
+  parts.dataplane.unhooked = ["program ambient_connect4 is not attached"];
+  for (const name of ["web", "cart", "batch"]) started.reconciler.queue.trigger(`uid-${name}`);
+  await eventually("repaired", () => parts.repairs("hooks") === 1 && started.reconciler.queue.depth === 0);
+  expect(parts.repairs("capture")).toBe(0);
+  expect(status().drift).toMatchObject({ repaired: 1, kinds: { hooks: 1 }, last: { pod: null } });
+  // What was the pod's own is counted as its own.
+  parts.dataplane.unhooked = ["program ambient_connect4 is not attached"];
+  parts.dataplane.kernel.set("ns-web", { mode: "captured", prepared: true, spec: "another" });
+  started.reconciler.queue.trigger("uid-web");
+  await eventually("both are repaired", () => parts.repairs("capture") === 1 && parts.repairs("hooks") === 2);
+  expect(status().drift?.last).toMatchObject({ what: "capture", pod: "shop/web", detail: "rules differ" });
+});
+
+test("a new pod's enrolment does not hide that what all pods share was missing", async () => {
+  const parts = new Parts();
+  await start(parts);
+  parts.dataplane.unhooked = ["program ambient_connect4 is not attached"];
+  parts.run("web");
+  await eventually("enrolled", () => pod("web")?.mesh === "enrolled");
+  expect(parts.repairs("hooks")).toBe(1);
+  expect(parts.repairs("capture")).toBe(0);
+});
+
 test("whoever takes what all pods share may have taken more: each pod is looked at then", async () => {
   const parts = new Parts();
   parts.run("web");
@@ -105,6 +135,8 @@ test("what all pods share and can't be put back is an error of the node, until i
     throw new AgentError("ENOENT", "make /sys/fs/bpf/x: No such file or directory");
   };
   await patrol.run();
+  await patrol.run();
+  expect(parts.errors).toEqual(["what all pods are captured by can't be repaired"]);
   expect(line("drift")?.verdict).toBe("error");
   expect(line("drift")?.text).toMatch(
     /^what all pods are captured by can't be repaired: make \/sys\/fs\/bpf\/x: No such file or directory; nothing had/,
