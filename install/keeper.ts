@@ -157,7 +157,8 @@ export class Keeper {
   /** What was right, and then was not, is right again. */
   private repaired(look: Look): void {
     const now = this.parts.clock.now();
-    this.pace.repaired(now);
+    this.pace.begins(now);
+    this.pace.repaired();
     this.notBefore = now + this.pace.delay(now);
     const whats = [...new Set(look.steps.map(({ what }) => what))];
     for (const what of whats) {

@@ -72,7 +72,7 @@ export class Enroller {
     const { dataplane, decisions, drift: ledger, clock } = this.parts;
     const began = performance.now();
     const drift = enrollment.state === "enrolled" && sameSpec(enrollment.spec, spec);
-    if (drift) enrollment.repairs.repaired(clock.now());
+    if (drift) enrollment.repairs.begins(clock.now());
     enrollment.engine = await dataplane.capture(netns, spec, enrollment.wasCaptured);
     this.captured(enrollment, netns, spec);
     const decision = {
@@ -82,8 +82,10 @@ export class Enroller {
       reason: mode,
       detail: differences.join("; "),
     } as const;
-    if (drift)
+    if (drift) {
+      enrollment.repairs.repaired();
       ledger.repaired("capture", enrollment.name, decision.detail === "" ? "nothing of it was there" : decision.detail);
+    }
     decisions.note(enrollment, decision, drift && !enrollment.repairs.isNews);
   }
 

@@ -74,12 +74,13 @@ export class SidecarDrift {
 
   private async repair(pod: Pod, netns: NetnsHandle, found: string, pace: RepairPace): Promise<void> {
     const { drift, decisions, clock } = this.parts;
-    pace.repaired(clock.now());
+    pace.begins(clock.now());
     const name = podKey(pod);
     const began = performance.now();
     try {
       const { engine } = await this.sidecars.redirect(pod, pod.ips, netns, "drift");
       const milliseconds = performance.now() - began;
+      pace.repaired();
       drift.repaired("redirection", name, found);
       const decision = { what: "repaired", engine, milliseconds, reason: "redirection", detail: found } as const;
       decisions.note({ uid: pod.uid, name }, decision, !pace.isNews);

@@ -14,12 +14,17 @@ export class RepairPace {
   private gap = 0;
   private repairs = 0;
 
-  /** Notes a repair. `now` on any monotonic clock, in ms. */
-  repaired(now: number): void {
+  /** Notes that a repair begins: its own changes are seen, and must not start the next one. `now` on any monotonic clock, in ms. */
+  begins(now: number): void {
     const quiet = now - this.last > QUIET_MS;
     this.gap = quiet ? FIRST_MS : Math.min(MAX_MS, this.gap * 2);
-    this.repairs = quiet ? 1 : this.repairs + 1;
+    if (quiet) this.repairs = 0;
     this.last = now;
+  }
+
+  /** The repair that began last has succeeded. */
+  repaired(): void {
+    this.repairs += 1;
   }
 
   /** ms to wait before the next look. */
@@ -27,12 +32,12 @@ export class RepairPace {
     return now - this.last > QUIET_MS ? 0 : Math.max(0, this.last + this.gap - now);
   }
 
-  /** Repairs one after the other, without a quiet time between. */
+  /** Repairs that succeeded one after the other, without a quiet time between. */
   count(now: number): number {
     return now - this.last > QUIET_MS ? 0 : this.repairs;
   }
 
-  /** True for the first repairs after a quiet time: the later ones are no news. */
+  /** True for the first attempts after a quiet time: the later ones are no news. */
   get isNews(): boolean {
     return this.gap <= 4 * FIRST_MS;
   }

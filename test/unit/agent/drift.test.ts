@@ -75,6 +75,22 @@ test("a pod that is repaired again and again is a warning", async () => {
   expect(line("drift")?.text).toMatch(/shop\/web repaired 5 times in a row: somebody keeps changing it$/);
 });
 
+test("an attempt that fails is no repair", async () => {
+  const parts = new Parts();
+  parts.run("web");
+  const started = await start(parts);
+  await eventually("enrolled", () => pod("web")?.mesh === "enrolled");
+  const repairs = started.roster.get("uid-web")?.repairs;
+  parts.dataplane.kernel.set("ns-web", { mode: "captured", prepared: true, spec: "another" });
+  parts.dataplane.captureError = new AgentError("EBUSY", "tc add eth0: EBUSY");
+  started.reconciler.queue.trigger("uid-web");
+  await eventually("failed twice", () => started.reconciler.queue.attempts("uid-web") >= 2);
+  expect(repairs?.count(parts.clock.now())).toBe(0);
+  parts.dataplane.captureError = undefined;
+  await eventually("repaired", () => parts.repairs("capture") === 1);
+  expect(repairs?.count(parts.clock.now())).toBe(1);
+});
+
 test("what all pods share is put back, and is the node's", async () => {
   const parts = new Parts();
   const { patrol } = await start(parts);
