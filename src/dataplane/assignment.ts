@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which engine a pod gets, and why not a better one.
 import { AgentError } from "../core/errors.ts";
-import type { CaptureSpec, EngineName } from "../core/ports/dataplane.ts";
+import type { CaptureSpec, EngineName, FallbackKind } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
 import type { Engine } from "./engine.ts";
-
-export type FallbackKind = "ineligible" | "failed";
 
 export interface Fallback {
   readonly engine: EngineName;

@@ -2,6 +2,7 @@
 import { backoffMs } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { AgentError, codeOf, messageOf } from "../core/errors.ts";
+import type { RelistReason } from "../core/ports/cluster.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
 import type { KubeCall, KubeClient } from "./client.ts";
 import { delay } from "./delay.ts";
@@ -157,7 +158,7 @@ export class Reflector<T extends Stored> {
   }
 
   /** Until it lists again nothing shows what has gone meanwhile, and a list may well succeed where a watch does not. */
-  #givenUp(failure: unknown): string | undefined {
+  #givenUp(failure: unknown): RelistReason | undefined {
     const ofServer = failure instanceof KubeError && failure.transient && failure.status !== 429;
     if (!ofServer || this.#version === undefined) return undefined;
     this.#fruitless += 1;
@@ -279,7 +280,7 @@ export class Reflector<T extends Stored> {
 }
 
 /** Why this failure needs a new list, or undefined: the watch can go on where it stopped. */
-function relistReason(error: unknown): string | undefined {
+function relistReason(error: unknown): RelistReason | undefined {
   if (error instanceof KubeError) {
     if (error.expired) return "expired";
     if (error.fromFuture) return "version_too_large";

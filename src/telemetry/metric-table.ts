@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every metric there is. docs/metrics.md is generated from this table.
 
-import { ENGINE_NAMES } from "../core/ports/dataplane.ts";
+import { RELIST_REASONS } from "../core/ports/cluster.ts";
+import { ENGINE_NAMES, FALLBACK_KINDS } from "../core/ports/dataplane.ts";
 import type { DriftKind } from "../core/ports/drift.ts";
 import type { MetricLabels } from "../core/ports/telemetry.ts";
+import { CLOSE_REASONS, REJECT_REASONS } from "../core/ports/ztunnel.ts";
 
 export interface MetricRow {
   readonly name: string;
@@ -58,20 +60,12 @@ const DRIFT_KINDS: Readonly<Record<DriftKind, true>> = {
 };
 
 /** Why a connection of ztunnel ends, or is not taken. */
-const DISCONNECT_REASONS = [
-  ...["eof", "read_error", "send_error", "hello_timeout", "hello_garbage", "hello_version", "ack_timeout"],
-  ...["unsolicited", "garbage", "truncated", "fds", "snapshot_refused", "snapshot_failed", "stopped"],
-  ...["not_root", "too_many"],
-];
-
-const RELIST_REASONS = ["expired", "version_too_large", "rejected", "malformed", "fruitless"];
+const DISCONNECT_REASONS = [...new Set<string>([...CLOSE_REASONS, ...REJECT_REASONS])];
 
 const each = (label: string, values: readonly string[]): MetricLabels[] => values.map((value) => ({ [label]: value }));
 
 const FALLBACKS = ENGINE_NAMES.flatMap((from) =>
-  ENGINE_NAMES.filter((to) => to !== from).flatMap((to) =>
-    ["ineligible", "failed"].map((kind) => ({ from, to, kind })),
-  ),
+  ENGINE_NAMES.filter((to) => to !== from).flatMap((to) => FALLBACK_KINDS.map((kind) => ({ from, to, kind }))),
 );
 
 const FAST = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];

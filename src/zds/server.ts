@@ -7,6 +7,8 @@ import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { PlannedChange } from "../core/ports/plan.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
 import type {
+  CloseReason,
+  RejectReason,
   SnapshotEntry,
   Workload,
   Ztunnel,
@@ -19,7 +21,7 @@ import { encodeAdd, ZDS_VERSION } from "./codec.ts";
 import { Dispatch } from "./dispatch.ts";
 import { Registry } from "./registry.ts";
 import { Session } from "./session.ts";
-import type { CloseReason, SessionState } from "./session-state.ts";
+import type { SessionState } from "./session-state.ts";
 import { identifySocket, prepareSocketPath, removeSocket, type SocketFile } from "./socket-path.ts";
 
 /** What upstream's socket gets under the usual umask: only root may connect. */
@@ -61,7 +63,7 @@ export class ZdsServer implements Ztunnel {
   /** Connections of whose peer the listener has been told. */
   readonly #met = new Set<number>();
   #stopped = false;
-  #trouble: { readonly reason: string; readonly detail: string; readonly at: number } | undefined;
+  #trouble: (Pick<ZtunnelTrouble, "reason" | "detail"> & { readonly at: number }) | undefined;
 
   constructor(options: ZdsServerOptions) {
     this.#options = options;
@@ -183,7 +185,7 @@ export class ZdsServer implements Ztunnel {
     return session;
   }
 
-  #reject(connection: SeqpacketConnection, reason: string, detail: string): SeqpacketHandler {
+  #reject(connection: SeqpacketConnection, reason: RejectReason, detail: string): SeqpacketHandler {
     const { logger, metrics, binding } = this.#options;
     metrics.count("ambient_cni_zds_disconnects_total", { reason });
     this.#note(reason, detail);
@@ -266,7 +268,7 @@ export class ZdsServer implements Ztunnel {
     this.#tell((listener) => listener.changed());
   }
 
-  #note(reason: string, detail: string): void {
+  #note(reason: ZtunnelTrouble["reason"], detail: string): void {
     this.#trouble = { reason, detail, at: this.#clock.now() };
   }
 

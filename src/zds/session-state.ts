@@ -5,19 +5,3 @@
  * ready: ztunnel has acked `snapshot_sent`.
  */
 export type SessionState = "greeting" | "held" | "snapshot" | "ready" | "closed";
-
-export type CloseReason =
-  | "eof"
-  | "read_error"
-  | "send_error"
-  | "hello_timeout"
-  | "hello_garbage"
-  | "hello_version"
-  | "ack_timeout"
-  | "unsolicited"
-  | "garbage"
-  | "truncated"
-  | "fds"
-  | "snapshot_refused"
-  | "snapshot_failed"
-  | "stopped";

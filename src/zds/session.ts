@@ -4,7 +4,7 @@ import type { Stop } from "../core/disposable.ts";
 import { messageOf } from "../core/errors.ts";
 import type { NetnsId } from "../core/ports/netns.ts";
 import type { Metrics } from "../core/ports/telemetry.ts";
-import type { SnapshotEntry } from "../core/ports/ztunnel.ts";
+import type { CloseReason, SnapshotEntry } from "../core/ports/ztunnel.ts";
 import type { SeqpacketConnection, SeqpacketPeer } from "../native/binding.ts";
 import { decodeHello, ZDS_VERSION } from "./codec.ts";
 import { deadline } from "./deadline.ts";
@@ -20,7 +20,7 @@ import {
 } from "./frame.ts";
 import { LockStep } from "./lockstep.ts";
 import { Refusals } from "./refusals.ts";
-import type { CloseReason, SessionState } from "./session-state.ts";
+import type { SessionState } from "./session-state.ts";
 
 /** As upstream: a peer has this long to say hello. */
 export const HELLO_TIMEOUT_MS = 5000;

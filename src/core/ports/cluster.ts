@@ -34,6 +34,10 @@ export interface PodEvent {
   readonly reporter?: string;
 }
 
+/** Why a watch can't go on where it stopped, so that everything is listed again: the words of the metric. */
+export const RELIST_REASONS = ["expired", "version_too_large", "rejected", "malformed", "fruitless"] as const;
+export type RelistReason = (typeof RELIST_REASONS)[number];
+
 export type RedirectionState = "enabled" | "pending";
 
 export interface Cluster {

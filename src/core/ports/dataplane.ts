@@ -58,6 +58,10 @@ export interface Examination {
   readonly counters: Readonly<Record<string, number>>;
 }
 
+/** Why a pod gets another engine than the node's: the words of the metric. */
+export const FALLBACK_KINDS = ["ineligible", "failed"] as const;
+export type FallbackKind = (typeof FALLBACK_KINDS)[number];
+
 export interface EngineTest {
   readonly engine: EngineName;
   readonly works: boolean;

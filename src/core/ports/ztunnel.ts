@@ -29,10 +29,21 @@ export interface ZtunnelConnection {
   readonly acked: number;
 }
 
+/** Why a connection ends: the words of the metric. */
+export const CLOSE_REASONS = [
+  ...(["eof", "read_error", "send_error", "hello_timeout", "hello_garbage", "hello_version", "ack_timeout"] as const),
+  ...(["unsolicited", "garbage", "truncated", "fds", "snapshot_refused", "snapshot_failed", "stopped"] as const),
+] as const;
+export type CloseReason = (typeof CLOSE_REASONS)[number];
+
+/** Why one is not taken at all. */
+export const REJECT_REASONS = ["not_root", "too_many", "stopped"] as const;
+export type RejectReason = (typeof REJECT_REASONS)[number];
+
 /** What last went wrong at the socket: a peer turned away or dropped, or a workload that it refused. */
 export interface ZtunnelTrouble {
   /** Stable word, as the metric of disconnects has it, or `refused`. */
-  readonly reason: string;
+  readonly reason: CloseReason | RejectReason | "refused";
   readonly detail: string;
   readonly secondsAgo: number;
 }
