@@ -22,7 +22,8 @@ export interface CliEnv {
   interruption(): AbortSignal;
 }
 
-export function processEnv(): CliEnv {
+/** For a process that is one command: called once. */
+export function endWithItsOutput(): void {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on("error", (error: NodeJS.ErrnoException) => {
       // Whoever read us (head, less) has seen enough.
@@ -32,6 +33,9 @@ export function processEnv(): CliEnv {
       process.exit(EXIT.problem);
     });
   }
+}
+
+export function processEnv(): CliEnv {
   const output = (stream: NodeJS.WriteStream): Output => ({
     write: (text) => void stream.write(text),
     isTTY: stream.isTTY === true,

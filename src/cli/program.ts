@@ -32,6 +32,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     const { main: runZtunnel } = await import("../sandbox/ztunnel/main.ts");
     return runZtunnel(process.env);
   }
-  const [{ runCommand }, { processEnv }] = await Promise.all([import("./commands.ts"), import("./env.ts")]);
+  const [{ runCommand }, { endWithItsOutput, processEnv }] = await Promise.all([
+    import("./commands.ts"),
+    import("./env.ts"),
+  ]);
+  endWithItsOutput();
   return runCommand(argv, processEnv());
 }

@@ -84,6 +84,7 @@ function contextOf({ kernelPods, environment = {}, facts = {}, ...changes }: Cha
     view: {
       config: { ...config, procDir: "/proc" },
       environment,
+      foundOut: [],
       binding: native(),
       residents: new NodeResidents("/proc"),
       head: () => ({

@@ -14,6 +14,8 @@ export interface NodeView {
   readonly binding: NativeBinding;
   /** That of this process, with what was found out about where it runs. */
   readonly environment: CliEnv["environment"];
+  /** Variables of it that nobody has set. */
+  readonly foundOut: readonly string[];
   readonly residents: NodeResidents;
   head(): Head;
 }
@@ -25,18 +27,20 @@ export interface NodeView {
  */
 export function viewNode(env: CliEnv, note: string): NodeView {
   const source: DocumentSource = { from: "kernel", note };
-  const environment = withHostRoot(env.environment);
+  const foundOut = hostRoot(env.environment);
+  const environment = { ...env.environment, ...foundOut };
   const { config } = parseConfig(environment, []);
   return {
     config,
     environment,
+    foundOut: Object.keys(foundOut),
     binding: native(),
     residents: new NodeResidents(config.procDir),
     head: () => head(source, config.nodeName || null, env.now()),
   };
 }
 
-function withHostRoot(environment: CliEnv["environment"]): CliEnv["environment"] {
-  if ((environment.AMBIENT_CNI_HOST_ROOT ?? "") !== "" || existsSync("/host/proc/1")) return environment;
-  return { ...environment, AMBIENT_CNI_HOST_ROOT: "/" };
+function hostRoot(environment: CliEnv["environment"]): Readonly<Record<string, string>> {
+  const told = (environment.AMBIENT_CNI_HOST_ROOT ?? "") !== "" || existsSync("/host/proc/1");
+  return told ? {} : { AMBIENT_CNI_HOST_ROOT: "/" };
 }

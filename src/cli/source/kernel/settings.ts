@@ -5,5 +5,8 @@ import type { NodeView } from "./node-view.ts";
 
 /** What an agent would be set to that was started with this process's environment. */
 export async function kernelSettings(view: NodeView): Promise<SettingsReport> {
-  return { ...view.head(), settings: effectiveSettings(view.environment, []) };
+  const settings = effectiveSettings(view.environment, []).map((row) =>
+    view.foundOut.includes(row.setting) ? { ...row, origin: "default" } : row,
+  );
+  return { ...view.head(), settings };
 }
