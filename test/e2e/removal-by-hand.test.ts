@@ -41,6 +41,12 @@ test.each(["ebpf", "nftables", "iptables"])(
       const refused = await remove(sandbox);
       expect(refused, refused.stderr).toMatchObject({ status: 1, stdout: "" });
       expect(refused.stderr).toContain("an agent is running on this node: it answers at /var/run/istio-cni/");
+      // What changes nothing is told beside an agent too.
+      const beside = await remove(sandbox, "--dry-run", "--uncapture");
+      expect(beside.status, beside.stderr).toBe(0);
+      expect(beside.stderr).toMatch(/^an agent is running on this node: .*; while it does, nothing of this is done/);
+      expect(beside.stdout).toMatch(new RegExp(`^would release pod \\S+ \\(${engine}\\)$`, "m"));
+      expect(sandbox.installed().conf).not.toBe(conf);
       await sandbox.endAgent("SIGKILL");
       expect(await asNobody(sandbox, "remove")).toMatchObject({ status: 4, stdout: "" });
 

@@ -46,11 +46,11 @@ export async function removeFromNode(options: RemovalOptions): Promise<RemovalOu
   if (process.geteuid?.() !== 0) throw new AgentError("NOT_PERMITTED", "not permitted", "this needs root");
   const agent = await livingAgent(config);
   if (agent !== undefined && !force) {
-    throw new AgentError(
-      "AGENT_RUNS",
-      `an agent is running on this node: it answers at ${agent}`,
-      "delete its DaemonSet first, which gives the node back too; or --force",
-    );
+    const runs = `an agent is running on this node: it answers at ${agent}`;
+    if (!dryRun) {
+      throw new AgentError("AGENT_RUNS", runs, "delete its DaemonSet first, which gives the node back too; or --force");
+    }
+    warned(`${runs}; while it does, nothing of this is done without --force`);
   }
   const logger = warningsTo(warned);
   const steps = new Steps(dryRun, options.told);
