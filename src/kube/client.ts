@@ -12,6 +12,8 @@ import { type KubeError, kubeError } from "./kube-error.ts";
 const MAX_ERROR_BODY = 64 * 1024;
 /** Of one object; lists are read as they come. */
 const MAX_BODY = 8 * 1024 * 1024;
+/** Of a connection that the server has closed: reset, or (EPIPE) ended first and reset then. */
+const CLOSED: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE"]);
 
 export interface KubeCall {
   readonly method: "GET" | "POST" | "PATCH" | "DELETE";
@@ -136,9 +138,10 @@ export class KubeClient {
           reused = was;
         });
       } catch (error) {
-        // The server closed an idle connection just as we reused it: it never saw the request.
-        if (attempt === 0 && reused && codeOf(error) === "ECONNRESET") continue;
-        throw unreachable(call, error);
+        // The server closed an idle connection just as we reused it: all that are idle may be closed by now, so the
+        // call goes out once more on a new one. Each of ours may be made twice: what is created has a name.
+        if (attempt > 0 || !reused || !CLOSED.has(codeOf(error))) throw unreachable(call, error);
+        this.#connections.closeIdle();
       }
     }
   }

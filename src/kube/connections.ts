@@ -20,7 +20,7 @@ export class Connections {
   agentFor(tls: TlsIdentity | undefined): HttpAgent {
     const wanted = tls?.fingerprint ?? "http";
     if (this.#agent !== undefined && this.#agentFor === wanted) return this.#agent;
-    retire(this.#agent);
+    this.closeIdle();
     const pool = { keepAlive: true, keepAliveMsecs: KEEP_ALIVE_MS, maxSockets: MAX_SOCKETS };
     this.#agent =
       tls === undefined
@@ -43,6 +43,13 @@ export class Connections {
     if (this.#closed) socket.destroy();
   }
 
+  /** Busy connections (a watch) live to their own end. */
+  closeIdle(): void {
+    for (const sockets of Object.values(this.#agent?.freeSockets ?? {})) {
+      for (const socket of sockets ?? []) socket.destroy();
+    }
+  }
+
   /** Resolves when the socket is closed. Not by `socket.closed`: that is true before the event that untracks it. */
   closeSocket(socket: Socket): Promise<void> {
     if (!this.#sockets.has(socket)) return Promise.resolve();
@@ -59,12 +66,5 @@ export class Connections {
     while (this.#sockets.size > 0) {
       await Promise.all([...this.#sockets].map((socket) => this.closeSocket(socket)));
     }
-  }
-}
-
-/** Closes what is idle; busy connections (a watch) live to their own end. */
-function retire(agent: HttpAgent | undefined): void {
-  for (const sockets of Object.values(agent?.freeSockets ?? {})) {
-    for (const socket of sockets ?? []) socket.destroy();
   }
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import { once } from "node:events";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { Worker } from "node:worker_threads";
 import { expect, test } from "vitest";
 import { systemClock } from "../../../src/core/clock.ts";
 import { KubeClient } from "../../../src/kube/client.ts";
@@ -213,6 +215,50 @@ test("a connection that the server closed while it was idle is no failure", asyn
   expect(ports[2]).not.toBe(ports[0]);
   await client.close();
 });
+
+test.each([
+  GET,
+  { ...GET, method: "PATCH", body: { metadata: { uid: "u" } }, contentType: "application/merge-patch+json" } as const,
+])(
+  "connections that the server ended and reset while we were busy: $method goes out once more on a new one",
+  async (call) => {
+    // In a thread of its own, so that this one doesn't notice what it does before it writes.
+    const closed = new Int32Array(new SharedArrayBuffer(4));
+    const server = new Worker(CLOSING_SERVER, { eval: true, workerData: closed });
+    try {
+      const [port] = await once(server, "message");
+      const client = clientOf(plain(`http://127.0.0.1:${port}`));
+      const answers = [client.request(GET), client.request(GET)];
+      expect(await Promise.all(answers)).toEqual([{ served: 1 }, { served: 2 }]);
+      server.postMessage("close");
+      Atomics.wait(closed, 0, 0, 10_000);
+      expect(closed[0]).toBe(1);
+      expect(await client.request(call)).toEqual({ served: 3 });
+      await client.close();
+    } finally {
+      await server.terminate();
+    }
+  },
+);
+
+/** On demand closes its connections and says so; each with an end and then a reset, so that a write gets EPIPE. */
+const CLOSING_SERVER = `
+  const { parentPort, workerData } = require("node:worker_threads");
+  const sockets = new Set();
+  let served = 0;
+  const server = require("node:http").createServer((request, response) => {
+    sockets.add(request.socket);
+    request.resume().on("end", () => response.end(JSON.stringify({ served: ++served })));
+  });
+  server.listen(0, "127.0.0.1", () => parentPort.postMessage(server.address().port));
+  parentPort.on("message", async () => {
+    await Promise.all([...sockets].map((socket) => new Promise((resolve) => {
+      socket.end(() => socket.resetAndDestroy().once("close", resolve));
+    })));
+    Atomics.store(workerData, 0, 1);
+    Atomics.notify(workerData, 0);
+  });
+`;
 
 test("a fresh connection that is reset is a failure", async () => {
   await using raw = await rawServer((request) => request.socket.resetAndDestroy());
