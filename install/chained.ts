@@ -64,6 +64,7 @@ function convert(dir: ConfDir, primary: ConfFile, entry: PluginEntry): { path: s
     path: join(dir.path, primary.name),
     was: primary.bytes,
     to: join(dir.path, originalName(primary.name)),
+    replaces: true,
     later: true,
   });
   return { path, steps };

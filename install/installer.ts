@@ -12,7 +12,7 @@ import { owned } from "./owned.ts";
 import type { Placement, PlacementConfig } from "./placement.ts";
 import { PluginBinary } from "./plugin-binary.ts";
 import { hasOurs, inUse } from "./primary.ts";
-import { restore } from "./restore.ts";
+import { removeTemporaries, restore } from "./restore.ts";
 import { standalone, standaloneName } from "./standalone.ts";
 import { type Step, take } from "./step.ts";
 
@@ -104,10 +104,16 @@ export class Installer {
     }
   }
 
-  /** One look and its steps. @throws AgentError when the plugin could not be installed */
+  /** Removes what runs that were killed left behind. Returns whether none of that is left. Never throws. */
+  async tidy(): Promise<boolean> {
+    return await removeTemporaries(this.config).catch(() => false);
+  }
+
+  /** One look and its steps, and nothing left over. @throws AgentError when the plugin could not be installed */
   async install(): Promise<Look> {
     const look = await this.look();
     await this.carryOut(look);
+    await this.tidy();
     if (look.problem !== undefined) throw look.problem.error;
     return look;
   }

@@ -41,6 +41,8 @@ export class Keeper {
   /** Why the plugin is not called; before the first whole installation, it isn't ours yet. */
   private absence: string | undefined = "not installed yet";
   private whole = false;
+  /** No temporary file is left by a run that was killed or a step that failed. */
+  private tidy = false;
   private path: string | undefined;
   private failures = 0;
   /** No step is taken before (ms of the clock); looking is always allowed. */
@@ -114,7 +116,7 @@ export class Keeper {
     for (const warning of look.warnings) this.tell(warning);
     if (look.steps.length > 0) await this.act(look);
     else if (look.problem !== undefined) this.wait(look, look.problem);
-    else this.rest(look);
+    else await this.rest(look);
   }
 
   /** Whether events tell of changes from now on. */
@@ -144,6 +146,7 @@ export class Keeper {
 
   private failed(error: unknown): void {
     if (!this.whole) this.absence = messageOf(error);
+    this.tidy = false;
     // Another program is at work on the same file, and may be done in a moment.
     const raced = codeOf(error) === "FILE_CHANGED";
     const retryMs = Math.round(backoffMs(raced ? RACE_BACKOFF : BACKOFF, this.failures++));
@@ -189,8 +192,10 @@ export class Keeper {
     }
   }
 
-  private rest(look: Look): void {
+  private async rest(look: Look): Promise<void> {
     this.failures = 0;
+    // Not before every write: other programs' temporary files look the same.
+    this.tidy ||= await this.parts.installer.tidy();
     if (!this.whole) {
       if (!this.acted) this.parts.metrics.count("istio_cni_installs_total", { result: "SUCCESS" });
       this.logger.info("CNI plugin installed", { conf: look.confPath, changed: this.acted });

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { getSystemErrorMap } from "node:util";
 import { AgentError, codeOf, messageOf } from "../src/core/errors.ts";
 
 interface Explanation {
@@ -34,12 +35,16 @@ const EXPLANATIONS: Readonly<Record<string, Explanation>> = {
   EBUSY: { code: "MOUNT_POINT", remedy: "mount the node's CNI directories into the agent, not single files of them" },
 };
 
+/** Of any other errno: a disk or a file system that fails. */
+const FAILED: Explanation = { code: "NODE_FILES", remedy: "see the node's kernel log; the agent tries again" };
+
 /** An error of the node's file system with what to do about it; errors that say so already stay as they are. */
 export function nodeFault(error: unknown, path: string): Error {
   if (error instanceof AgentError) return error;
-  const explanation = EXPLANATIONS[codeOf(error)];
-  if (explanation === undefined) return error instanceof Error ? error : new Error(messageOf(error));
+  const number = error instanceof Error && "errno" in error ? Number(error.errno) : 0;
   // Without the system call and its arguments: the name of a temporary file is different each time.
-  const [what] = messageOf(error).split(", ");
-  return new AgentError(explanation.code, `${path}: ${what}`, explanation.remedy, { cause: error });
+  const [code, text] = getSystemErrorMap().get(-Math.abs(number)) ?? [];
+  if (code === undefined) return error instanceof Error ? error : new Error(messageOf(error));
+  const explanation = EXPLANATIONS[codeOf(error)] ?? FAILED;
+  return new AgentError(explanation.code, `${path}: ${code}: ${text}`, explanation.remedy, { cause: error });
 }

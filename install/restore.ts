@@ -22,7 +22,6 @@ const TRIES = 3;
  * @throws AgentError of the first file that resists, when all have been tried
  */
 export async function restore(config: RestoreConfig, logger: Logger): Promise<void> {
-  await removeLeftovers(config.cniBinDir, (name) => name === PLUGIN_NAME).catch(ignoreAbsence);
   const warned = new Set<string>();
   for (let tries = 1; ; tries++) {
     const errors = await tryOnce(config, logger, warned);
@@ -59,7 +58,7 @@ async function tryOnce(config: RestoreConfig, logger: Logger, warned: Set<string
     if (!warned.has(warning)) logger.warn(warning);
     warned.add(warning);
   }
-  await removeLeftovers(config.cniNetDir, isConfName).catch(ignoreAbsence);
+  await removeTemporaries(config);
   return errors;
 }
 
@@ -72,6 +71,18 @@ async function readOriginals(dir: ConfDir): Promise<Map<string, Buffer>> {
   return originals;
 }
 
-function ignoreAbsence(error: unknown): void {
+/**
+ * Removes the temporary files of runs that were killed, ours or istio-cni's. Returns whether none is left.
+ * @throws errors of the file system from reading the directories
+ */
+export async function removeTemporaries({ cniBinDir, cniNetDir }: RestoreConfig): Promise<boolean> {
+  const plugin = removeLeftovers(cniBinDir, (name) => name === PLUGIN_NAME);
+  const configurations = removeLeftovers(cniNetDir, isConfName);
+  const gone = await Promise.all([plugin.catch(ignoreAbsence), configurations.catch(ignoreAbsence)]);
+  return gone.every((each) => each);
+}
+
+function ignoreAbsence(error: unknown): true {
   if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR") throw error;
+  return true;
 }

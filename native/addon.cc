@@ -19,6 +19,7 @@
 #include "netns_scope.h"
 #include "nft.h"
 #include "nft_delete.h"
+#include "rename.h"
 #include "route.h"
 #include "rule.h"
 #include "seqpacket.h"
@@ -35,7 +36,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 10;
+constexpr int kAbiVersion = 11;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -103,6 +104,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     add<enterRoot>(exports, "enterRoot");
 
     add<clockState>(exports, "clockState");
+
+    add<fileExchange>(exports, "fileExchange");
+    add<fileMove>(exports, "fileMove");
 
     add<bpfOpen>(exports, "bpfOpen");
     add<bpfVerify>(exports, "bpfVerify");

@@ -410,6 +410,12 @@ export interface NativeBinding {
   /** How the kernel's clock is kept (adjtimex). Throws EPERM where a seccomp profile refuses the question. */
   clockState(): ClockState;
 
+  // -- files: renameat2(2), with EINVAL where the file system can't
+  /** They take each other's places. */
+  fileExchange(one: string, other: string): void;
+  /** Throws EEXIST instead of replacing what is at `to`. */
+  fileMove(from: string, to: string): void;
+
   // -- BPF
   /**
    * Opens what is pinned in `dir` (made if missing), loads what is not: some 150 ms then, 1 ms else.

@@ -12,15 +12,15 @@ const underWay = new Set<string>();
 export interface WriteOptions {
   /** Who owns the file; left to the process where it may not give files away. */
   readonly owner?: { readonly uid: number; readonly gid: number };
-  /** Called right before the rename, with nothing in between; what it throws stops the write. */
-  readonly check?: () => void;
+  /** Puts the temporary file in its place, or throws; default: a rename over whatever is there. */
+  readonly place?: (temporary: string) => void;
 }
 
 /**
  * Replaces a file so that readers and a power cut see the old bytes or the new ones, nothing else:
  * temporary file beside it, fsync, rename, fsync of the directory. `mode` is exact (no umask).
  * Leftovers of crashed runs are removed.
- * @throws errors of the file system, with path and errno; what `check` throws
+ * @throws errors of the file system, with path and errno; what `place` throws
  */
 export async function atomicWrite(
   path: string,
@@ -38,13 +38,16 @@ export async function atomicWrite(
   }
 }
 
+/** Of a file beside `path` that runtimes do not read, and that is removed as a leftover should it stay. */
+export const temporaryName = (path: string): string => `${path}.tmp.${randomBytes(6).toString("hex")}`;
+
 async function writeAndRename(
   path: string,
   data: string | Uint8Array,
   mode: number,
   options: WriteOptions,
 ): Promise<void> {
-  const temporary = `${path}.tmp.${randomBytes(6).toString("hex")}`;
+  const temporary = temporaryName(path);
   underWay.add(temporary);
   try {
     const file = await open(temporary, "wx", mode);
@@ -56,9 +59,8 @@ async function writeAndRename(
     } finally {
       await file.close();
     }
-    // In one go: what another program writes between the two is lost.
-    options.check?.();
-    renameSync(temporary, path);
+    if (options.place === undefined) renameSync(temporary, path);
+    else options.place(temporary);
     await syncDirectory(dirname(path));
   } catch (error) {
     await unlink(temporary).catch(() => undefined);
@@ -102,16 +104,20 @@ const LEFTOVER = /^(.+)\.tmp\.(?:[0-9a-f]{12}|\d+)$/;
 
 /**
  * Removes temporary files that writes of a killed process left in a directory, for the targets that
- * `isTarget` says yes to.
+ * `isTarget` says yes to. Returns whether none is left.
  * @throws errors of the file system from reading the directory
  */
-export async function removeLeftovers(directory: string, isTarget: (name: string) => boolean): Promise<void> {
+export async function removeLeftovers(directory: string, isTarget: (name: string) => boolean): Promise<boolean> {
+  let left = false;
   for (const name of await readdir(directory)) {
     const target = LEFTOVER.exec(name)?.[1];
     const leftover = join(directory, name);
     if (target === undefined || !isTarget(target) || underWay.has(leftover)) continue;
-    await unlink(leftover).catch(() => undefined);
+    await unlink(leftover).catch((error: unknown) => {
+      left ||= codeOf(error) !== "ENOENT";
+    });
   }
+  return !left;
 }
 
 /** Makes renames and removals in a directory last. @throws errors of the file system */

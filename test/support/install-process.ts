@@ -5,6 +5,7 @@ import syncFs from "node:fs";
 import fs from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";
 import { Installer, type InstallerConfig } from "../../install/installer.ts";
+import { native } from "../../src/native/load.ts";
 import { LogRecorder, MetricRecorder } from "./recorder.ts";
 
 export interface InstallOrder {
@@ -29,12 +30,13 @@ async function dieIfDue(half?: () => Promise<unknown>): Promise<void> {
 }
 
 /** Of those that follow a look without anything in between. */
-function beforeAtOnce(name: "renameSync" | "unlinkSync"): void {
-  const call = syncFs[name] as (...args: unknown[]) => void;
-  syncFs[name] = (...args: unknown[]) => {
+function beforeAtOnce<T extends object>(owner: T, name: keyof T & string): void {
+  const call = owner[name] as (...args: unknown[]) => void;
+  const counted = (...args: unknown[]) => {
     if (++calls === order.killAt) process.kill(process.pid, "SIGKILL");
     call(...args);
   };
+  owner[name] = counted as T[typeof name];
 }
 
 function before<T extends object>(owner: T, name: keyof T & string, isChange: (args: unknown[]) => boolean): void {
@@ -58,8 +60,9 @@ if (order.killAt > 0) {
   await handle.close();
   before(FileHandle, "writeFile", () => true);
   before(fs, "open", ([, flags]) => flags === "wx");
-  for (const name of ["unlink", "link"] as const) before(fs, name, () => true);
-  for (const name of ["renameSync", "unlinkSync"] as const) beforeAtOnce(name);
+  before(fs, "unlink", () => true);
+  for (const name of ["renameSync", "unlinkSync"] as const) beforeAtOnce(syncFs, name);
+  for (const name of ["fileExchange", "fileMove"] as const) beforeAtOnce(native(), name);
   syncBuiltinESMExports();
 }
 

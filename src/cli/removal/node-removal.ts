@@ -2,7 +2,7 @@
 // Gives a node back by hand, without agent and API server: what an agent does that nobody follows, and the rest.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { planRestore, restore } from "../../../install/restore.ts";
+import { planRestore, removeTemporaries, restore } from "../../../install/restore.ts";
 import type { Config } from "../../core/config/config.ts";
 import { AgentError } from "../../core/errors.ts";
 import type { ProbeHeir } from "../../core/ports/probes.ts";
@@ -75,6 +75,8 @@ export async function removeFromNode(options: RemovalOptions): Promise<RemovalOu
 
 async function giveBackConfiguration(config: Config, steps: Steps, logger: Logger): Promise<void> {
   const { changes } = await planRestore(config).catch(() => ({ changes: [["unreadable"]] }));
+  // Of a removal that was killed temporary files may be all that is left.
+  if (changes.length === 0 && !steps.dryRun) await removeTemporaries(config).catch(() => undefined);
   if (changes.length === 0) return;
   await steps.take(["give back", "gave back"], `the CNI configuration in ${config.cniNetDir}`, () =>
     restore(config, logger),

@@ -5,9 +5,9 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { chmodSync, chownSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { createInterface } from "node:readline";
-import { build } from "esbuild";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import type { InstallerConfig } from "../../../install/installer.ts";
+import { bundled } from "../../support/bundled.ts";
 import { CniNode, ENTRY, fixture, PLUGIN } from "../../support/cni-node.ts";
 import type { KeeperState } from "../../support/keeper-process.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
@@ -16,17 +16,9 @@ const CALICO = fixture("10-calico.conflist").toString("latin1");
 const MERGED = fixture("10-calico.merged.conflist").toString("latin1");
 
 const scratch = new ScratchDir();
-const program = scratch.file("keeper-process.mjs");
+let program: string;
 beforeAll(async () => {
-  await build({
-    entryPoints: ["test/support/keeper-process.ts"],
-    outfile: program,
-    bundle: true,
-    platform: "node",
-    format: "esm",
-    target: "node20",
-    logLevel: "error",
-  });
+  program = await bundled("keeper-process.ts", scratch);
 });
 afterAll(() => scratch[Symbol.dispose]());
 

@@ -107,6 +107,17 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
     fails: (a) => a.bpfCgroupPrograms("/tmp", "ambient_connect4"),
   },
   clockState: { works: (a) => a.clockState() },
+  fileExchange: {
+    works: (a) => a.fileExchange(dir, dir),
+    fails: (a) => a.fileExchange(dir, join(dir, "none")),
+  },
+  fileMove: {
+    works: (a) => {
+      a.fileMove(dir, `${dir}.moved`);
+      a.fileMove(`${dir}.moved`, dir);
+    },
+    fails: (a) => a.fileMove(dir, tmpdir()),
+  },
   close: { works: (a) => a.close(a.netnsOpen("/proc/self/ns/net")), fails: (a) => a.close(closed) },
   netnsOpen: {
     works: (a) => a.close(a.netnsOpen("/proc/thread-self/ns/net")),

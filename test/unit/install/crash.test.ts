@@ -3,26 +3,18 @@
 // moment the original or the original with our plugin, and the next run finishes what was begun.
 import { type ChildProcess, spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
-import { build } from "esbuild";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { InstallerConfig } from "../../../install/installer.ts";
+import { bundled } from "../../support/bundled.ts";
 import { CniNode, ENTRY, fixture, PLUGIN } from "../../support/cni-node.ts";
 import type { InstallOrder } from "../../support/install-process.ts";
 import { runtimeView } from "../../support/runtime-view.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
 
 const scratch = new ScratchDir();
-const program = scratch.file("install-process.mjs");
+let program: string;
 beforeAll(async () => {
-  await build({
-    entryPoints: ["test/support/install-process.ts"],
-    outfile: program,
-    bundle: true,
-    platform: "node",
-    format: "esm",
-    target: "node20",
-    logLevel: "error",
-  });
+  program = await bundled("install-process.ts", scratch);
 });
 afterAll(() => scratch[Symbol.dispose]());
 

@@ -133,14 +133,6 @@ test("readRegular never waits for what is no regular file", async () => {
   await expect(readRegular(join(dir, "large"), 1 << 20)).rejects.toMatchObject({ code: "FILE_TOO_LARGE" });
 });
 
-test("atomicWrite: nothing comes between the check and the rename, so what is written after the one is not lost by the other", async () => {
-  const path = join(dir, "conf");
-  writeFileSync(path, "theirs");
-  const check = () => queueMicrotask(() => writeFileSync(path, "their next"));
-  await atomicWrite(path, "ours", 0o600, { check });
-  expect(readFileSync(path, "utf8")).toBe("their next");
-});
-
 test("holdsBytes: exactly these, of a regular file", () => {
   const path = join(dir, "conf");
   writeFileSync(path, "these");
@@ -159,13 +151,13 @@ test("holdsBytes: exactly these, of a regular file", () => {
   expect(() => holdsBytes(join(dir, "absent"), Buffer.from("x"))).toThrow("ENOENT");
 });
 
-test("atomicWrite: what the check throws leaves everything as it was", async () => {
+test("atomicWrite: what is thrown instead of putting the file in its place leaves everything as it was", async () => {
   const path = join(dir, "conf");
   writeFileSync(path, "old");
-  const check = () => {
+  const place = () => {
     throw new Error("no");
   };
-  await expect(atomicWrite(path, "new", 0o600, { check })).rejects.toThrow("no");
+  await expect(atomicWrite(path, "new", 0o600, { place })).rejects.toThrow("no");
   expect(readFileSync(path, "utf8")).toBe("old");
   expect(readdirSync(dir)).toEqual(["conf"]);
 });
