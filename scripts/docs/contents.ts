@@ -25,7 +25,7 @@ export const CONTENTS: readonly Chapter[] = [
       "SCENARIOS.md",
     ],
   },
-  { title: "Reference", pages: ["cli.md", "config.md", "metrics.md", "checks.md"] },
+  { title: "Reference", pages: ["cli.md", "json.md", "config.md", "metrics.md", "checks.md"] },
   { title: "Performance", pages: ["PERFORMANCE.md", "COMPARISON.md"] },
 ];
 

@@ -16,7 +16,7 @@ which pods are captured, not which should be; names come from kubelet's log dire
 
 | option everywhere | |
 | --- | --- |
-| \`-o, --output table\\|wide\\|json\\|yaml\` | JSON and YAML are one document with \`schemaVersion\`; its fields stay |
+| \`-o, --output table\\|wide\\|json\\|yaml\` | JSON and YAML are one document with \`schemaVersion\`; [its fields](json.md) stay |
 | \`--no-color\` | as NO_COLOR, or output that is no terminal |
 | \`--socket PATH\` | the agent's socket |
 | \`--timeout TIME\` | how long to wait for the agent: \`500ms\`, \`5s\`, \`2m\` |

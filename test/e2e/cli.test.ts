@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command line on a node: what the agent says, and what the kernel says when there is no agent.
+import * as v from "valibot";
 import { expect, test } from "vitest";
 import { parse } from "yaml";
+import { SECTIONS } from "../../scripts/docs/json.ts";
 import type { EnginesReport } from "../../src/core/report/engines.ts";
 import type { LevelsReport } from "../../src/core/report/levels.ts";
 import type { PodReport, PodsReport } from "../../src/core/report/pods.ts";
@@ -151,6 +153,12 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
       from: "kernel",
       note: "agent unreachable: ECONNREFUSED /var/run/istio-cni/ambient-cni.sock",
     });
+    // No field that docs/json.md does not have: what reads a document leaves such out.
+    for (const argv of [["status"], ["pods"], ["inspect", "web"], ["verify", "web"], ["engines"], ["version"]]) {
+      const written: unknown = JSON.parse((await onNode(sandbox, ...argv, "-o", "json")).stdout);
+      const section = SECTIONS.find(({ command }) => command === argv[0]);
+      expect(section === undefined ? undefined : v.parse(section.schema, written), argv[0]).toEqual(written);
+    }
     for (const name of ["web", "plain", "late"]) {
       const [told, seen] = [named(before, name), named(after, name)];
       const mesh = name === "late" ? "none" : "captured";

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { InvalidArgumentError, Option } from "commander";
 import { head } from "../../core/report/document.ts";
+import type { Documents } from "../../core/report/documents.ts";
 import { CATEGORIES, type Category, type CheckReport, type CheckVerdict } from "../check/check.ts";
 import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT, exitOf } from "../exit.ts";
@@ -59,7 +60,7 @@ export function addCheck(program: Program): void {
         }
       }
       const node = context.view.config.nodeName || null;
-      const document = { ...head(source, node, session.env.now()), checks };
+      const document: Documents["check"] = { ...head(source, node, session.env.now()), checks };
       if (lines) session.env.stdout.write(closing(checks));
       else await session.print(document, () => "");
       // Nothing failed, as next to nothing could be looked at.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { findPod } from "../../core/report/find-pod.ts";
 import { isWaiting, type PodReport } from "../../core/report/pods.ts";
-import type { ProofReport, ProofsReport } from "../../core/report/proofs.ts";
+import type { ProofReport, VerificationReport } from "../../core/report/proofs.ts";
 import { addCommand, type Program, usageError } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import { sourceLine } from "../render/headline.ts";
@@ -14,7 +14,7 @@ interface VerifyOptions {
   readonly quick?: boolean;
 }
 
-type Verified = Pick<ProofsReport, "uid" | "pod" | "proofs" | "problem">;
+type Verified = VerificationReport["pods"][number];
 
 export function addVerify(program: Program): void {
   addCommand<VerifyOptions>(
@@ -48,10 +48,8 @@ export function addVerify(program: Program): void {
         const { pod, proofs, problem } = await source.read("verify", { pod: uid });
         verified.push({ uid, pod, proofs, problem });
       }
-      await session.print(
-        { ...head, pods: verified },
-        () => sourceLine(head) + verifyText(verified, quick, session.paint),
-      );
+      const report: VerificationReport = { ...head, pods: verified };
+      await session.print(report, () => sourceLine(head) + verifyText(verified, quick, session.paint));
       if (source.unreachable?.trouble === "broken") return EXIT.unreachable;
       return verified.every(isProved) ? EXIT.ok : EXIT.problem;
     },

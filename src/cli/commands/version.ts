@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { VersionsReport } from "../../core/report/versions.ts";
+import type { ClientVersionsReport, VersionsReport } from "../../core/report/versions.ts";
 import { addCommand, type Program } from "../command.ts";
 import { EXIT, VERSION } from "../exit.ts";
 import { sourceText } from "../render/headline.ts";
@@ -22,7 +22,8 @@ export function addVersion(program: Program): void {
     async (session) => {
       const source = await session.source();
       const report = await source.read("version");
-      await session.print({ client: VERSION, ...report }, () => versionText(VERSION, report));
+      const shown: ClientVersionsReport = { client: VERSION, ...report };
+      await session.print(shown, () => versionText(VERSION, report));
       return source.unreachable?.trouble === "broken" ? EXIT.unreachable : EXIT.ok;
     },
   );

@@ -1,24 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as v from "valibot";
-import { HEAD, list } from "./document.ts";
+import { about, HEAD, list } from "./document.ts";
 
 export const enginesSchema = v.object({
   ...HEAD,
-  /** What new pods get; null: only the agent chooses. */
-  engine: v.nullable(v.string()),
-  /** Self-tests, best engine first. */
-  engines: list(
-    v.object({
-      engine: v.string(),
-      works: v.boolean(),
-      /** Why not. */
-      reason: v.nullable(v.string()),
-      losses: list(v.string()),
-      /** Of its self-test. */
-      milliseconds: v.number(),
-      /** Pods that it captures now. */
-      pods: v.number(),
-    }),
+  engine: about("What new pods get; null: only the agent chooses.", v.nullable(v.string())),
+  engines: about(
+    "Self-tests, best engine first.",
+    list(
+      v.object({
+        engine: about("Its name.", v.string()),
+        works: about("It has proved that it works on this node.", v.boolean()),
+        reason: about("Why it does not; null: it does.", v.nullable(v.string())),
+        losses: about("What it can't do here, sentences.", list(v.string())),
+        milliseconds: about("How long its self-test took.", v.number()),
+        pods: about("Pods that it captures now.", v.number()),
+      }),
+    ),
   ),
 });
 

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as v from "valibot";
 import { LOG_LEVELS } from "../config/config.ts";
-import { HEAD, list } from "./document.ts";
+import { about, HEAD, list } from "./document.ts";
 
 export const levelsSchema = v.object({
   ...HEAD,
-  scopes: list(
-    v.object({
-      scope: v.string(),
-      level: v.picklist(LOG_LEVELS),
-      /** What the configuration says. */
-      configured: v.picklist(LOG_LEVELS),
-    }),
+  scopes: about(
+    "Of the agent's log.",
+    list(
+      v.object({
+        scope: about("Its name.", v.string()),
+        level: about("What is logged now.", v.picklist(LOG_LEVELS)),
+        configured: about("What the configuration says.", v.picklist(LOG_LEVELS)),
+      }),
+    ),
   ),
 });
 

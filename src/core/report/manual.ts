@@ -4,7 +4,7 @@ import ipaddr from "ipaddr.js";
 import * as v from "valibot";
 import { canonicalIp, familyOf } from "../ip.ts";
 import { ENGINE_NAMES } from "../ports/dataplane.ts";
-import { HEAD } from "./document.ts";
+import { about, HEAD } from "./document.ts";
 import { podSchema } from "./pods.ts";
 
 const MAX_PATH = 4096;
@@ -53,18 +53,21 @@ export const manualReleaseSchema = v.strictObject({ netns: path, dryRun: v.optio
 
 export const enrollSchema = v.object({
   ...HEAD,
-  pod: podSchema,
-  /** ms of each step. */
-  phases: v.record(v.string(), v.number()),
+  pod: about("As it is now.", podSchema),
+  phases: about("ms of each step.", v.record(v.string(), v.number())),
 });
 
 export const unenrollSchema = v.object({
   ...HEAD,
-  netns: v.string(),
-  /** Nothing was changed: `result` is what would be. Absent: an agent that does not know the word. */
-  dryRun: v.optional(v.boolean()),
-  /** draining: open connections through ztunnel go on; released within the drain time. nothing: it was not captured. */
-  result: v.picklist(["released", "draining", "nothing"]),
+  netns: about("Its path.", v.string()),
+  dryRun: about(
+    "Nothing was changed: `result` is what would be. Absent: an agent that does not know the word.",
+    v.optional(v.boolean()),
+  ),
+  result: about(
+    "draining: open connections through ztunnel go on; released within the drain time. nothing: it was not captured.",
+    v.picklist(["released", "draining", "nothing"]),
+  ),
 });
 
 export type ManualRelease = v.InferOutput<typeof manualReleaseSchema>;

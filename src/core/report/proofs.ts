@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as v from "valibot";
-import { HEAD, list } from "./document.ts";
+import { about, HEAD, list } from "./document.ts";
 
 export const proofSchema = v.object({
-  row: v.string(),
-  family: v.picklist([4, 6]),
-  result: v.picklist(["proved", "failed", "skipped"]),
-  evidence: v.string(),
-  milliseconds: v.number(),
+  row: about("What was tried.", v.string()),
+  family: about("Of IP.", v.picklist([4, 6])),
+  result: about(
+    "skipped: it could not be tried, or does not apply; `evidence` says why.",
+    v.picklist(["proved", "failed", "skipped"]),
+  ),
+  evidence: about("What was seen.", v.string()),
+  milliseconds: about("How long it took.", v.number()),
 });
 
 /** Of one pod. */
@@ -16,8 +19,23 @@ export const proofsSchema = v.object({
   uid: v.string(),
   pod: v.string(),
   proofs: list(proofSchema),
-  /** Why there is none. */
-  problem: v.nullable(v.string()),
+  problem: about("Why there is none.", v.nullable(v.string())),
+});
+
+/** What `verify` says of all pods that it was asked about. */
+export const verificationSchema = v.object({
+  ...HEAD,
+  pods: about(
+    "Those that were asked about.",
+    list(
+      v.object({
+        uid: about("Of the pod.", v.string()),
+        pod: about("`namespace/name`, or what is known.", v.string()),
+        proofs: about("By connections that were made in the pod.", list(proofSchema)),
+        problem: about("Why there is none; null where there are.", v.nullable(v.string())),
+      }),
+    ),
+  ),
 });
 
 /** Body of a request about pods, by uid. */
@@ -27,17 +45,20 @@ export const podsQuestionSchema = v.strictObject({
 
 export const resetsSchema = v.object({
   ...HEAD,
-  pods: list(
-    v.object({
-      uid: v.string(),
-      pod: v.string(),
-      /** Connections older than the capture that were reset. */
-      reset: v.number(),
-      problem: v.nullable(v.string()),
-    }),
+  pods: about(
+    "Those that were asked about.",
+    list(
+      v.object({
+        uid: about("Of the pod.", v.string()),
+        pod: about("`namespace/name`, or what is known.", v.string()),
+        reset: about("Connections older than the capture that were reset.", v.number()),
+        problem: about("Why none could be reset; null: nothing went wrong.", v.nullable(v.string())),
+      }),
+    ),
   ),
 });
 
+export type VerificationReport = v.InferOutput<typeof verificationSchema>;
 export type ProofReport = v.InferOutput<typeof proofSchema>;
 export type ProofsReport = v.InferOutput<typeof proofsSchema>;
 export type ResetsReport = v.InferOutput<typeof resetsSchema>;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as v from "valibot";
-import { HEAD, list } from "./document.ts";
+import { about, HEAD, list } from "./document.ts";
 
 export const settingSchema = v.object({
-  /** Its first variable, or its flag. */
-  setting: v.string(),
-  /** As text, secrets redacted. */
-  value: v.string(),
-  /** `flag --log_as_json`, `env NODE_NAME`, `default`. */
-  origin: v.string(),
-  status: v.string(),
+  setting: about("Its first variable, or its flag.", v.string()),
+  value: about("As text, secrets redacted.", v.string()),
+  origin: about("flag or env with its name, or default.", v.string()),
+  status: about("honoured, accepted (without effect), refused or later (of a later version).", v.string()),
 });
 
-export const settingsSchema = v.object({ ...HEAD, settings: list(settingSchema) });
+export const settingsSchema = v.object({
+  ...HEAD,
+  settings: about("In the order of [docs/config.md](config.md).", list(settingSchema)),
+});
 
 export type SettingReport = v.InferOutput<typeof settingSchema>;
 export type SettingsReport = v.InferOutput<typeof settingsSchema>;

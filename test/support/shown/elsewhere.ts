@@ -52,7 +52,7 @@ export const ELSEWHERE: readonly Elsewhere[] = [
     test: "scripts/test",
     by: /npm run --silent lint\nexec node scripts\/run-tests\.mjs/,
   },
-  ...["cli/checks", "cli/document", "config/document", "telemetry/document"].map((name) => ({
+  ...["cli/checks", "cli/document", "config/document", "docs/json", "telemetry/document"].map((name) => ({
     // `-u` writes what the test compares.
     lines: [`npx vitest run --project unit test/unit/${name}.test.ts -u`],
     test: `test/unit/${name}.test.ts`,
