@@ -48,7 +48,9 @@ export class Adoption {
       }
       adopted += 1;
       const exempt = exemptibleIps(config, pod.ips);
+      // Reconciled below, or else the agent does not start.
       enrollment.exemptIps = exempt;
+      enrollment.exempt = true;
       this.restoreSpec(pod);
       // Captured by istio-cni's rules until its first pass: they let probes pass by the address that they wear.
       const foreign = enrollment.engine === undefined && enrollment.capturedNetns !== undefined;

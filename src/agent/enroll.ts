@@ -6,6 +6,7 @@ import type { PlannedChange } from "../core/ports/plan.ts";
 import { runSteps, type Step } from "../core/transaction.ts";
 import { exemptibleIps } from "./desire.ts";
 import type { Enrollment } from "./enrollment.ts";
+import { Exemption } from "./exemption.ts";
 import type { Parts } from "./parts.ts";
 
 /** A retry is useful: the netns appears when the runtime has started the pod. */
@@ -37,11 +38,15 @@ export interface EnrolmentPlan {
  * repaired: whatever fails, it is never let out.
  */
 export class Enroller {
+  private readonly exemption: Exemption;
+
   /** `mendShared` puts right what all pods stand on, and says whether it had to; who only plans leaves it out. */
   constructor(
     private readonly parts: Parts,
     private readonly mendShared: () => boolean = () => false,
-  ) {}
+  ) {
+    this.exemption = new Exemption(parts);
+  }
 
   /** One pass, idempotent; a pod that is as it should be costs no fork and no message. */
   async enroll(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
@@ -58,7 +63,7 @@ export class Enroller {
     }
     await this.introduce(enrollment, netns);
     const engine = enrollment.engine ?? this.parts.dataplane.engine;
-    await this.exempt(enrollment, spec, engine);
+    await this.exemption.allow(enrollment, spec, engine);
     await this.parts.probes.settle({ uid: enrollment.uid, ips: enrollment.exemptIps, engine }, netns);
   }
 
@@ -165,11 +170,8 @@ export class Enroller {
         name: "exempt probes",
         plan: ({ engine }) =>
           probes.plan({ uid: enrollment.uid, ips: exemptibleIps(this.parts.config, spec.ips), engine }),
-        apply: () => this.exempt(enrollment, spec, dataplane.engineFor(netns, spec)),
-        undo: async () => {
-          await probes.revoke(enrollment.uid, enrollment.exemptIps);
-          enrollment.exemptIps = [];
-        },
+        apply: () => this.exemption.allow(enrollment, spec, dataplane.engineFor(netns, spec)),
+        undo: () => this.exemption.revoke(enrollment),
       },
       {
         name: "capture",
@@ -194,18 +196,6 @@ export class Enroller {
     await this.parts.ztunnel.add(enrollment.workload, netns);
     enrollment.ackedNetns = netns.id;
     enrollment.ackedConnection = undefined;
-  }
-
-  private async exempt(enrollment: Enrollment, spec: CaptureSpec, engine: EngineName): Promise<void> {
-    const { uid } = enrollment;
-    const wanted = exemptibleIps(this.parts.config, spec.ips);
-    const gone = enrollment.exemptIps.filter((ip) => !wanted.includes(ip));
-    const added = wanted.filter((ip) => !enrollment.exemptIps.includes(ip));
-    if (added.length > 0) await this.parts.probes.allow({ uid, ips: wanted, engine });
-    // All that there is of it now: should the next step fail, whoever undoes this takes all of it back.
-    enrollment.exemptIps = [...wanted, ...gone];
-    if (gone.length > 0) await this.parts.probes.revoke(uid, gone);
-    enrollment.exemptIps = wanted;
   }
 }
 

@@ -49,8 +49,10 @@ export class Enrollment {
   readonly repairs = new RepairPace();
   /** While draining: when open connections are cut, on the clock of the agent, ms. */
   drainUntil: number | undefined;
-  /** Addresses that the probe exemption holds for this pod. */
+  /** Addresses that the probe exemption holds for this pod, or may hold. */
   exemptIps: readonly string[] = [];
+  /** It holds them all: not known after a change of which nobody knows how far it came. */
+  exempt = false;
   /** What the annotation says as far as we wrote or read it. */
   annotation: RedirectionState | null | undefined;
   /** resourceVersion of the cached pod when we last patched it: until the cache moves on, ours is newer. */

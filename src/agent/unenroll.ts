@@ -3,11 +3,16 @@ import { codeOf, messageOf } from "../core/errors.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import { netnsNotFound } from "./enroll.ts";
 import type { Enrollment } from "./enrollment.ts";
+import { Exemption } from "./exemption.ts";
 import type { Parts } from "./parts.ts";
 
 /** Takes pods out of the mesh again. */
 export class Unenroller {
-  constructor(private readonly parts: Parts) {}
+  private readonly exemption: Exemption;
+
+  constructor(private readonly parts: Parts) {
+    this.exemption = new Exemption(parts);
+  }
 
   /**
    * A living pod whose label went: stop capturing, tell the cluster, let proxied connections end (up to
@@ -20,7 +25,7 @@ export class Unenroller {
     netns: NetnsHandle | undefined,
     annotate: () => Promise<void>,
   ): Promise<boolean> {
-    const { dataplane, ztunnel, probes, config, clock, decisions } = this.parts;
+    const { dataplane, ztunnel, config, clock, decisions } = this.parts;
     if (netns === undefined) {
       // Whatever is in its netns, peers must not go on believing that the pod speaks HBONE.
       await annotate();
@@ -42,8 +47,7 @@ export class Unenroller {
     await this.forgetAtZtunnel(enrollment, ztunnel.del(enrollment.uid));
     await dataplane.release(netns);
     enrollment.capturedNetns = undefined;
-    await probes.revoke(enrollment.uid, enrollment.exemptIps);
-    enrollment.exemptIps = [];
+    await this.exemption.revoke(enrollment);
     decisions.note(enrollment, { what: "released", engine: enrollment.engine });
     return true;
   }
@@ -53,15 +57,13 @@ export class Unenroller {
    * tried before a failure is thrown, and no snapshot names the pod from here on.
    */
   async forget(enrollment: Enrollment): Promise<void> {
-    const { ztunnel, probes, decisions } = this.parts;
+    const { ztunnel, decisions } = this.parts;
     enrollment.dropNetns();
     enrollment.forgotten = true;
-    const exempt = enrollment.exemptIps.length > 0 ? enrollment.exemptIps : enrollment.ips;
+    if (enrollment.exemptIps.length === 0) enrollment.exemptIps = enrollment.ips;
     const outcomes = await Promise.allSettled([
       this.forgetAtZtunnel(enrollment, ztunnel.del(enrollment.uid)),
-      probes.revoke(enrollment.uid, exempt).then(() => {
-        enrollment.exemptIps = [];
-      }),
+      this.exemption.revoke(enrollment),
     ]);
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
     decisions.note(enrollment, { what: "forgotten", detail: `phase ${enrollment.pod.phase}` });
