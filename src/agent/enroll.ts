@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { AgentError } from "../core/errors.ts";
+import { AgentError, messageOf } from "../core/errors.ts";
 import type { CapturePlan, CaptureSpec, EngineName, Observation } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { PlannedChange } from "../core/ports/plan.ts";
@@ -64,7 +64,12 @@ export class Enroller {
     await this.introduce(enrollment, netns);
     const engine = enrollment.engine ?? this.parts.dataplane.engine;
     await this.exemption.allow(enrollment, spec, engine);
-    await this.parts.probes.settle({ uid: enrollment.uid, ips: enrollment.exemptIps, engine }, netns);
+    const settled = this.parts.probes.settle({ uid: enrollment.uid, ips: enrollment.exemptIps, engine }, netns);
+    if (!enrollment.servesCniAdd) return await settled;
+    // Captured and known to ztunnel, the pod may start: the pass that follows its ADD settles the rest.
+    await settled.catch((reason: unknown) =>
+      this.parts.logger.warn("settling the probe exemption", { pod: enrollment.name, reason: messageOf(reason) }),
+    );
   }
 
   /** Capture before anything that may fail: without a ztunnel the pod's connections are refused. */
