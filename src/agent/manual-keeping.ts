@@ -40,6 +40,7 @@ export class ManualKeeping {
    * process leads to any more is given up.
    */
   async contest(): Promise<void> {
+    await this.record.catchUp();
     const captures = [...this.roster.all()].filter(({ manual }) => manual !== undefined);
     const unseen = this.record.unseen();
     if (captures.length + unseen.length === 0) return;

@@ -13,6 +13,8 @@ export class ManualRecord {
   /** Why the file can't be read: then it is left as it is. */
   #unreadable: unknown;
   readonly #unseen = new Map<NetnsId, ManualClaim>();
+  /** The last change may not be in the file. */
+  #behind = false;
 
   /** `live`: what this agent has captured by hand. */
   constructor(
@@ -75,8 +77,15 @@ export class ManualRecord {
     });
   }
 
+  /** Writes what could not be written before. */
+  async catchUp(): Promise<void> {
+    if (this.#behind) await this.trySave();
+  }
+
   async #write(claims: readonly ManualClaim[]): Promise<void> {
     if (this.#unreadable !== undefined) throw this.#unreadable;
+    this.#behind = true;
     await this.parts.claims.write([...claims, ...this.#unseen.values()]);
+    this.#behind = false;
   }
 }
