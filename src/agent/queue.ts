@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type BackoffOptions, backoffMs } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
+import { AgentError } from "../core/errors.ts";
 
 export interface QueueOptions {
   /** Keys worked on at the same time. */
@@ -33,6 +34,8 @@ interface Entry {
   /** Waiting for a pass that has not begun yet. */
   waiting: Waiter[];
 }
+
+const stopping = () => new AgentError("AGENT_STOPPING", "the agent is stopping", "the next one takes this up");
 
 /**
  * Level-triggered work queue: one serial, coalescing queue per key, bounded concurrency across keys,
@@ -118,7 +121,7 @@ export class KeyedQueue {
    * rejection does not end the retries.
    */
   run(key: string): Promise<void> {
-    if (this.stopped) return Promise.reject(new Error("the queue has stopped"));
+    if (this.stopped) return Promise.reject(stopping());
     const entry = this.entry(key);
     const result = new Promise<void>((resolve, reject) => entry.waiting.push({ resolve, reject }));
     this.mark(entry, key, this.urgent);
@@ -130,7 +133,7 @@ export class KeyedQueue {
     this.stopped = true;
     for (const entry of this.entries.values()) {
       entry.cancelRetry?.();
-      for (const waiter of entry.waiting.splice(0)) waiter.reject(new Error("the agent is stopping"));
+      for (const waiter of entry.waiting.splice(0)) waiter.reject(stopping());
     }
     this.urgent.length = 0;
     this.normal.length = 0;

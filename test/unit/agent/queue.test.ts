@@ -167,7 +167,7 @@ describe("KeyedQueue", () => {
     await queue.stop(1000);
     await refused;
     expect(finished).toBe(true);
-    await expect(queue.run("c")).rejects.toThrow("stopped");
+    await expect(queue.run("c")).rejects.toThrow("is stopping");
   });
 
   test("a nudge neither wakes a sleeping retry nor repeats a pass that fails; after a success it is one more pass", async () => {
