@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Config } from "../../../../src/core/config/config.ts";
+import { AMBIENT, type FaultNode, type NodePod } from "./fault-node.ts";
+
+export interface Course {
+  readonly config?: Partial<Config>;
+  /** What holds before; the pod that it is about. */
+  readonly given: (node: FaultNode) => NodePod | undefined;
+  readonly change: (node: FaultNode, pod: NodePod) => Promise<void> | void;
+}
+
+const NONE = { "istio.io/dataplane-mode": "none" };
+const SIDECAR = {
+  annotations: { "sidecar.istio.io/status": "" },
+  containers: ["app", "istio-proxy"],
+  labels: {},
+} as const;
+
+export const COURSES: Readonly<Record<string, Course>> = {
+  "a pod starts": {
+    given: () => undefined,
+    change: (node) => node.startPod(node.schedule("web")),
+  },
+  "a pod starts whose sandbox is replaced": {
+    given: (node) => node.run("web"),
+    change: async (node, pod) => {
+      node.takeDown(pod);
+      await node.startPod(pod);
+    },
+  },
+  "a running pod is labelled": {
+    given: (node) => node.run("web", { labels: NONE }),
+    change: (node, pod) => node.change(pod, { labels: AMBIENT }),
+  },
+  "a pod loses its label while connections are open": {
+    given: (node) => node.run("web"),
+    change: async (node, pod) => {
+      node.parts.dataplane.proxied = 1;
+      node.change(pod, { labels: NONE });
+      await node.clock.pause(350);
+      node.parts.dataplane.proxied = 0;
+    },
+  },
+  "a pod is deleted": {
+    given: (node) => node.run("web"),
+    change: (node, pod) => node.remove(pod),
+  },
+  "a pod is deleted and made again": {
+    given: (node) => node.run("web"),
+    change: async (node, pod) => {
+      await node.remove(pod);
+      const next = node.schedule("web");
+      next.ip = pod.ip;
+      await node.startPod(next);
+    },
+  },
+  "a pod ends": {
+    given: (node) => node.run("web"),
+    change: async (node, pod) => {
+      pod.going = true;
+      node.takeDown(pod);
+      node.change(pod, { phase: "Succeeded" });
+      await node.clock.pause(100);
+      node.delete(pod);
+    },
+  },
+  "a namespace leaves the mesh, and comes back at once": {
+    given: (node) => node.run("web"),
+    change: async (node) => {
+      node.parts.cluster.putNamespace("shop", {});
+      await node.clock.pause(10);
+      node.parts.cluster.putNamespace("shop", AMBIENT);
+    },
+  },
+  "a namespace joins the mesh, and leaves it at once": {
+    given: (node) => {
+      node.parts.cluster.putNamespace("shop", {});
+      return node.run("web");
+    },
+    change: async (node) => {
+      node.parts.cluster.putNamespace("shop", AMBIENT);
+      await node.clock.pause(30);
+      node.parts.cluster.putNamespace("shop", {});
+    },
+  },
+  "an agent follows another": {
+    given: (node) => node.run("web"),
+    change: (node) => node.restart(),
+  },
+  "ztunnel is replaced": {
+    given: (node) => node.run("web"),
+    change: async (node) => {
+      node.startZtunnel();
+      await node.clock.pause(100);
+      node.endZtunnel();
+    },
+  },
+  "ztunnel dies": {
+    given: (node) => node.run("web"),
+    change: async (node) => {
+      node.endZtunnel();
+      await node.clock.pause(100);
+      node.startZtunnel();
+    },
+  },
+  "a pod's settings change": {
+    given: (node) => node.run("web"),
+    change: (node, pod) => {
+      const now = node.parts.cluster.pod(pod.uid)?.annotations ?? {};
+      node.change(pod, { annotations: { ...now, "ambient.istio.io/bypass-inbound-capture": "true" } });
+    },
+  },
+  "a pod's address changes": {
+    given: (node) => node.run("web"),
+    change: (node, pod) => {
+      pod.ip = "10.0.0.99";
+      node.change(pod, { ips: [pod.ip] });
+    },
+  },
+  "a pod's rules are taken away": {
+    given: (node) => node.run("web"),
+    change: (node, pod) => {
+      pod.captured = undefined;
+      node.parts.dataplane.kernel.delete(pod.netns ?? "");
+      node.parts.dataplane.touched(pod.netns ?? "");
+    },
+  },
+  "a sidecar pod starts": {
+    given: () => undefined,
+    change: (node) => node.startPod(node.schedule("web", SIDECAR)),
+  },
+  "a netns is captured by hand and released": {
+    given: () => undefined,
+    change: async (node) => {
+      const netns = node.makeNetns();
+      node.sandboxes.inhabited.set("experiment", netns);
+      const request = { netns, ips: ["10.9.0.2"], engine: null, workload: null };
+      const { life } = node;
+      const enrolled = life.agent.manual.enroll(request).then(
+        () => true,
+        () => false,
+      );
+      await Promise.race([enrolled, life.died]);
+      await node.clock.pause(1000);
+      const asked = node.life;
+      if (asked.started) await Promise.race([asked.agent.manual.unenroll(netns).catch(() => undefined), asked.died]);
+      await node.clock.pause(3000);
+      // Whoever got no answer asks again.
+      const last = node.life;
+      if (last.started) await Promise.race([last.agent.manual.unenroll(netns).catch(() => undefined), last.died]);
+    },
+  },
+};
+
+/** What may happen while something else is under way. */
+export const CROSSINGS: Readonly<Record<string, (node: FaultNode) => Promise<void> | void>> = {
+  "its label goes": (node) => {
+    for (const pod of webs(node)) node.change(pod, { labels: NONE });
+  },
+  "its label comes": (node) => {
+    for (const pod of webs(node)) node.change(pod, { labels: AMBIENT });
+  },
+  "it is deleted": async (node) => {
+    await Promise.all(webs(node).map((pod) => node.remove(pod)));
+  },
+  "its sandbox is replaced": async (node) => {
+    for (const pod of webs(node)) {
+      if (pod.netns === undefined || pod.going) continue;
+      node.takeDown(pod);
+      await node.startPod(pod);
+    }
+  },
+  "its address changes": (node) => {
+    for (const pod of webs(node)) {
+      if (pod.netns === undefined) continue;
+      pod.ip = "10.0.0.77";
+      node.change(pod, { ips: [pod.ip] });
+    }
+  },
+  "ztunnel connects again": (node) => node.cutZtunnel(),
+  "ztunnel is replaced": async (node) => {
+    node.startZtunnel();
+    await node.clock.pause(100);
+    node.endZtunnel();
+  },
+  "ztunnel goes and comes": async (node) => {
+    node.endZtunnel();
+    await node.clock.pause(700);
+    node.startZtunnel();
+  },
+};
+
+function webs(node: FaultNode): NodePod[] {
+  return [...node.pods.values()].filter(({ name }) => name === "web");
+}
