@@ -194,7 +194,7 @@ export class NodeDataplane implements Dataplane {
   }
 
   async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
-    for (const engine of this.#presence.of(netns)) await engine.drain(netns, spec);
+    await this.#presence.drain(netns, spec);
     await this.#upstream.end(netns.fd);
   }
 

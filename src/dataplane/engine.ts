@@ -5,7 +5,7 @@ import type { PlannedChange } from "../core/ports/plan.ts";
 import type { ZtunnelPeer } from "../core/ports/ztunnel.ts";
 import type { VerdictCounts } from "../core/verdicts.ts";
 import type { SocketInfo } from "../native/binding.ts";
-import type { Legs } from "./netfilter/mode.ts";
+import type { Legs, PlanMode } from "./netfilter/mode.ts";
 
 /**
  * One way to steer a pod's traffic into ztunnel. Policy route, rule and sysctls are common to all
@@ -32,6 +32,8 @@ export interface Engine {
   observe(netns: NetnsHandle, spec: CaptureSpec): Observation;
   /** True when steering of this engine is in the netns, whatever it says. No fork. */
   present(netns: NetnsHandle): boolean;
+  /** Whether what is in the netns steers, for whatever settings; "captured" where that can't be told. No fork. */
+  mode(netns: NetnsHandle): PlanMode | undefined;
   /** Puts the plan into the kernel in one step, without a gap. `state` is kept with it. */
   apply(netns: NetnsHandle, spec: CaptureSpec, state: EngineState): Promise<void>;
   /** A real connection inside the netns that meets the steering, unseen by ztunnel. @throws AgentError. */

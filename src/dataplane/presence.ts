@@ -23,9 +23,13 @@ export class Presence {
     netns: NetnsHandle,
     spec: CaptureSpec,
   ): { readonly engine: Engine; readonly observation: Observation } | undefined {
-    const all = this.of(netns).map((engine) => ({ engine, observation: engine.observe(netns, spec) }));
-    const active = all.filter(({ observation }) => observation.mode !== "draining");
-    return active.find(({ observation }) => observation.mode === "captured") ?? active[0] ?? all[0];
+    const all = this.of(netns);
+    const active = all.length === 1 ? all : all.filter((engine) => engine.mode(netns) === "captured");
+    const observed = (active.length === 0 ? all : active).map((engine) => ({
+      engine,
+      observation: engine.observe(netns, spec),
+    }));
+    return observed.find(({ observation }) => observation.mode === "captured") ?? observed[0];
   }
 
   /** Those beside `engine` by which no connection lives any more. */
@@ -37,8 +41,15 @@ export class Presence {
   async retire(others: readonly Engine[], netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
     for (const other of others) {
       if (this.#isIdle(netns, other)) await other.remove(netns);
-      else if (other.observe(netns, spec).mode !== "draining") await other.retire(netns, spec);
+      else if (other.mode(netns) !== "retiring") await other.retire(netns, spec);
     }
+  }
+
+  /** None steers any more. One that drains refuses what another would still redirect: the others retire first. */
+  async drain(netns: NetnsHandle, spec: CaptureSpec): Promise<void> {
+    const active = this.of(netns).filter((engine) => engine.mode(netns) === "captured");
+    for (const other of active.slice(1)) await other.retire(netns, spec);
+    await active[0]?.drain(netns, spec);
   }
 
   /** Letters of the sysctls that were changed, as kept beside the steering: where it is of two engines, both's. */

@@ -11,6 +11,7 @@ import { VERDICTS, type Verdict, type VerdictCounts } from "../../core/verdicts.
 import type { NativeBinding, SocketInfo } from "../../native/binding.ts";
 import type { Engine, EngineState } from "../engine.ts";
 import { glance } from "../glance.ts";
+import type { PlanMode } from "../netfilter/mode.ts";
 import { isBehindEbpf } from "../proxied.ts";
 import { ALL_LETTERS } from "../sysctls.ts";
 import { plannedAttachments, podInterface } from "./attachments.ts";
@@ -20,7 +21,7 @@ import { Entries } from "./entries.ts";
 import { FlowReader } from "./flows.ts";
 import { EbpfNode, type EbpfNodeOptions } from "./node.ts";
 import { orphanedCapture } from "./orphan.ts";
-import { entryText, ipOf, modeOf, type PodMode, planText } from "./pod.ts";
+import { entryText, ipOf, modeOf, planText } from "./pod.ts";
 import { ProberHooks, type ProberOptions } from "./probers.ts";
 import { selfTest } from "./selftest.ts";
 import { verifyCapture } from "./verify.ts";
@@ -111,6 +112,14 @@ export class EbpfEngine implements Engine {
     if (node === undefined) return false;
     const cookie = this.#cookie(netns);
     return node.bpf.podRead(cookie) !== undefined || node.attachments.present(cookie) || node.others.holds(cookie);
+  }
+
+  mode(netns: NetnsHandle): PlanMode | undefined {
+    if (!this.present(netns)) return undefined;
+    const node = this.#opened;
+    const cookie = this.#cookie(netns);
+    const pod = node.bpf.podRead(cookie);
+    return pod === undefined || node.others.holds(cookie) ? "captured" : modeOf(pod);
   }
 
   state(netns: NetnsHandle): EngineState | undefined {
@@ -288,7 +297,7 @@ export class EbpfEngine implements Engine {
     return this.#opened;
   }
 
-  async #setMode(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode): Promise<void> {
+  async #setMode(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode): Promise<void> {
     const { bpf, others } = this.#opened;
     const cookie = this.#cookie(netns);
     // The mode of a pod that another schema turns too is not ours to change: first it becomes ours alone.

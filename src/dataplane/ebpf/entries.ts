@@ -7,9 +7,10 @@ import type { NativeBinding } from "../../native/binding.ts";
 import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
 import type { EngineState } from "../engine.ts";
 import { glance } from "../glance.ts";
+import type { PlanMode } from "../netfilter/mode.ts";
 import { routedShadows } from "./local-routes.ts";
 import type { EbpfNode } from "./node.ts";
-import { ipOf, type PodMode, planPod } from "./pod.ts";
+import { ipOf, planPod } from "./pod.ts";
 import { freeShadow, isShadowOf } from "./shadow.ts";
 
 /** What the programs are to know of a pod: from what is wanted of it, what is in its netns, and what it has already. */
@@ -21,7 +22,7 @@ export class Entries {
   ) {}
 
   /** Reads the kernel. @throws AgentError NO_SHADOW, BAD_* for a value that is refused */
-  planned(netns: NetnsHandle, spec: CaptureSpec, mode: PodMode, state: EngineState): BpfPod & BpfPodLists {
+  planned(netns: NetnsHandle, spec: CaptureSpec, mode: PlanMode, state: EngineState): BpfPod & BpfPodLists {
     const { addresses, families } = glance(this.binding, netns.fd);
     const captured = families.filter((family) => family === 4 || spec.ipv6);
     const locals = addresses

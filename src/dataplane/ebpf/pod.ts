@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { familyOf } from "../../core/ip.ts";
 import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { BpfPod, BpfPodLists } from "../../native/bpf.ts";
+import type { PlanMode } from "../netfilter/mode.ts";
 import { address, addresses, cidrs } from "../netfilter/values.ts";
 
 /** Raised when an agent of an older version can't tell any more what a newer one wrote. */
@@ -21,8 +22,6 @@ export interface PodFacts {
   readonly beside: boolean;
 }
 
-export type PodMode = "captured" | "draining" | "retiring";
-
 type Told = Omit<
   BpfPod & BpfPodLists,
   "shadow4" | "shadow6" | "locals" | "sysctls" | "beside" | "draining" | "retiring"
@@ -32,7 +31,7 @@ type Told = Omit<
 const told = new WeakMap<CaptureSpec, Told>();
 
 /** What the programs are told. @throws AgentError BAD_ADDRESS that names the value. */
-export function planPod(spec: CaptureSpec, facts: PodFacts, mode: PodMode): BpfPod & BpfPodLists {
+export function planPod(spec: CaptureSpec, facts: PodFacts, mode: PlanMode): BpfPod & BpfPodLists {
   const known = told.get(spec) ?? planSpec(spec);
   told.set(spec, known);
   // Nobody asks a retiring pod's lists, and to give them up there is always room.
@@ -89,6 +88,6 @@ function both(of: (family: 4 | 6) => string[]): string[] {
 }
 
 /** What the entry of a pod says of itself. */
-export function modeOf(pod: Pick<BpfPod, "retiring" | "draining">): PodMode {
+export function modeOf(pod: Pick<BpfPod, "retiring" | "draining">): PlanMode {
   return pod.retiring ? "retiring" : pod.draining ? "draining" : "captured";
 }

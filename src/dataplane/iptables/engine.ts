@@ -112,8 +112,13 @@ export class IptablesEngine implements Engine {
     return anyOwned(CAPTURE, this.binding, netns.fd);
   }
 
+  mode(netns: NetnsHandle): PlanMode | undefined {
+    if (!this.present(netns)) return undefined;
+    return parseState(this.#anyComment(netns) ?? "")?.mode ?? "captured";
+  }
+
   state(netns: NetnsHandle): EngineState | undefined {
-    const comment = VARIANTS.map((variant) => this.#comment(netns, variant)).find((found) => found !== undefined);
+    const comment = this.#anyComment(netns);
     // Undefined too when rules of ours are there without their memory.
     return comment === undefined ? undefined : (parseState(comment) ?? { sysctls: "" });
   }
@@ -206,6 +211,10 @@ export class IptablesEngine implements Engine {
   async #remove(netns: NetnsHandle, variant: Variant): Promise<void> {
     const made = parseState(this.#comment(netns, variant) ?? "")?.made ?? [];
     await removeRules(CAPTURE, this.binding, netns.fd, variant, made);
+  }
+
+  #anyComment(netns: NetnsHandle): string | undefined {
+    return VARIANTS.map((variant) => this.#comment(netns, variant)).find((found) => found !== undefined);
   }
 
   /** Of the state rule; one table is read. */

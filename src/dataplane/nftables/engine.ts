@@ -93,6 +93,11 @@ export class NftablesEngine implements Engine {
     return tableNames(this.binding, netns.fd).includes(`inet ${POD_TABLE}`);
   }
 
+  mode(netns: NetnsHandle): PlanMode | undefined {
+    const table = this.#table(netns);
+    return table === undefined ? undefined : (parseState(table.comment)?.mode ?? "captured");
+  }
+
   state(netns: NetnsHandle): EngineState | undefined {
     const table = this.#table(netns);
     return table === undefined ? undefined : (parseState(table.comment) ?? { sysctls: "" });

@@ -35,7 +35,7 @@ export class HandOver {
     const { binding, presence, preparation } = this.parts;
     const engines = presence.of(netns);
     const letters = preparation.letters(netns);
-    const steering = engines.some((engine) => engine.observe(netns, spec).mode !== "draining");
+    const steering = engines.some((engine) => engine.mode(netns) === "captured");
     const shield = steering ? await this.#write(netns, spec, engines) : "there, perhaps";
     let gone = engines.length > 0;
     for (const engine of engines) gone = (await this.#leave(netns, spec, engine)) && gone;
@@ -71,7 +71,7 @@ export class HandOver {
   async #leave(netns: NetnsHandle, spec: CaptureSpec, engine: Engine): Promise<boolean> {
     if (engine.translates) {
       if (this.#hasLegsOf(netns, engine)) {
-        if (engine.observe(netns, spec).mode !== "draining") await engine.retire(netns, spec);
+        if (engine.mode(netns) !== "retiring") await engine.retire(netns, spec);
         return false;
       }
     } else {

@@ -7,6 +7,8 @@ import { KNOBS, SCHEMA } from "../../../src/dataplane/ebpf/node.ts";
 import { native } from "../../../src/native/load.ts";
 import type { Fault } from "../../support/faulty-binding.ts";
 import { type Course, type FaultAgent, FaultLab, OURS } from "../../support/lab-faults.ts";
+import type { Call } from "../../support/lab-peer.ts";
+import { expectAlive } from "../../support/lab-traffic.ts";
 
 /** For no packet of these tests the other port matters. */
 const OTHER_PROGRAMS = { schema: SCHEMA, knobs: { ...KNOBS, hbonePort: 15018 } };
@@ -114,6 +116,37 @@ describe.each<Fault>(["killed", "refused"])("%s", (fault) => {
         await expectNothingLeft(fault === "killed" && from === "ebpf" ? /ip_early_demux/ : undefined);
       },
     );
+
+    test.each([
+      { from: "ebpf", to: "nftables" },
+      { from: "nftables", to: "ebpf" },
+      { from: "iptables", to: "nftables" },
+    ] as const)("a pod whose connections live by $from, from $to to drained", async ({ from, to }) => {
+      const spec = lab.spec({ engine: to });
+      const older: Call[] = [];
+      await lab.expectEverywhere(fault, {
+        ...captured(lab.spec({ engine: from }), spec),
+        given: async () => {
+          for (const call of older.splice(0)) call.close();
+          await next.dataplane.release(lab.pod);
+          await next.dataplane.capture(lab.pod, lab.spec({ engine: from }));
+          older.push(...(await lab.traffic.openAll()));
+          await next.dataplane.capture(lab.pod, spec);
+        },
+        change: (netns) => faulty.dataplane.drain(netns, spec),
+        finish: async () => {
+          await next.dataplane.drain(lab.pod, spec);
+          expect(next.dataplane.observe(lab.pod, spec).mode).toBe("draining");
+        },
+        always: async () => {
+          await lab.open();
+          await expectAlive(older);
+        },
+        finally: lab.open,
+      });
+      for (const call of older) call.close();
+      await expectNothingLeft();
+    });
 
     describe.each(ENGINES)("a pod that is not captured, by %s", (engine) => {
       test("to captured", async () => {

@@ -25,6 +25,7 @@ function engine(name: EngineName, works: boolean): Engine {
     ineligible: never,
     observe: never,
     present: never,
+    mode: never,
     apply: never,
     verify: never,
     drain: never,
