@@ -62,7 +62,8 @@ export function manglePrerouting(
     ...excluded,
     ...invalid,
     // Of Envoy's connection to the application, which wears the client's address: so that its answers come back.
-    { name: "proxied", match: { protocol: "tcp", mark }, action: { kind: "remember-mark" } },
+    // Over lo only: from elsewhere marked packets are those that the rules of another writer have marked before ours.
+    { name: "proxied", match: { from: ["lo"], protocol: "tcp", mark }, action: { kind: "remember-mark" } },
     ...each(families, "passthrough", (family) => ({ from: ["lo"], source: PASSTHROUGH[family] }), leave),
     { name: "local", match: { from: ["lo"], notMark: SIDECAR_MARK.outbound }, action: leave },
     // What is outbound is NAT's.

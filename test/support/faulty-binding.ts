@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Faults between an agent and the kernel, within this process. Killed: from one write on all of them fail, those
 // that would undo the ones before too. Refused: one fails, and what follows from that is the agent's to decide.
-import type { NativeBinding } from "../../src/native/binding.ts";
+import type { NativeBinding, SpawnOptions } from "../../src/native/binding.ts";
 import type { BpfNode } from "../../src/native/bpf.ts";
 import { native } from "../../src/native/load.ts";
 
@@ -12,6 +12,8 @@ const WRITES: ReadonlySet<PropertyKey> = new Set<keyof NativeBinding>([
   "ruleDelete",
   "routeReplace",
   "routeDelete",
+  "addressAdd",
+  "addressDelete",
   "nftDelete",
   "ipsetDestroy",
   "bpfFilterDetach",
@@ -56,7 +58,7 @@ export class Faults {
     this.#left = writes;
     this.#unmade = undefined;
     // Programs are run by whoever wants one, and not by the agent's binding.
-    Object.defineProperty(native(), "spawn", { ...SLOT, value: this.#write("spawn", spawn as Call) });
+    Object.defineProperty(native(), "spawn", { ...SLOT, value: this.#spawn(spawn) });
     try {
       await doing().catch(() => undefined);
     } finally {
@@ -79,15 +81,42 @@ export class Faults {
 
   #write(name: string, call: Call): Call {
     return (...given) => {
-      if (this.#left === 0) {
-        this.#unmade ??= name;
-        if (this.#fault === "refused") this.#left = Number.POSITIVE_INFINITY;
-        throw new Error(`${name} is refused`);
-      }
-      this.#left -= 1;
+      this.#count(name);
       return call(...given);
     };
   }
+
+  /** @throws Error instead of the write that is not to be made. */
+  #count(name: string): void {
+    if (this.#left === 0) {
+      this.#unmade ??= name;
+      if (this.#fault === "refused") this.#left = Number.POSITIVE_INFINITY;
+      throw new Error(`${name} is refused`);
+    }
+    this.#left -= 1;
+  }
+
+  /** A program makes one write, but for iptables-restore, which makes one for each table that it commits. */
+  #spawn(spawn: NativeBinding["spawn"]): NativeBinding["spawn"] {
+    return async (netns, options) => {
+      const made: string[] = [];
+      for (const table of tablesOf(options)) {
+        try {
+          this.#count("spawn");
+        } catch (error) {
+          if (made.length > 0) await spawn(netns, { ...options, stdin: Buffer.from(made.join("")) });
+          throw error;
+        }
+        made.push(table);
+      }
+      return spawn(netns, options);
+    };
+  }
+}
+
+function tablesOf({ argv: [program = ""], stdin }: SpawnOptions): readonly string[] {
+  const text = program.endsWith("-restore") ? String(stdin) : "";
+  return text.match(/^\*.*?^COMMIT$\n?/gms) ?? [""];
 }
 
 type Call = (...given: unknown[]) => unknown;

@@ -2,10 +2,10 @@
 import type { NetnsHandle } from "../../core/ports/netns.ts";
 import type { Redirection } from "../../core/redirection.ts";
 import type { NativeBinding } from "../../native/binding.ts";
-import { readTables } from "../iptables/kernel.ts";
+import { isEmpty, type KernelTable, readTables } from "../iptables/kernel.ts";
 import { namedDifferences, rulesDigest, stateComment } from "../iptables/observe.ts";
 import { type Reference, readReference } from "../iptables/reference.ts";
-import type { Ruleset, Variant } from "../iptables/ruleset.ts";
+import type { Ruleset, TableKey, Variant } from "../iptables/ruleset.ts";
 import { bodyText } from "../iptables/text.ts";
 import { madeTables, removeRules, writeRules } from "../iptables/writer.ts";
 import { References } from "../netfilter/references.ts";
@@ -57,8 +57,7 @@ export class IptablesRedirection implements RedirectionWriter {
       readReference(SIDECAR, binding, fd, variant, ruleset),
     );
     const before = readTables(binding, netns.fd, variant);
-    const earlier = parseState(stateComment(SIDECAR, before) ?? "")?.made ?? [];
-    const made = madeTables(before, ruleset, variant, earlier);
+    const made = madeTables(before, ruleset, variant, madeEarlier(before));
     const state = formatState({ plan: textHash(body), rules: reference.rules, made });
     await writeRules(SIDECAR, binding, netns.fd, variant, ruleset, state, reference.tables);
   }
@@ -66,8 +65,7 @@ export class IptablesRedirection implements RedirectionWriter {
   async remove(netns: NetnsHandle): Promise<void> {
     const tables = readTables(this.binding, netns.fd, this.variant);
     if (!isOurs(tables)) return;
-    const made = parseState(stateComment(SIDECAR, tables) ?? "")?.made ?? [];
-    await removeRules(SIDECAR, this.binding, netns.fd, this.variant, made);
+    await removeRules(SIDECAR, this.binding, netns.fd, this.variant, madeEarlier(tables));
   }
 
   close(): void {
@@ -78,4 +76,14 @@ export class IptablesRedirection implements RedirectionWriter {
     const ruleset = iptablesRules(redirection);
     return { ruleset, body: bodyText(SIDECAR, ruleset) };
   }
+}
+
+/**
+ * Tables that were not there before us. An agent that was killed before it wrote that down has made those in which
+ * nothing is but ours: nobody misses an empty one.
+ */
+function madeEarlier(tables: readonly KernelTable[]): readonly TableKey[] {
+  const state = parseState(stateComment(SIDECAR, tables) ?? "");
+  if (state !== undefined) return state.made;
+  return tables.filter((table) => table.chains.some(SIDECAR.owns) && isEmpty(table, SIDECAR.owns));
 }

@@ -85,11 +85,15 @@ export class SidecarRedirector implements SidecarDataplane {
     if (before.mode === "redirected" || before.mode === "foreign") return before;
     const mode = redirection.deliver === undefined ? "REDIRECT" : "TPROXY";
     const reasons: string[] = [];
+    const broken: RedirectionWriter[] = [];
     let failure: unknown;
     for (const writer of this.#inOrder(netns, redirection, before.mode === "absent")) {
       try {
         const reason = await this.#tested(writer, mode);
-        if (reason !== undefined) throw new AgentError("ENGINE_BROKEN", `it does not work on this node: ${reason}`);
+        if (reason !== undefined) {
+          broken.push(writer);
+          throw new AgentError("ENGINE_BROKEN", `it does not work on this node: ${reason}`);
+        }
         await this.#redirectWith(writer, netns, redirection, before.mode === "absent");
         return { mode: "redirected", engine: writer.engine, differences: [] };
       } catch (error) {
@@ -102,6 +106,8 @@ export class SidecarRedirector implements SidecarDataplane {
         });
       }
     }
+    // What a test failed of may have been the moment's: the runtime asks again.
+    for (const writer of broken) this.#tests.get(writer)?.delete(mode);
     throw new AgentError(
       "NO_ENGINE",
       `the redirection into the sidecar of ${pod} can't be written (${reasons.join("; ")})`,

@@ -8,7 +8,7 @@ import type { NetnsHandle } from "../../../src/core/ports/netns.ts";
 import type { RedirectionObservation } from "../../../src/core/ports/sidecar.ts";
 import type { Redirection } from "../../../src/core/redirection.ts";
 import { SidecarRedirector } from "../../../src/dataplane/sidecar/redirector.ts";
-import type { SocketOptions } from "../../../src/native/binding.ts";
+import type { NativeBinding, SocketOptions } from "../../../src/native/binding.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { run } from "../../../src/sys/exec.ts";
@@ -34,9 +34,13 @@ export const WRITERS: readonly LabWriter[] = [
   { name: "iptables-legacy", engine: "iptables", variant: "legacy" },
 ];
 
-export function redirectorOf({ engine, variant }: LabWriter, host: NetnsHandle): SidecarRedirector {
+export function redirectorOf(
+  { engine, variant }: LabWriter,
+  host: NetnsHandle,
+  binding: NativeBinding = native(),
+): SidecarRedirector {
   return new SidecarRedirector({
-    binding: native(),
+    binding,
     host,
     logger: quiet,
     engine: engine === "nftables" ? "auto" : engine,
