@@ -53,11 +53,12 @@ export class BranchEni {
       for (const toPod of this.#rules(family).filter((rule) => isToPod(rule) && rule.to === ip)) {
         // The AWS CNI may have removed its own rule and route already: look for every trace of the veth.
         const iif = this.#branchOf(ip)?.iif ?? this.#vethOfTable(family, toPod.table);
-        this.#delete({ family, priority: TO_POD_PRIORITY, table: toPod.table, to: ip, toPrefix: toPod.toPrefix });
         for (const rule of this.#rules(family)) {
           if (isFromPod(rule) && rule.iif === iif)
             this.#delete({ family, priority: rule.priority, table: TABLE_LOCAL, iif });
         }
+        // Last: by it the other one is found.
+        this.#delete({ family, priority: TO_POD_PRIORITY, table: toPod.table, to: ip, toPrefix: toPod.toPrefix });
       }
     });
   }

@@ -17,6 +17,7 @@ const WRITES: ReadonlySet<PropertyKey> = new Set<keyof NativeBinding>([
   "nftDelete",
   "ipsetDestroy",
   "bpfFilterDetach",
+  "bpfRemove",
 ]);
 
 const BPF_WRITES: ReadonlySet<PropertyKey> = new Set<keyof BpfNode>([
@@ -40,6 +41,9 @@ export class Faults {
   #fault: Fault = "killed";
   #left = Number.POSITIVE_INFINITY;
   #unmade: string | undefined;
+
+  /** What iptables-restore writes at once: all that it is given, or each table, which it commits for itself. */
+  constructor(private readonly unit: "text" | "table" = "text") {}
 
   /** The addon's, as this agent has it. */
   binding(): NativeBinding {
@@ -96,11 +100,11 @@ export class Faults {
     this.#left -= 1;
   }
 
-  /** A program makes one write, but for iptables-restore, which makes one for each table that it commits. */
+  /** A program makes one write, but for iptables-restore where that counts by `table`. */
   #spawn(spawn: NativeBinding["spawn"]): NativeBinding["spawn"] {
     return async (netns, options) => {
       const made: string[] = [];
-      for (const table of tablesOf(options)) {
+      for (const table of this.unit === "table" ? tablesOf(options) : [""]) {
         try {
           this.#count("spawn");
         } catch (error) {

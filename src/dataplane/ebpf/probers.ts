@@ -36,6 +36,8 @@ export class ProberHooks {
   #told: string | undefined;
   /** What this agent has attached: cgroups by pin. */
   #attached: ReadonlyMap<string, Cgroup> = new Map();
+  /** False after an `ensure` that did not come to its end: some may be let through that should not, or none. */
+  #whole = false;
 
   constructor(private readonly options: ProberOptions) {}
 
@@ -45,6 +47,7 @@ export class ProberHooks {
    */
   ensure(): readonly string[] {
     const { binding, bpf, cgroups, host, config } = this.options;
+    this.#whole = false;
     const lost = this.#lost().filter(({ cgroup }) => cgroups.withId(cgroup.id) !== undefined);
     const attached = new Map<string, Cgroup>();
     const attach = (program: string, cgroup: Cgroup, pin: string) => {
@@ -63,13 +66,14 @@ export class ProberHooks {
       if (pin.startsWith("kubelet-") && pin !== `kubelet-${kubelet?.id}`) bpf.unpin(`${PINS}/${pin}`);
     }
     this.#attached = attached;
+    this.#whole = true;
     this.#tell(kubelet, wide);
     return lost.map(({ pin, cgroup }) => `the program pinned as ${pin} was not attached to ${cgroup.path} any more`);
   }
 
   /** True while all is attached, and kubelet's cgroup is the one that is hooked. A restarted kubelet has another one. */
   get current(): boolean {
-    return this.#kubeletCgroup !== undefined && this.#lost().length === 0;
+    return this.#whole && this.#kubeletCgroup !== undefined && this.#lost().length === 0;
   }
 
   #lost(): { readonly pin: string; readonly cgroup: Cgroup }[] {
@@ -85,6 +89,8 @@ export class ProberHooks {
    */
   async prove(netns: NetnsHandle, ips: readonly string[]): Promise<string | undefined> {
     const { binding, bpf, own } = this.options;
+    // Ours would arrive, and kubelet's would not.
+    if (!this.#whole) return "the programs that announce them are not attached";
     const link = bpf.holdCgroup("ambient_kubelet", own.path);
     try {
       for (const ip of ips) {
@@ -102,6 +108,7 @@ export class ProberHooks {
   /** Nobody is let through any more. */
   remove(): void {
     const { bpf } = this.options;
+    this.#whole = false;
     bpf.stateWrite({ probers: NONE });
     bpf.unpin(PINS);
     this.#attached = new Map();

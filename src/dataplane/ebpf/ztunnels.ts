@@ -24,6 +24,8 @@ export class ZtunnelHooks {
   #newestSlot: 0 | 1 = 0;
   /** The agent's own cgroup while it plays ztunnel in the self-test. */
   #guest: Cgroup | undefined;
+  /** False while the kernel may have been told something else than what is here. */
+  #told = true;
 
   constructor(
     private readonly binding: NativeBinding,
@@ -48,8 +50,10 @@ export class ZtunnelHooks {
       if (cgroup !== undefined) found.push(cgroup);
     }
     const isNewest = (cgroup: Cgroup) => this.#slotOf(cgroup) === this.#newestSlot;
+    // One without a slot is one that an agent was hooking when it was killed.
+    const free = found.some(isNewest) ? other(this.#newestSlot) : this.#newestSlot;
     for (const cgroup of [...found.filter((one) => !isNewest(one)), ...found.filter(isNewest)]) {
-      this.#attach(cgroup, this.#slotOf(cgroup) ?? this.#newestSlot);
+      this.#attach(cgroup, this.#slotOf(cgroup) ?? free);
     }
     this.#publish();
   }
@@ -68,30 +72,41 @@ export class ZtunnelHooks {
   /** Hooks the pod of a cgroup. Idempotent. @throws NativeError. */
   hook(cgroup: Cgroup): void {
     const pod = this.cgroups.podOf(cgroup);
-    this.#known.add(cgroup.id);
-    if (this.#hooked[0]?.id === pod.id) return;
-    if (!this.#hooked.some(({ id }) => id === pod.id)) {
-      this.#attach(pod, this.#hooked.length === 0 ? this.#newestSlot : this.#newestSlot === 0 ? 1 : 0);
-      this.logger.info("ztunnel's cgroup is hooked", { cgroup: pod.path });
+    if (this.#hooked[0]?.id !== pod.id || !this.#told) {
+      const others = this.#hooked.filter(({ id }) => id !== pod.id);
+      const [newest] = this.#hooked;
+      const slot = newest === undefined || newest.id === pod.id ? this.#newestSlot : other(this.#newestSlot);
+      // Noted first: what is refused now is missing, and is made up for.
+      this.#told = false;
+      this.#hooked = [pod, ...others];
+      this.#newestSlot = this.#slotOf(pod) ?? slot;
+      if (this.#isUnhooked(pod)) {
+        this.#attach(pod, this.#newestSlot);
+        this.logger.info("ztunnel's cgroup is hooked", { cgroup: pod.path });
+      }
+      this.#publish();
+      this.collect();
     }
-    this.#hooked = [pod, ...this.#hooked.filter(({ id }) => id !== pod.id)];
-    this.collect();
-    this.#newestSlot = this.#slotOf(pod) ?? this.#newestSlot;
-    this.#publish();
+    this.#known.add(cgroup.id);
   }
 
-  /** Sentences about what is not attached any more, though its ztunnel is there. No fork. */
+  /** Sentences about what is not attached any more, though its ztunnel is there, or not told. No fork. */
   missing(): string[] {
-    return this.#unhooked().map(({ path }) => `the programs for ztunnel are not attached to its cgroup (${path})`);
+    const unhooked = this.#unhooked().map(
+      ({ path }) => `the programs for ztunnel are not attached to its cgroup (${path})`,
+    );
+    return this.#told ? unhooked : [...unhooked, "the programs don't know the cgroups of all ztunnels"];
   }
 
   /** Attaches what is missing. Idempotent. @throws NativeError. */
   ensure(): void {
     if (this.#unhooked().length > 0) this.collect();
     const unhooked = this.#unhooked();
-    const older = this.#newestSlot === 0 ? 1 : 0;
-    for (const cgroup of unhooked) this.#attach(cgroup, cgroup === this.#hooked[0] ? this.#newestSlot : older);
-    if (unhooked.length > 0) this.#publish();
+    for (const cgroup of unhooked) {
+      const slot = cgroup === this.#hooked[0] ? this.#newestSlot : other(this.#newestSlot);
+      this.#attach(cgroup, this.#slotOf(cgroup) ?? slot);
+    }
+    if (unhooked.length > 0 || !this.#told) this.#publish();
   }
 
   /** Forgets cgroups that are gone. */
@@ -114,7 +129,7 @@ export class ZtunnelHooks {
    * to do: connections are refused until one comes. @throws AgentError ZTUNNEL_CGROUP.
    */
   ensureListeners(netns: number, cookie: bigint): void {
-    if (STEERED.every((port) => this.bpf.hasListener(cookie, port))) return;
+    if (this.#told && STEERED.every((port) => this.bpf.hasListener(cookie, port))) return;
     const open = this.#listeners(netns);
     if (open.length === 0) return;
     const cgroups = [...new Set(open.map(({ cgroupId }) => cgroupId))];
@@ -129,13 +144,22 @@ export class ZtunnelHooks {
   /** Takes the agent itself for a ztunnel until the returned function is called. */
   playedBy(own: Cgroup): () => void {
     const links = ["ambient_getsockopt", "ambient_listen0"].map((program) => this.bpf.holdCgroup(program, own.path));
-    this.#guest = own;
-    this.#publish();
-    return () => {
+    const end = () => {
       this.#guest = undefined;
-      this.#publish();
-      for (const link of links) this.binding.close(link);
+      try {
+        this.#publish();
+      } finally {
+        for (const link of links) this.binding.close(link);
+      }
     };
+    this.#guest = own;
+    try {
+      this.#publish();
+    } catch (error) {
+      end();
+      throw error;
+    }
+    return end;
   }
 
   get hooked(): readonly Cgroup[] {
@@ -149,7 +173,11 @@ export class ZtunnelHooks {
   }
 
   #unhooked(): Cgroup[] {
-    return this.#hooked.filter(({ id }) => this.bpf.link(`${PINS}/${id}/getsockopt`) === undefined);
+    return this.#hooked.filter((cgroup) => this.#isUnhooked(cgroup));
+  }
+
+  #isUnhooked(cgroup: Cgroup): boolean {
+    return this.bpf.link(`${PINS}/${cgroup.id}/getsockopt`) === undefined || this.#slotOf(cgroup) === undefined;
   }
 
   #listeners(netns: number): SocketInfo[] {
@@ -179,13 +207,19 @@ export class ZtunnelHooks {
   }
 
   #publish(): void {
+    this.#told = false;
     try {
       const guest = this.#guest === undefined ? [] : [this.#guest.id];
       this.bpf.ztunnelsWrite([...guest, ...this.#hooked.map(({ id }) => id)]);
       this.bpf.stateWrite({ newestSlot: this.#newestSlot, ztunnelByCgroup: this.toldByCgroup ? 1 : 0 });
+      this.#told = true;
     } catch (error) {
       this.logger.error("ztunnel's cgroups can't be told to the programs", { reason: messageOf(error) });
       throw error;
     }
   }
+}
+
+function other(slot: 0 | 1): 0 | 1 {
+  return slot === 0 ? 1 : 0;
 }

@@ -16,6 +16,12 @@ export interface Announcements {
   prove(netns: NetnsHandle, ips: readonly string[]): Promise<string | undefined>;
 }
 
+export interface UpstreamLeft {
+  readonly present: boolean;
+  /** Idempotent. */
+  remove(): Promise<void>;
+}
+
 export interface NodeExemptionOptions {
   /** By a source address that probes wear: for every engine, and every CNI. */
   readonly worn: Pick<ProbeExemption, "start" | "stop"> & {
@@ -28,7 +34,7 @@ export interface NodeExemptionOptions {
   /** undefined: the eBPF engine does not work here. Asked after the self-test. */
   readonly announced: () => Announcements | undefined;
   /** What an agent of upstream's has left on the node for the same purpose. */
-  readonly upstream?: { readonly present: boolean; remove(): Promise<void> };
+  readonly upstream?: UpstreamLeft;
   /** Kubelet alone is let through: when it is restarted, that must be noticed before its next probe fails. */
   readonly kubeletOnly: boolean;
   readonly drift: Pick<Drift, "repaired" | "unrepaired">;
@@ -37,6 +43,7 @@ export interface NodeExemptionOptions {
 }
 
 const LOOK_MS = 1000;
+const UPSTREAM_AGAIN_MS = 60_000;
 
 /**
  * Probes reach captured pods directly. For pods of the eBPF engine the node's connections announce
@@ -50,7 +57,10 @@ export class NodeProbeExemption implements ProbeExemption {
   #proving: Promise<void> | undefined;
   /** Addresses at which probes wear the probe address, and whose they are. */
   readonly #worn = new Map<string, string>();
+  /** Pods of which an address may still be worn, since taking it back has failed. */
+  readonly #unrevoked = new Set<string>();
   #looking: Stop | undefined;
+  #removing: Stop | undefined;
   #stopped = true;
 
   constructor(options: NodeExemptionOptions) {
@@ -90,8 +100,10 @@ export class NodeProbeExemption implements ProbeExemption {
 
   async revoke(uid: string, ips: readonly string[]): Promise<void> {
     for (const ip of ips) if (this.#worn.get(ip) === uid) this.#worn.delete(ip);
+    this.#unrevoked.add(uid);
     // Also what an agent before us left.
     await this.#options.worn.revoke(uid, ips);
+    this.#unrevoked.delete(uid);
   }
 
   async reconcile(owners: ReadonlyMap<string, ExemptPod & { readonly netns: NetnsHandle }>): Promise<void> {
@@ -101,13 +113,14 @@ export class NodeProbeExemption implements ProbeExemption {
     if (sample !== undefined && this.#announcing === undefined) await this.#prove(sample.uid, sample.ips, sample.netns);
     const wearing = pods.filter(({ engine }) => engine !== "ebpf" || this.#announcing !== true);
     this.#worn.clear();
-    for (const { uid, ips } of wearing) for (const ip of ips) this.#worn.set(ip, uid);
     await this.#options.worn.reconcile(new Map(wearing.map(({ uid, ips }) => [uid, ips])));
+    for (const { uid, ips } of wearing) for (const ip of ips) this.#worn.set(ip, uid);
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#looking?.();
+    this.#removing?.();
     await this.#options.worn.stop();
   }
 
@@ -115,6 +128,7 @@ export class NodeProbeExemption implements ProbeExemption {
   async bequeath(heirs: readonly ProbeHeir[]): Promise<void> {
     this.#stopped = true;
     this.#looking?.();
+    this.#removing?.();
     await this.#options.worn.bequeath(heirs);
   }
 
@@ -126,10 +140,18 @@ export class NodeProbeExemption implements ProbeExemption {
     const { upstream, worn, logger } = this.#options;
     if (!upstream?.present) return;
     await worn.reconcile(new Map(pods.map(({ uid, ips }) => [uid, ips])));
+    await this.#removeUpstream(upstream, logger);
+  }
+
+  /** Tried until it is done: none of what is left does harm meanwhile, for it is without pods. */
+  async #removeUpstream(upstream: UpstreamLeft, logger: Logger): Promise<void> {
     try {
       await upstream.remove();
     } catch (error) {
       logger.error("istio-cni's rules of the node can't be removed", { reason: messageOf(error) });
+      if (this.#stopped) return;
+      const { clock = systemClock } = this.#options;
+      this.#removing = clock.after(UPSTREAM_AGAIN_MS, () => void this.#removeUpstream(upstream, logger));
     }
   }
 
@@ -140,7 +162,7 @@ export class NodeProbeExemption implements ProbeExemption {
   }
 
   async #unwear(uid: string, ips: readonly string[]): Promise<void> {
-    if (ips.some((ip) => this.#worn.get(ip) === uid)) await this.revoke(uid, ips);
+    if (this.#unrevoked.has(uid) || ips.some((ip) => this.#worn.get(ip) === uid)) await this.revoke(uid, ips);
   }
 
   /** With the first captured pod: while its probes wear another address, their own can't be seen. */

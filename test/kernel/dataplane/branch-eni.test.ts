@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { BranchEni } from "../../../src/dataplane/branch-eni.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
+import { type Fault, Faults } from "../../support/faulty-binding.ts";
 import { quiet } from "../../support/lab-dataplane.ts";
 import { inNetns } from "../../support/netns-lab.ts";
 
@@ -83,4 +84,23 @@ test("with early demux on nothing is needed and nothing is added", async () => {
   const before = await rules();
   make().add("10.0.0.11");
   expect(await rules()).toBe(before);
+});
+
+test.each<Fault>(["killed", "refused"])("whatever write is %s, the next agent leaves all or nothing", async (fault) => {
+  const before = await rules();
+  make().add("10.0.0.11");
+  const during = await rules();
+  const faults = new Faults();
+  const faulty = new BranchEni(faults.binding(), host, quiet);
+  for (const [wanted, change, given] of [
+    [during, () => faulty.add("10.0.0.11"), () => make().remove("10.0.0.11")],
+    [before, () => faulty.remove("10.0.0.11"), () => make().add("10.0.0.11")],
+  ] as const) {
+    for (let writes = 0, unmade: string | undefined = ""; unmade !== undefined; writes++) {
+      given();
+      unmade = await faults.during(fault, writes, async () => change());
+      make().reconcile(wanted === during ? ["10.0.0.11"] : []);
+      expect(await rules()).toBe(wanted);
+    }
+  }
 });

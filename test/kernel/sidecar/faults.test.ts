@@ -49,7 +49,7 @@ describe.each(MODES)("$mode", ({ mode, annotations, env }) => {
   });
 
   describe.each(WRITERS)("$name", (writer) => {
-    const faults = new Faults();
+    const faults = new Faults("table");
     let faulty: SidecarRedirector;
     let next: SidecarRedirector;
     const start = (how: LabWriter, binding = native()) => redirectorOf(how, ground.lab.client.netns, binding);

@@ -8,6 +8,7 @@ import { SnatExemption } from "../../../../src/dataplane/probe-exemption/snat.ts
 import { UpstreamHost } from "../../../../src/dataplane/upstream/host.ts";
 import { native } from "../../../../src/native/load.ts";
 import { DriftLedger } from "../../../../src/telemetry/drift-ledger.ts";
+import { type Fault, Faults } from "../../../support/faulty-binding.ts";
 import { LabCgroups } from "../../../support/lab-bpf.ts";
 import { noMetrics, quiet, specOf, startDataplane } from "../../../support/lab-dataplane.ts";
 import { Call } from "../../../support/lab-peer.ts";
@@ -61,8 +62,12 @@ afterEach(async () => {
 
 /** As upstream's agent prepares the node, and enrols the lab's pod. */
 async function prepareByUpstream(form: UpstreamForm): Promise<void> {
+  await enrolByUpstream(traffic.lab.pod.netns, form);
+  await prepareNode(form);
+}
+
+async function prepareNode(form: UpstreamForm): Promise<void> {
   const { pod } = traffic.lab;
-  await enrolByUpstream(pod.netns, form);
   const sets = ([4, 6] as const).map((family) => ({
     family,
     set: `istio-inpod-probes-v${family}`,
@@ -137,6 +142,25 @@ describe.each(UPSTREAM_FORMS)("%s", (form) => {
     expect(log.lines.map(({ message }) => message)).toEqual(["istio-cni's rules and sets of the node are removed"]);
     await dataplane.release(pod.netns);
   });
+});
+
+test.each<{ form: UpstreamForm; fault: Fault }>([
+  { form: "iptables-legacy", fault: "refused" },
+  { form: "iptables-nft", fault: "killed" },
+  { form: "nftables", fault: "refused" },
+])("$form: whatever write is $fault, the next attempt leaves nothing of it", async ({ form, fault }) => {
+  const faults = new Faults();
+  const faulty = new UpstreamHost(faults.binding(), node(), log);
+  const next = new UpstreamHost(native(), node(), log);
+  for (let writes = 0, unmade: string | undefined = ""; unmade !== undefined; writes++) {
+    await prepareNode(form);
+    let failure: unknown;
+    unmade = await faults.during(fault, writes, () => faulty.remove().catch((error: unknown) => (failure = error)));
+    // What is left is there to be found again, unless that is told.
+    if (failure === undefined) expect(next.present).toBe(false);
+    else if (next.present) await next.remove();
+    await expectNothingOfUpstream();
+  }
 });
 
 test("what was left half removed, twice put in or jumped to from elsewhere goes as well, and others' things stay", async () => {
