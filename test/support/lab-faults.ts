@@ -28,7 +28,7 @@ export interface FaultAgent {
 export interface Course {
   /** What holds before. */
   readonly given: () => Promise<unknown>;
-  /** By the agent that meets the fault, which knows the pod as `netns` and remembers nothing. */
+  /** By the agent that meets the fault. */
   readonly change: (netns: HeldNetns) => Promise<unknown>;
   /** By the next one. */
   readonly finish: () => Promise<unknown>;
@@ -116,14 +116,27 @@ export class FaultLab {
     for (const call of opened) call.close();
   };
 
+  /** As `Faults.during`, of an agent that knows the pod as `netns` and remembers nothing of it. */
+  async during(
+    fault: Fault,
+    writes: number,
+    doing: (netns: HeldNetns) => Promise<unknown>,
+  ): Promise<string | undefined> {
+    const anew = openNetns(`/proc/self/fd/${this.pod.fd}`);
+    try {
+      return await this.#faults.during(fault, writes, () => doing(anew));
+    } finally {
+      anew.close();
+    }
+  }
+
   /** The fault after no write, one, two, ... until the change needs no more. */
   async expectEverywhere(fault: Fault, course: Course): Promise<void> {
     for (let writes = 0; ; writes++) {
       await course.given();
       await course.always();
       const lasting = course.lasting ? await this.traffic.openAll() : [];
-      const anew = openNetns(`/proc/self/fd/${this.pod.fd}`);
-      const unmade = await this.#faults.during(fault, writes, () => course.change(anew));
+      const unmade = await this.during(fault, writes, course.change);
       try {
         await course.always();
         await expectAlive(lasting);
@@ -135,7 +148,6 @@ export class FaultLab {
         throw new Error(`${when}: ${messageOf(error)}`, { cause: error });
       }
       for (const call of lasting) call.close();
-      anew.close();
       if (unmade !== undefined) continue;
       expect(writes).toBeGreaterThan(0);
       return;
