@@ -170,11 +170,12 @@ export class Enrollment {
     return this.inCniAdd && this.handle !== undefined && this.handle.id === this.cniNetns;
   }
 
-  /** Has `watch` called for the held netns, once. */
-  watchNetns(watch: (netns: NetnsHandle) => Stop): void {
-    if (this.handle === undefined || this.watched?.netns === this.handle.id) return;
+  /** Has `watch` called for the held netns, once. Returns whether that was now. */
+  watchNetns(watch: (netns: NetnsHandle) => Stop): boolean {
+    if (this.handle === undefined || this.watched?.netns === this.handle.id) return false;
     this.watched?.stop();
     this.watched = { netns: this.handle.id, stop: watch(this.handle) };
+    return true;
   }
 
   /** Leaves a handle for the next pass over this pod to take: a pass under way keeps the one it has. */

@@ -17,6 +17,7 @@ import { KeyedQueue } from "./queue.ts";
 import type { Roster } from "./roster.ts";
 import { SharedCapture } from "./shared-capture.ts";
 import { Unenroller } from "./unenroll.ts";
+import { Vacancy } from "./vacancy.ts";
 import type { VerdictTally } from "./verdict-tally.ts";
 
 const CONCURRENCY = 16;
@@ -39,6 +40,7 @@ export class Reconciler {
   private readonly known: KnownPods;
   private readonly enroller: Enroller;
   private readonly unenroller: Unenroller;
+  private readonly vacancy: Vacancy;
   private readonly announcer: Announcer;
   private readonly older: OlderConnections;
   readonly manual: ManualCaptures;
@@ -53,6 +55,7 @@ export class Reconciler {
     this.shared = new SharedCapture(parts, roster, (uid) => this.queue.trigger(uid));
     this.enroller = new Enroller(parts, () => this.shared.mend());
     this.unenroller = new Unenroller(parts);
+    this.vacancy = new Vacancy(parts, this.lookup, (uid) => this.queue.trigger(uid));
     this.announcer = new Announcer(parts);
     this.older = new OlderConnections(parts);
     this.manual = new ManualCaptures(parts, roster, {
@@ -116,12 +119,16 @@ export class Reconciler {
     // Without an address there is nothing to verify; the next update of the pod brings it.
     if (enrollment.ips.length === 0) return;
     const netns = await this.netnsOf(enrollment);
-    if (netns === undefined) return this.noteGone(enrollment, "no process of it is left");
+    if (netns === undefined) return this.vacancy.note(enrollment, "no process of it is left");
     const { spec, problem } = this.specOf(enrollment);
-    if (await this.isGoing(enrollment, netns, spec)) return;
-    await this.enroller.enroll(enrollment, netns, spec);
+    if (await this.vacancy.isGoing(enrollment, netns, spec)) return;
+    try {
+      await this.enroller.enroll(enrollment, netns, spec);
+    } finally {
+      // Whatever fails after capture: what is captured may be changed from here on.
+      if (enrollment.wasCaptured) this.watch(enrollment);
+    }
     enrollment.lost = false;
-    this.watch(enrollment);
     if (problem !== undefined) throw problem;
     if (enrollment.servesCniAdd) {
       // The runtime waits for the capture, not for the API server: the annotation has a pass of its own.
@@ -135,47 +142,20 @@ export class Reconciler {
   }
 
   /**
-   * A pod's sandbox is taken down before the API says that the pod is gone: nothing is wrong with it then. What
-   * takes the addresses of a pod whose processes go on is another matter.
+   * Any change in the pod's netns leads to a look, the first one at once. The sweep looks anyway. Of what changed
+   * between this pass's look and the watch nobody tells.
    */
-  private async isGoing(enrollment: Enrollment, netns: NetnsHandle, spec: CaptureSpec): Promise<boolean> {
-    const { finder } = this.parts;
-    // A sandbox that is being made has no process yet.
-    const vacated = !enrollment.servesCniAdd && finder.missing(netns, spec.ips).length === spec.ips.length;
-    enrollment.going = vacated && (enrollment.pod.deleting || !(await finder.inhabited()).has(netns.id));
-    if (!vacated) return false;
-    const addresses = enrollment.ips.join(", ");
-    if (!enrollment.going) {
-      // It never had them, as with gVisor: no engine will take it, and says so.
-      if (!enrollment.wasCaptured) return false;
-      throw new AgentError(
-        "ADDRESS_LOST",
-        `none of the addresses of ${enrollment.name} (${addresses}) is on an interface of its netns any more, and its processes go on`,
-        "look for what has taken the pod's interface or its address away; its rules stay as they are",
-      );
-    }
-    this.noteGone(enrollment, `${addresses} is on no interface of its netns any more`);
-    return true;
-  }
-
-  /** Nothing is to be done but to wait for what the API says. */
-  private noteGone(enrollment: Enrollment, detail: string): void {
-    enrollment.going = true;
-    enrollment.failure = undefined;
-    this.parts.decisions.note(enrollment, { what: "sandbox gone", detail });
-  }
-
-  /** Any change in the pod's netns leads to a look, the first one at once. The sweep looks anyway. */
   private watch(enrollment: Enrollment): void {
     const { dataplane, clock, logger } = this.parts;
     try {
-      enrollment.watchNetns((held) =>
+      const begun = enrollment.watchNetns((held) =>
         dataplane.watch(held, () => {
           const delay = enrollment.repairs.delay(clock.now());
           if (delay === 0) this.queue.nudge(enrollment.uid);
           else enrollment.lookAgain(() => clock.after(delay, () => this.queue.nudge(enrollment.uid)));
         }),
       );
+      if (begun && !this.isCaptured(enrollment)) this.queue.nudge(enrollment.uid);
     } catch (error) {
       logger.warn("a pod's netns is not watched, only swept", { pod: enrollment.name, error: messageOf(error) });
     }
