@@ -28,7 +28,11 @@ export class Adoption {
       const ambient = eligibilityOf(config, cluster, pod).verdict === "ambient";
       if (handle === undefined) {
         // Not found, but ztunnel may still run its proxy: `keep` it until the sweep knows more.
-        if (ambient && annotationOf(pod) === "enabled") this.roster.ensure(pod).annotation = "enabled";
+        if (ambient && annotationOf(pod) === "enabled") {
+          const enrollment = this.roster.ensure(pod);
+          enrollment.annotation = "enabled";
+          enrollment.touched = true;
+        }
         continue;
       }
       const ours = dataplane.present(handle);

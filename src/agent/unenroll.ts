@@ -29,8 +29,10 @@ export class Unenroller {
     if (netns === undefined) {
       // Whatever is in its netns, peers must not go on believing that the pod speaks HBONE.
       await annotate();
-      if (enrollment.pod.hostNetwork || !enrollment.touched) return true;
-      throw netnsNotFound(enrollment);
+      if (enrollment.touched && !enrollment.pod.hostNetwork) throw netnsNotFound(enrollment);
+      // Also what ztunnel was told to keep.
+      await this.forgetAtZtunnel(enrollment, ztunnel.del(enrollment.uid));
+      return true;
     }
     if (dataplane.present(netns)) {
       if (enrollment.drainUntil === undefined) {

@@ -136,6 +136,20 @@ describe("start", () => {
     await eventually("forgotten", () => agent?.roster.size === 0);
   });
 
+  test("what ztunnel was told to keep of a pod without processes is forgotten once the pod is found outside the mesh", async () => {
+    const parts = new FakeParts();
+    parts.ztunnel.connected = false;
+    parts.cluster.putPod(makePod("web", { annotations: { "ambient.istio.io/redirection": "enabled" } }));
+    await startAgent(parts);
+    parts.ztunnel.connect();
+    expect([...parts.ztunnel.known]).toEqual([["uid-web", undefined]]);
+    await eventually("pending", () => parts.journal.includes("annotate web pending"));
+    parts.cluster.putNamespace("shop", {});
+    await eventually("un-annotated", () => parts.journal.includes("annotate web null"));
+    parts.finder.proc.set("uid-web", "ns-web");
+    await eventually("forgotten", () => parts.ztunnel.known.size === 0);
+  });
+
   test("publishes the namespaces that the plugin may let through without us", async () => {
     const parts = new FakeParts();
     parts.cluster.putNamespace("plain", {});
