@@ -125,6 +125,15 @@ export const COURSES: Readonly<Record<string, Course>> = {
       node.parts.dataplane.touched(pod.netns ?? "");
     },
   },
+  "a pod's next sandbox is made when it does not seem to belong to the mesh": {
+    given: (node) => node.run("web"),
+    change: (node, pod) => {
+      node.takeDown(pod);
+      pod.netns = node.makeNetns();
+      node.sandboxes.inhabited.set(pod.uid, pod.netns);
+      node.change(pod, { labels: AMBIENT });
+    },
+  },
   "a sidecar pod starts": {
     given: () => undefined,
     change: (node) => node.startPod(node.schedule("web", SIDECAR)),
@@ -175,6 +184,15 @@ export const CROSSINGS: Readonly<Record<string, (node: FaultNode) => Promise<voi
       if (pod.netns === undefined) continue;
       pod.ip = "10.0.0.77";
       node.change(pod, { ips: [pod.ip] });
+    }
+  },
+  "its rules are taken away": (node) => {
+    for (const pod of webs(node)) {
+      const { dataplane } = node.parts;
+      if (dataplane.kernel.get(pod.netns ?? "")?.mode !== "captured") continue;
+      pod.captured = undefined;
+      dataplane.kernel.delete(pod.netns ?? "");
+      dataplane.touched(pod.netns ?? "");
     }
   },
   "ztunnel connects again": (node) => node.cutZtunnel(),

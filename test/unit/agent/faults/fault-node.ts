@@ -21,7 +21,7 @@ const ADD_MS = 14_000;
 const KUBELET_RETRY_MS = 500;
 /** Until a killed agent's container runs again. */
 const RESTART_MS = 200;
-const RECONNECT_MS = 50;
+const RECONNECT_MS = 10;
 /** After which ztunnel tries by itself what has failed. */
 const ZTUNNEL_RETRY_MS = 5000;
 const OVERDUE = new AgentError("AGENT_TIMEOUT", "the agent was not done in time");
@@ -44,7 +44,8 @@ export interface NodePod {
 interface Connected {
   readonly model: ZtunnelModel;
   end: ZtunnelEnd | undefined;
-  killed: number;
+  /** Netns by uid, as it was at the last look. */
+  serves: ReadonlyMap<string, string>;
 }
 
 export interface NodeOptions {
@@ -53,6 +54,8 @@ export interface NodeOptions {
   readonly lag?: () => number;
   readonly delay?: () => number;
   readonly seed?: number;
+  /** Hears of everything that is asked of the world. */
+  readonly told?: (what: string) => void;
 }
 
 /** A node that outlives its agents, in a time of its own. */
@@ -66,6 +69,7 @@ export class FaultNode implements World {
   readonly socketDir: string;
   readonly lag: () => number;
   readonly delay: () => number;
+  readonly told: (what: string) => void;
   life: Life;
   /** Netns that are captured by hand. */
   readonly byHand = new Set<string>();
@@ -74,9 +78,17 @@ export class FaultNode implements World {
   private readonly ztunnels = new Set<Connected>();
   private uids = 0;
 
-  constructor({ socketDir, config = {}, lag = () => 20, delay = () => 0, seed = 1 }: NodeOptions) {
+  constructor({
+    socketDir,
+    config = {},
+    lag = () => 20,
+    delay = () => 0,
+    seed = 1,
+    told = () => undefined,
+  }: NodeOptions) {
     this.socketDir = socketDir;
     this.lag = lag;
+    this.told = (what) => told(`${Math.round(this.clock.now())}: ${what}`);
     this.delay = delay;
     this.parts = new FakeParts(config);
     this.parts.cluster.putNamespace("plain", {});
@@ -89,6 +101,11 @@ export class FaultNode implements World {
     void this.start();
     this.startZtunnel();
     await this.clock.pass(10_000);
+  }
+
+  trouble(what: string): void {
+    if (!this.troubles.has(what)) this.told(`!!! ${what}`);
+    this.troubles.add(what);
   }
 
   // The agent
@@ -122,7 +139,7 @@ export class FaultNode implements World {
   // ztunnel
 
   startZtunnel(): void {
-    const ztunnel: Connected = { model: new ZtunnelModel(), end: undefined, killed: 0 };
+    const ztunnel: Connected = { model: new ZtunnelModel(), end: undefined, serves: new Map() };
     this.ztunnels.add(ztunnel);
     this.connect(ztunnel);
   }
@@ -149,7 +166,11 @@ export class FaultNode implements World {
     ztunnel.end = this.life.door.connect({
       model: ztunnel.model,
       netnsOf: (fd) => this.sandboxes.behind(fd),
-      fault: (message) => this.point.next(`ztunnel, ${message}`),
+      fault: (message) => {
+        const fate = this.point.next(`ztunnel, ${message}`);
+        this.told(`    ztunnel, ${message} ${fate ?? ""}`);
+        return fate;
+      },
       kill: this.kill,
       happened: this.happened,
       closed: again,
@@ -244,37 +265,40 @@ export class FaultNode implements World {
     if (!life.started) return false;
     const wanted = this.isWanted(pod);
     const request = { containerId: netns, netns, ifName: "eth0", podNamespace: namespace, podName: name, podUid: uid };
+    const ends = [...this.ztunnels].flatMap((ztunnel) => ztunnel.end ?? []);
     const answer = await this.answer(life, { ...request, ips: [ip] });
-    if (
-      answer === "ambient" &&
-      wanted &&
-      this.isWanted(pod) &&
-      this.parts.dataplane.kernel.get(netns)?.mode !== "captured"
-    )
-      this.troubles.add(`${name} starts and is not captured`);
-    if (answer === "ambient" && wanted && this.isWanted(pod) && !this.isServed(pod, netns))
-      this.troubles.add(`${name} starts, and ztunnel does not know it`);
+    const sure = wanted && this.isWanted(pod) && !life.agent.reconciler.queue.running.has(uid);
+    if (answer === "ambient" && sure) {
+      if (this.parts.dataplane.kernel.get(netns)?.mode !== "captured")
+        this.trouble(`${name} starts and is not captured`);
+      const served = this.isServed(pod, netns) || ends.some(({ open }) => !open);
+      if (!served) this.trouble(`${name} starts, and ztunnel does not know it`);
+    }
     if (answer === "sidecar" && !this.parts.sidecars.kernel.has(netns))
-      this.troubles.add(`${name} starts and is not redirected`);
+      this.trouble(`${name} starts and is not redirected`);
     if (typeof answer === "string") return true;
     if (!life.alive) return false;
-    if (answer !== OVERDUE) this.checkUntouched(name, netns);
+    if (answer !== OVERDUE && !this.point.scattered) this.checkUntouched(name, netns, ends);
     const { msg } = cniError(answer);
-    if (msg.includes("the agent failed")) this.troubles.add(`${name} is told: ${msg}`);
-    if (namespace === "plain") this.troubles.add(`${name} of no mesh is refused: ${msg}`);
+    if (msg.includes("the agent failed")) this.trouble(`${name} is told: ${msg}`);
+    if (namespace === "plain") this.trouble(`${name} of no mesh is refused: ${msg}`);
     return false;
   }
 
   /** An ADD has failed: its sandbox is thrown away. */
-  private checkUntouched(name: string, netns: string): void {
+  private checkUntouched(name: string, netns: string, ends: readonly ZtunnelEnd[]): void {
     const { kernel } = this.parts.dataplane;
-    if (kernel.has(netns)) this.troubles.add(`the kernel keeps ${name}, whose ADD has failed`);
-    // One that is not connected hears of it when it is again.
+    if (kernel.has(netns)) this.trouble(`the kernel keeps ${name}, whose ADD has failed`);
+    // One that was cut off hears of it when it is asked to serve the next.
     for (const { model, end } of this.ztunnels)
-      if (end?.open === true && [...model.proxies.values()].some((proxy) => proxy.netns === netns))
-        this.troubles.add(`ztunnel keeps ${name}, whose ADD has failed`);
+      if (
+        end?.open === true &&
+        ends.includes(end) &&
+        [...model.proxies.values()].some((proxy) => proxy.netns === netns)
+      )
+        this.trouble(`ztunnel keeps ${name}, whose ADD has failed`);
     if ([...this.life.held].some(({ id }) => id === netns))
-      this.troubles.add(`the agent holds the netns of ${name}, whose ADD has failed`);
+      this.trouble(`the agent holds the netns of ${name}, whose ADD has failed`);
   }
 
   /** A pod of no mesh starts, and waits for nobody. */
@@ -286,7 +310,7 @@ export class FaultNode implements World {
     const began = this.clock.now();
     const added = await this.add(pod, "/ns/bystander");
     if (!life.alive) return;
-    if (!added || this.clock.now() - began > 4 * this.delay()) this.troubles.add("a pod of no mesh is held up");
+    if (!added || this.clock.now() - began > 4 * this.delay()) this.trouble("a pod of no mesh is held up");
     this.delete(pod);
   }
 
@@ -313,9 +337,10 @@ export class FaultNode implements World {
     for (const pod of this.pods.values()) {
       const captured = pod.netns !== undefined && kernel.get(pod.netns)?.mode === "captured";
       if (!this.isWanted(pod) || !this.seemsWanted(pod)) pod.captured = undefined;
-      else if (captured) pod.captured = pod.netns;
-      if (pod.captured !== undefined && !captured) this.troubles.add(`${pod.name} is let out`);
-      if (pod.namespace === "plain" && kernel.has(pod.netns ?? "")) this.troubles.add(`${pod.name} is touched`);
+      // Not what a pass under way may still release, that began before the label came back.
+      else if (captured && !this.life.agent.reconciler.queue.running.has(pod.uid)) pod.captured = pod.netns;
+      if (pod.captured !== undefined && !captured) this.trouble(`${pod.name} is let out`);
+      if (pod.namespace === "plain" && kernel.has(pod.netns ?? "")) this.trouble(`${pod.name} is touched`);
       const served = this.isServed(pod, pod.netns);
       const able =
         this.life.started && this.point.down !== "cluster.annotate" && !(this.point.down && !this.isWanted(pod));
@@ -323,16 +348,17 @@ export class FaultNode implements World {
       if (!untrue) pod.untrueSince = undefined;
       else pod.untrueSince ??= now;
       if (now - (pod.untrueSince ?? now) > UNTRUE_MS)
-        this.troubles.add(`${pod.name} is announced, and ${captured ? "unknown to ztunnel" : "not captured"}`);
+        this.trouble(`${pod.name} is announced, and ${captured ? "unknown to ztunnel" : "not captured"}`);
     }
     for (const ztunnel of this.ztunnels) {
       const { model } = ztunnel;
-      if (model.exited !== undefined) this.troubles.add(`ztunnel exits: ${model.exited}`);
-      for (const uid of model.killed.slice(ztunnel.killed)) {
+      if (model.exited !== undefined) this.trouble(`ztunnel exits: ${model.exited}`);
+      for (const [uid, netns] of ztunnel.serves) {
+        if (model.proxies.get(uid)?.netns === netns) continue;
         const pod = this.pods.get(uid);
-        if (pod?.captured !== undefined) this.troubles.add(`connections of ${pod.name} are cut`);
+        if (pod?.captured === netns) this.trouble(`connections of ${pod.name} are cut`);
       }
-      ztunnel.killed = model.killed.length;
+      ztunnel.serves = new Map([...model.proxies].map(([uid, { netns }]) => [uid, netns]));
     }
   };
 
@@ -348,7 +374,7 @@ export class FaultNode implements World {
   /** To the agent, which hears of changes later. */
   private seemsWanted(pod: NodePod): boolean {
     const { life } = this;
-    return !life.started || !life.alive || wantedBy(life.watch, pod);
+    return !life.watch.synced || !life.alive || wantedBy(life.watch, pod);
   }
 
   private announced({ uid }: NodePod): string | undefined {

@@ -28,7 +28,9 @@ export class FaultPoint {
   #crossing: () => void = () => undefined;
   /** What fails for some time. */
   down: string | undefined;
-  #draw: () => Fate = () => undefined;
+  /** Also an undo may fail. */
+  scattered = false;
+  #draw: (name: string) => Fate = () => undefined;
 
   /** After so many calls; `crossing` is what happens then. */
   arm(kind: FaultKind, calls: number, crossing: () => void = () => undefined): void {
@@ -39,8 +41,9 @@ export class FaultPoint {
   }
 
   /** Any call may fail: `draw` says which. */
-  scatter(draw: () => Fate): void {
+  scatter(draw: (name: string) => Fate): void {
     this.#draw = draw;
+    this.scattered = true;
   }
 
   disarm(): void {
@@ -54,7 +57,7 @@ export class FaultPoint {
     if (this.down === name) return "refused";
     if (this.#left > 0) {
       this.#left -= 1;
-      return this.#draw();
+      return this.#draw(name);
     }
     this.#left = Number.POSITIVE_INFINITY;
     this.met = name;

@@ -43,6 +43,7 @@ export interface World {
   readonly lag: () => number;
   /** How long a call takes, in ms; 0: it is over at once. */
   readonly delay: () => number;
+  readonly told: (what: string) => void;
   /** Kills the agent that runs. */
   readonly kill: () => void;
   /** After each call. */
@@ -138,6 +139,7 @@ export class Life {
           if (!fallible.has(name)) return call(...given);
           this.world.happened();
           const fault = this.world.point.next(`${port}.${name}`);
+          if (WRITES.has(name)) this.world.told(`    ${name} ${shown(given)} ${fault ?? ""}`);
           const isAsync = value.constructor.name === "AsyncFunction" || ASYNC.has(name);
           if (isAsync) return this.async(name, fault, () => call(...given));
           return this.sync(name, fault, () => call(...given));
@@ -193,6 +195,17 @@ export class Life {
 }
 
 type Call = (...given: unknown[]) => unknown;
+
+const WRITES: ReadonlySet<string> = new Set([
+  ...["annotate", "prepare", "capture", "drain", "release", "allow", "revoke", "readPod", "find"],
+]);
+
+function shown(given: readonly unknown[]): string {
+  const [first, second] = given;
+  const of = first as { uid?: string; id?: string; ips?: unknown } | string | undefined;
+  const name = typeof of === "object" ? `${of.uid ?? ""}${of.id ?? ""} ${of.ips ?? ""}` : of;
+  return `${name} ${typeof second === "object" && second !== null && !Array.isArray(second) ? "" : second}`;
+}
 
 const ASYNC: ReadonlySet<string> = new Set(["annotate", "find", "inhabited"]);
 

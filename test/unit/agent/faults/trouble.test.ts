@@ -19,17 +19,18 @@ afterEach(() => vi.restoreAllMocks());
 async function troubled(seed: number): Promise<{ wrong: string[]; told: string[] }> {
   const chance = new Chance(seed * 7919);
   vi.spyOn(Math, "random").mockImplementation(() => chance.number());
+  const told: string[] = [];
   const slow = chance.is(0.5);
   const node = new FaultNode({
     socketDir: dir.path,
     seed,
+    told: (what) => told.push(what),
     lag: () => chance.below(chance.is(0.2) ? 400 : 30),
     delay: () => (slow && chance.is(0.5) ? chance.below(chance.is(0.1) ? 500 : 20) : 0),
   });
-  const told: string[] = [];
   node.run("calm", { namespace: "calm" });
   await node.boot();
-  const trouble = new Trouble(node, chance, (what) => told.push(what));
+  const trouble = new Trouble(node, chance);
   let over = false;
   void trouble.make(EVENTS, FAILING).then(() => {
     over = true;

@@ -6,32 +6,28 @@ import type { Fate } from "./fault-point.ts";
 
 const NAMES = ["a", "b", "c"];
 const FATES: readonly Fate[] = ["refused", "lost", "late", "killed before", "killed after"];
+/** What fails here is found by a sweep, and nothing else. */
+const SWEPT: ReadonlySet<string> = new Set(["dataplane.watch"]);
 const NONE = { [DATAPLANE_MODE_LABEL]: "none" };
 
-/** Things that happen to a node, one after the other; `told` hears of each. */
+/** Things that happen to a node, one after the other. */
 export class Trouble {
   private changing = false;
+  private addresses = 0;
 
   constructor(
     private readonly node: FaultNode,
     private readonly chance: Chance,
-    private readonly told: (what: string) => void,
   ) {}
 
   /** Of all calls so many fail, of 1. */
   async make(events: number, failing: number): Promise<void> {
     const { node, chance } = this;
-    node.point.scatter(() => (chance.is(failing) ? this.drawFate() : undefined));
+    node.point.scatter((name) => (chance.is(failing) && !SWEPT.has(name) ? chance.of(FATES) : undefined));
     for (let made = 0; made < events; made++) {
       this.happen();
       await node.clock.pause(chance.is(0.4) ? chance.below(20) : chance.below(1500));
     }
-  }
-
-  private drawFate(): Fate {
-    const fate = this.chance.of(FATES);
-    this.told(`  fault: ${fate}`);
-    return fate;
   }
 
   private happen(): void {
@@ -48,7 +44,7 @@ export class Trouble {
     const { node, chance } = this;
     const idle = pod.netns !== undefined;
     const does = (what: string, act: () => Promise<void> | void) => {
-      this.told(`${node.clock.now()}: ${pod.uid} ${what}`);
+      node.told(`${pod.uid} ${what}`);
       this.begin(act);
     };
     if (kind === 3) does("is deleted", () => node.remove(pod));
@@ -63,7 +59,7 @@ export class Trouble {
   }
 
   private begin(act: () => Promise<void> | void): void {
-    (async () => act())().catch((error: unknown) => this.node.troubles.add(String(error)));
+    (async () => act())().catch((error: unknown) => this.node.trouble(String(error)));
   }
 
   private create(): void {
@@ -75,7 +71,7 @@ export class Trouble {
     // Addresses are used again.
     const address = `10.0.1.${chance.below(4)}`;
     if (![...node.pods.values()].some(({ ip }) => ip === address)) pod.ip = address;
-    this.told(`${node.clock.now()}: ${pod.uid} is made, ${JSON.stringify(labels)} ${pod.ip}`);
+    node.told(`${pod.uid} is made, ${JSON.stringify(labels)} ${pod.ip}`);
     this.begin(() => node.startPod(pod));
   }
 
@@ -91,7 +87,8 @@ export class Trouble {
   }
 
   private readdress(pod: NodePod): void {
-    pod.ip = `10.0.2.${this.chance.below(250)}`;
+    this.addresses += 1;
+    pod.ip = `10.0.2.${this.addresses}`;
     this.node.change(pod, { ips: [pod.ip] });
   }
 
@@ -106,7 +103,7 @@ export class Trouble {
     // There is one, but for a moment.
     if (this.changing) return;
     const kind = chance.below(3);
-    this.told(`${node.clock.now()}: ztunnel ${["connects again", "is replaced", "goes and comes"][kind]}`);
+    node.told(`ztunnel ${["connects again", "is replaced", "goes and comes"][kind]}`);
     const change = async () => {
       if (kind === 0) node.cutZtunnel();
       if (kind === 1) node.startZtunnel();
@@ -123,7 +120,7 @@ export class Trouble {
   private ofAgent(): void {
     const { node, chance } = this;
     if (chance.is(0.3)) {
-      this.told(`${node.clock.now()}: connections are open`);
+      node.told(`connections are open`);
       node.parts.dataplane.proxied = 1;
       node.clock.after(chance.below(900), () => {
         node.parts.dataplane.proxied = 0;
@@ -131,7 +128,7 @@ export class Trouble {
       return;
     }
     const graceful = chance.is(0.5);
-    this.told(`${node.clock.now()}: the agent is ${graceful ? "ended" : "killed"}`);
+    node.told(`the agent is ${graceful ? "ended" : "killed"}`);
     this.begin(() => (graceful ? node.restart() : node.kill()));
   }
 }
