@@ -24,7 +24,7 @@ struct Socket {
     int family;
     uint8_t state;
     uint16_t srcPort, dstPort;
-    uint32_t uid, inode, mark = 0;
+    uint32_t uid, inode, queued, mark = 0;
     uint64_t cgroup = 0, cookie = 0;
     std::string src, dst;
 };
@@ -41,6 +41,7 @@ void parseSocket(const nlmsghdr& header, std::vector<Socket>& result) {
     socket.dstPort = ntohs(fixed->id.idiag_dport);
     socket.uid = fixed->idiag_uid;
     socket.inode = fixed->idiag_inode;
+    socket.queued = fixed->idiag_rqueue;
     socket.cookie =
         static_cast<uint64_t>(fixed->id.idiag_cookie[1]) << 32 | fixed->id.idiag_cookie[0];
     for (Attribute attribute : Attributes::after<inet_diag_msg>(header)) {
@@ -106,6 +107,7 @@ Napi::Value sockets(const Napi::CallbackInfo& info) {
         socket.Set("uid", found[i].uid);
         socket.Set("inode", found[i].inode);
         socket.Set("mark", found[i].mark);
+        socket.Set("queued", found[i].queued);
         socket.Set("cgroupId", bigint(info.Env(), found[i].cgroup));
         socket.Set("cookie", bigint(info.Env(), found[i].cookie));
         result.Set(static_cast<uint32_t>(i), socket);

@@ -30,6 +30,7 @@ import { Sidecars } from "./sidecars.ts";
 import { Sweep } from "./sweep.ts";
 import { Tracing } from "./tracing.ts";
 import { VerdictTally } from "./verdict-tally.ts";
+import { ZtunnelPulse } from "./ztunnel-pulse.ts";
 import { ZtunnelWatch } from "./ztunnel-watch.ts";
 
 const SWEEP_MS = 30_000;
@@ -49,6 +50,8 @@ export class Agent {
   private readonly sidecars: Sidecars;
   private readonly repair: Repair;
   private readonly sweep: Sweep;
+  /** Public for tests, as the next one. */
+  readonly pulse: ZtunnelPulse;
   /** Public for tests, which need not wait for its turn. */
   readonly patrol: Patrol;
   private readonly publication: Publication;
@@ -65,6 +68,7 @@ export class Agent {
     private readonly parts: Parts,
     sweepMs: number = SWEEP_MS,
     patrol: PatrolOptions = PATROL,
+    pulseMs?: number,
   ) {
     const verdicts = new VerdictTally(parts, this.roster);
     this.reconciler = new Reconciler(parts, this.roster, verdicts);
@@ -72,7 +76,8 @@ export class Agent {
     this.admission = new Admission(parts, this.roster, this.reconciler, this.sidecars, () => this.serving);
     this.repair = new Repair(parts, this.sidecars);
     const sidecarDrift = new SidecarDrift(parts, this.sidecars);
-    this.report = new AgentReport(parts, this.roster, this.reconciler.queue, sidecarDrift);
+    this.pulse = new ZtunnelPulse(parts, this.roster, pulseMs);
+    this.report = new AgentReport(parts, this.roster, this.reconciler.queue, sidecarDrift, this.pulse);
     this.patrol = new Patrol(parts, this.roster, this.reconciler, sidecarDrift, () => this.adopted, patrol);
     this.publication = new Publication(parts);
     this.sweep = new Sweep(parts, this.roster, this.reconciler, sweepMs, () => void this.publication.write(true));
@@ -149,6 +154,7 @@ export class Agent {
     if (config.ambientEnabled) {
       const watch = new ZtunnelWatch(this.parts, this.roster, this.reconciler);
       ztunnel.serve(() => this.roster.snapshot(), watch);
+      this.pulse.start();
     }
     for (const { uid } of cluster.pods()) this.reconciler.queue.trigger(uid);
     // Also what was adopted and has been deleted since: its delete event came before we listened.
@@ -192,6 +198,7 @@ export class Agent {
     this.halted = true;
     this.serving = false;
     this.sweep.stop();
+    this.pulse.stop();
     for (const stop of this.stops.splice(0)) stop();
     await Promise.all([
       this.reconciler.queue.stop(deadlineMs),

@@ -10,7 +10,7 @@ import type { NetnsFinder } from "../core/ports/netns.ts";
 import type { ProbeExemption } from "../core/ports/probes.ts";
 import type { SidecarDataplane } from "../core/ports/sidecar.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
-import type { Ztunnel } from "../core/ports/ztunnel.ts";
+import type { Ztunnel, ZtunnelProcesses } from "../core/ports/ztunnel.ts";
 import type { Nameservers } from "./desire.ts";
 
 /** Everything of the floors below that the agent works with. */
@@ -19,6 +19,7 @@ export interface Parts {
   readonly cluster: Cluster;
   readonly finder: NetnsFinder;
   readonly ztunnel: Ztunnel;
+  readonly ztunnelProcesses: ZtunnelProcesses;
   readonly dataplane: Dataplane;
   readonly probes: ProbeExemption;
   readonly sidecars: SidecarDataplane;

@@ -15,6 +15,7 @@ import type { Parts } from "./parts.ts";
 import type { KeyedQueue } from "./queue.ts";
 import type { Roster } from "./roster.ts";
 import type { SidecarDrift } from "./sidecar-drift.ts";
+import type { ZtunnelPulse } from "./ztunnel-pulse.ts";
 
 /** What of the process the agent's status shows and the agent doesn't know. */
 export interface ProcessFacts {
@@ -32,6 +33,7 @@ export class AgentReport {
     private readonly roster: Roster,
     private readonly queue: KeyedQueue,
     private readonly sidecars: SidecarDrift,
+    private readonly pulse: Pick<ZtunnelPulse, "stuck">,
   ) {}
 
   pods(): PodsReport {
@@ -90,6 +92,7 @@ export class AgentReport {
       })),
       ztunnels: connections,
       ztunnelTrouble: ztunnel.trouble() ?? null,
+      ztunnelStuck: this.pulse.stuck(),
       dataplane: { engine, fallbacks },
       drift: driftReport(this.parts.drift),
       problems: rows.flatMap(problemOf),
@@ -194,8 +197,17 @@ export class AgentReport {
   }
 
   private ztunnel(rows: readonly PodReport[]): ComponentReport {
-    const { ztunnel, cluster, config } = this.parts;
-    if (!config.ambientEnabled) return AMBIENT_OFF.ztunnel;
+    if (!this.parts.config.ambientEnabled) return AMBIENT_OFF.ztunnel;
+    const connected = this.connected(rows);
+    const [stuck, ...more] = this.pulse.stuck();
+    if (stuck === undefined) return connected;
+    const others = more.length === 0 ? "" : ` (and ${counted(more.length, "more sign")})`;
+    const text = `${connected.text}; it does not answer: ${stuck.detail}, for ${stuck.seconds}s${others}`;
+    return { ...connected, verdict: "error", text };
+  }
+
+  private connected(rows: readonly PodReport[]): ComponentReport {
+    const { ztunnel, cluster } = this.parts;
     const connections = ztunnel.connections();
     // What fails for another reason does not wait for it.
     const waiting = rows.filter((row) => isMesh(row.mesh) && row.mesh !== "failing" && row.ztunnel === null).length;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { messageOf } from "../core/errors.ts";
 import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
 import type { ZtunnelListener, ZtunnelPeer } from "../core/ports/ztunnel.ts";
 import type { Parts } from "./parts.ts";
@@ -18,6 +19,11 @@ export class ZtunnelWatch implements ZtunnelListener {
 
   met(peer: ZtunnelPeer): void {
     this.parts.dataplane.meet(peer);
+    try {
+      this.parts.ztunnelProcesses.met(peer);
+    } catch (error) {
+      this.parts.logger.info("the process of this ztunnel is not known", { reason: messageOf(error) });
+    }
   }
 
   parted(): void {

@@ -31,6 +31,7 @@ import { DriftLedger } from "../telemetry/drift-ledger.ts";
 import { DecisionJournal } from "../telemetry/journal.ts";
 import type { Log } from "../telemetry/log.ts";
 import { PromMetrics } from "../telemetry/metrics.ts";
+import { PeerProcesses } from "../zds/processes.ts";
 import { ZdsServer } from "../zds/server.ts";
 
 /** The agent's parts, and what others of the process share with them. */
@@ -78,6 +79,7 @@ export function nodeParts(
     cluster,
     finder,
     ztunnel: new ZdsServer({ path: config.ztunnelSocket, binding, logger: log.scope("zds"), metrics }),
+    ztunnelProcesses: new PeerProcesses(config.procDir),
     dataplane: new NodeDataplane({
       binding,
       config,

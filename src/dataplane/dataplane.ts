@@ -11,6 +11,7 @@ import type {
   EngineTest,
   Examination,
   Observation,
+  Unaccepted,
 } from "../core/ports/dataplane.ts";
 import type { NetnsHandle, NetnsId } from "../core/ports/netns.ts";
 import type { Logger, Metrics } from "../core/ports/telemetry.ts";
@@ -29,6 +30,7 @@ import { proxiedSockets } from "./proxied.ts";
 import { removeRouting, routingPresent } from "./routes.ts";
 import { familyObstacle, wrongState } from "./routing-state.ts";
 import { restoreSysctls } from "./sysctls.ts";
+import { unacceptedAt } from "./unaccepted.ts";
 import { type UpstreamSettings, upstreamForm } from "./upstream/form.ts";
 import { HandOver } from "./upstream/hand-over.ts";
 import { Takeover } from "./upstream/takeover.ts";
@@ -208,6 +210,10 @@ export class NodeDataplane implements Dataplane {
 
   listenersOpened(netns: NetnsHandle): void {
     this.#tell("ztunnel's listeners have changed", (engine) => engine.listenersOpened?.(netns));
+  }
+
+  unaccepted(netns: NetnsHandle): readonly Unaccepted[] {
+    return unacceptedAt(this.options.binding, netns.fd);
   }
 
   proxiedConnections(netns: NetnsHandle): number {

@@ -91,6 +91,8 @@ export interface SocketInfo {
   readonly uid: number;
   readonly inode: number;
   readonly mark: number;
+  /** Bytes that wait to be read; of a TCP listener, connections that wait to be accepted. */
+  readonly queued: number;
   /** cgroup v2 id (INET_DIAG_CGROUP_ID), 0n when the kernel does not say. */
   readonly cgroupId: bigint;
   /** Tells this socket from a later one with the same addresses and ports. */

@@ -93,6 +93,7 @@ export class Child {
     } catch {
       this.process.kill(name);
     }
-    if (name === "SIGKILL") this.process.kill("SIGKILL");
+    // nsenter(1) stops itself when its child is stopped.
+    if (name === "SIGKILL" || name === "SIGCONT") this.process.kill(name);
   }
 }

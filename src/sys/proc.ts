@@ -8,6 +8,8 @@ const PF_KTHREAD = 0x0020_0000;
 
 export interface ProcessStat {
   readonly comm: string;
+  /** One letter (proc_pid_stat(5)): T stopped by a signal, t by a debugger, Z ended, ... */
+  readonly state: string;
   /** Ticks since boot; orders processes by age, also where pids have wrapped. */
   readonly startTime: bigint;
   readonly kernelThread: boolean;
@@ -77,12 +79,13 @@ export function parseStat(text: string): ProcessStat {
   const close = text.lastIndexOf(")");
   const fields = text.slice(close + 2).split(" ");
   // Field 3 (state) is fields[0]: field 9 is flags, field 22 starttime.
-  const [flags, startTime] = [fields[6], fields[19]];
+  const [state = "", flags, startTime] = [fields[0], fields[6], fields[19]];
   if (open < 0 || close < open || !/^\d+$/.test(flags ?? "") || !/^\d+$/.test(startTime ?? "")) {
     throw new Error(`malformed process status: ${JSON.stringify(text.slice(0, 80))}`);
   }
   return {
     comm: text.slice(open + 1, close),
+    state,
     startTime: BigInt(startTime ?? ""),
     kernelThread: (Number(flags) & PF_KTHREAD) !== 0,
   };

@@ -116,6 +116,11 @@ export const OWN_METRICS: readonly MetricRow[] = [
     "Connections of ztunnel that ended, by reason",
     each("reason", DISCONNECT_REASONS),
   ),
+  gauge(
+    "ambient_cni_ztunnel_stuck",
+    ["sign"],
+    "Signs that a ztunnel does not answer: processes of it that are stopped (process), listeners of it at which connections wait and none is accepted (listener)",
+  ),
   counter("ambient_cni_kube_watch_events_total", ["resource", "type"], "Watch events from the API server"),
   counter(
     "ambient_cni_kube_relists_total",

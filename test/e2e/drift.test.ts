@@ -94,6 +94,30 @@ test("traffic moves the verdicts, drift is repaired and told, pods that go blame
       kinds: { capture: 1, hooks: 1, probe_hooks: 1, plugin: 1 },
     });
 
+    // A ztunnel that is stopped keeps its connection to the agent, and its listeners: what is sent there hangs.
+    const stuck = async () => Object.values(await series(sandbox, "ambient_cni_ztunnel_stuck"));
+    const ztunnel = sandbox.ztunnels[0]?.child;
+    ztunnel?.signal("SIGSTOP");
+    try {
+      const hanging = appOf(client).fetch(httpUrl(server), "", 60_000);
+      await until("both signs of it are seen", async () => (await stuck()).every((count) => count > 0), 30_000);
+      const silent = await onNode(sandbox, "status");
+      expect(silent.stdout).toMatch(
+        /\n {2}ztunnel +ERROR +1 connected, 2 acked, 0 pending; it does not answer: its process \d+ is stopped, for \d+s \(/,
+      );
+      const checked = await onNode(sandbox, "check", "--category", "ztunnel");
+      expect(checked.status).toBe(1);
+      expect(checked.stdout).toMatch(
+        / AMB-303\n.* is stopped, for \d+ s; at port 15001 in shop\/client nobody accepts 1 conn/,
+      );
+      ztunnel?.signal("SIGCONT");
+      expect((await hanging).server).toBe("server");
+    } finally {
+      ztunnel?.signal("SIGCONT");
+    }
+    await until("it answers again", async () => (await stuck()).every((count) => count === 0), 30_000);
+    expect((await statusOf(sandbox)).ztunnelStuck).toEqual([]);
+
     // Labelled and not captured, with the reason; and well again.
     await sandbox.kubelet.run({
       ...{ namespace: "other", name: "late", program: "sleep" },

@@ -27,6 +27,7 @@ import type {
   ExistingConnections,
   KernelFact,
   Observation,
+  Unaccepted,
 } from "../../src/core/ports/dataplane.ts";
 import type { ManualClaim, ManualClaims } from "../../src/core/ports/manual.ts";
 import type { NetnsFinder, NetnsHandle, NetnsId } from "../../src/core/ports/netns.ts";
@@ -418,6 +419,11 @@ export class FakeDataplane implements Dataplane {
     this.journal.push(`vacate all but ${[...inUse].sort().join()}`);
     return [];
   }
+  /** By netns: what waits at ztunnel's listeners. */
+  readonly waiting = new Map<string, readonly Unaccepted[]>();
+  unaccepted({ id }: NetnsHandle): readonly Unaccepted[] {
+    return this.waiting.get(id) ?? [];
+  }
   proxiedConnections(): number {
     return this.proxied;
   }
@@ -597,6 +603,9 @@ export class FakeParts implements Parts {
   readonly finder = new FakeFinder();
   readonly ztunnel = new FakeZtunnel(this.journal);
   readonly dataplane = new FakeDataplane(this.journal);
+  /** Pids that are stopped. */
+  readonly stopped: number[] = [];
+  readonly ztunnelProcesses = { met: () => undefined, stopped: () => this.stopped };
   readonly probes = new FakeProbes(this.journal);
   readonly sidecars = new FakeSidecars(this.journal);
   readonly existing = new FakeExisting(this.journal);

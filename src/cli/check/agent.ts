@@ -46,6 +46,21 @@ export const AGENT_CHECKS: readonly Check[] = [
     },
   },
   {
+    code: "AMB-303",
+    category: "ztunnel",
+    title: "ztunnel answers",
+    pre: false,
+    fix: "kubectl -n istio-system logs and describe of the ztunnel pod of this node; when it goes on like this, delete that pod: the next one takes its place",
+    about:
+      "A ztunnel that is stopped or hangs keeps its connection to the agent and its listeners, so that nothing refuses what is sent to them: connections of captured pods hang. ZDS has no question by which to find that out. The agent looks every few seconds at what the kernel shows: whether a process of a ztunnel that it has met is stopped (T in /proc/PID/stat), and whether connections wait at a listener of ztunnel's in a captured pod while none is accepted, for at least three seconds. One that hangs while nobody connects is not noticed: `ambient-cni verify` would.",
+    run: async ({ read }) => {
+      const { ztunnelStuck: signs } = await read("status");
+      if (signs === undefined) return skip("only the agent knows");
+      if (signs.length === 0) return ok("no process of it is stopped, and no connection waits to be accepted");
+      return fail(signs.map(({ detail, seconds }) => `${detail}, for ${seconds} s`).join("; "));
+    },
+  },
+  {
     code: "AMB-601",
     category: "agent",
     title: "the agent answers",

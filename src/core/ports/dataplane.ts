@@ -83,6 +83,14 @@ export interface CapturePlan {
   readonly steering: readonly PlannedChange[];
 }
 
+/** A listener of ztunnel's at which connections wait. */
+export interface Unaccepted {
+  /** Tells it from a later one at the same port. */
+  readonly listener: bigint;
+  readonly port: number;
+  readonly connections: number;
+}
+
 export interface Dataplane {
   /** Functional self-test of each engine in a scratch netns pair. @throws AgentError NO_ENGINE. */
   start(): Promise<readonly EngineTest[]>;
@@ -122,6 +130,8 @@ export interface Dataplane {
    * gone. Idempotent. Failures are logged, never thrown.
    */
   listenersOpened(netns: NetnsHandle): void;
+  /** ztunnel's listeners in this netns at which connections wait to be accepted. No fork. */
+  unaccepted(netns: NetnsHandle): readonly Unaccepted[];
   /** Open connections that run through ztunnel in this netns. */
   proxiedConnections(netns: NetnsHandle): number;
   /**

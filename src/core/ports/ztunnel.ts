@@ -70,6 +70,25 @@ export interface ZtunnelListener {
   changed(): void;
 }
 
+/** Processes of ztunnels that were met, as long as they live. */
+export interface ZtunnelProcesses {
+  met(peer: ZtunnelPeer): void;
+  /** Pids, in the node's namespace, of those that run nothing: stopped by a signal or by a debugger. No fork. */
+  stopped(): readonly number[];
+}
+
+/** What shows that a ztunnel does not answer. */
+export const STUCK_SIGNS = ["process", "listener"] as const;
+export type StuckSign = (typeof STUCK_SIGNS)[number];
+
+export interface ZtunnelStuck {
+  readonly sign: StuckSign;
+  /** A sentence, without the time. */
+  readonly detail: string;
+  /** For how long it has been seen. */
+  readonly seconds: number;
+}
+
 export interface Ztunnel {
   /** Binds the socket. Peers may connect but are not read before `serve`. */
   listen(): void;

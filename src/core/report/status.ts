@@ -52,6 +52,18 @@ export const statusSchema = v.object({
     "What last went wrong at ztunnel's socket; null: nothing. Missing where it is not known.",
     v.optional(v.nullable(troubleSchema)),
   ),
+  ztunnelStuck: about(
+    "Signs that a ztunnel does not answer, which have lasted for some seconds. Missing where it is not known.",
+    v.optional(
+      list(
+        v.object({
+          sign: about("process: it is stopped; listener: connections wait at it, and none is accepted.", v.string()),
+          detail: about("A sentence.", v.string()),
+          seconds: about("For how long it has been seen.", v.number()),
+        }),
+      ),
+    ),
+  ),
   dataplane: about(
     "By what pods are captured.",
     v.object({

@@ -35,7 +35,7 @@ const ROUTE = { family: 4, table: 100, type: "local", dst: "0.0.0.0", prefix: 0,
 const RULE = { family: 4, priority: 5, table: 100, fwmark: 1 } as const;
 const SOCKET = { family: 4, bind: { address: "127.0.0.1", port: 8080 } } as const;
 const GONE: SocketInfo = {
-  ...{ family: 4, protocol: "tcp", state: 1, uid: 0, inode: 0, mark: 0, cgroupId: 0n, cookie: 1n },
+  ...{ family: 4, protocol: "tcp", state: 1, uid: 0, inode: 0, mark: 0, queued: 0, cgroupId: 0n, cookie: 1n },
   ...{ src: "127.0.0.1", srcPort: 1, dst: "127.0.0.1", dstPort: 2 },
 };
 const SYN: SynFrame = {

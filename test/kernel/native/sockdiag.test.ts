@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync, statSync } from "node:fs";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { unacceptedAt } from "../../../src/dataplane/unaccepted.ts";
 import { OwnedFd } from "../../../src/native/fd.ts";
 import { native } from "../../../src/native/load.ts";
 import { guardFds } from "../../support/fds.ts";
@@ -51,6 +52,24 @@ test("a connection is listed with both ends, inode and mark, as ss lists it", as
     expect.objectContaining({ src: lab.pod.ipv4, srcPort: 15001, dst: "0.0.0.0", dstPort: 0, mark: 0x539 }),
   ]);
   expect(await inNetns(lab.pod.netns, "ss", "-ltnHe")).toContain(`ino:${listening[0]?.inode}`);
+});
+
+test("connections that nobody accepts are a listener's queue, also when their clients have gone", async () => {
+  const bind = { address: lab.pod.ipv4, port: 15001 };
+  using _ztunnel = OwnedFd.adopt(native().tcpListen(lab.pod.netns.fd, { family: 4, mark: 0x539, bind }), "listener");
+  const other = { family: 4, bind: { address: lab.pod.ipv4, port: 8080 } } as const;
+  using _application = OwnedFd.adopt(native().tcpListen(lab.pod.netns.fd, other), "listener");
+  const connect = async (port: number) => {
+    const to = { family: 4, address: lab.pod.ipv4, port, timeout: 1000 } as const;
+    return OwnedFd.adopt(await native().tcpConnect(lab.client.netns.fd, to), "client");
+  };
+  expect(unacceptedAt(native(), lab.pod.netns.fd)).toEqual([]);
+  using _first = await connect(15001);
+  using _its = await connect(8080);
+  (await connect(15001)).close();
+  expect(unacceptedAt(native(), lab.pod.netns.fd)).toEqual([
+    { listener: expect.any(BigInt), port: 15001, connections: 2 },
+  ]);
 });
 
 test("the cgroup id is the inode of the process's cgroup2 directory", () => {

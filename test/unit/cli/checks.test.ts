@@ -71,7 +71,7 @@ function contextOf({ kernelPods, environment = {}, facts = {}, ...changes }: Cha
     [],
   );
   const documents: Partial<Documents> = {
-    status: { ...FINE, ztunnelTrouble: null },
+    status: { ...FINE, ztunnelTrouble: null, ztunnelStuck: [] },
     pods: { ...PODS, pods: [GOOD] },
     engines: { ...ENGINES, engines: ENGINES.engines.map((one) => ({ ...one, works: true, losses: [] })) },
     config: ipv6("true"),
@@ -255,6 +255,19 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
       },
     },
   ],
+  "AMB-303": () => [
+    "fail",
+    /^its process 4711 is stopped, for 9 s; at port 15001 in shop\/web nobody accepts 2 connections, for 5 s$/,
+    {
+      status: {
+        ...FINE,
+        ztunnelStuck: [
+          { sign: "process", detail: "its process 4711 is stopped", seconds: 9 },
+          { sign: "listener", detail: "at port 15001 in shop/web nobody accepts 2 connections", seconds: 5 },
+        ],
+      },
+    },
+  ],
   "AMB-401": () => [
     "fail",
     /^shop\/cart: SYSCTL_DENIED$/,
@@ -343,6 +356,7 @@ describe("what can't be seen is not known", () => {
     ["AMB-209", facts({ clusterNetwork: hidden }), /EACCES/],
     ["AMB-209", { ...aws([]), ...agentless }, /^enforcing mode strict; .* only the agent knows$/],
     ["AMB-302", { status: FINE }, /only the agent/],
+    ["AMB-303", { status: FINE }, /only the agent/],
     ["AMB-406", sandboxes, /^shop\/web-7f4c: its runtime handles packets itself$/],
     ["AMB-407", { inspect: unreached(null) }, /^shop\/web-7f4c: \/proc can't be read$/],
     ["AMB-409", { ...pods(SIDECAR), inspect: unreached(null) }, /^shop\/web-7f4c: \/proc can't be read$/],
@@ -715,7 +729,7 @@ test("who may ask nobody is told so by the exit status: nothing fails that nobod
   await server.listen();
   try {
     const { status, stdout } = await cli(["check", "--category", "ztunnel", "--socket", path]);
-    expect(stdout).toContain("0 failed, 2 not known");
+    expect(stdout).toContain("0 failed, 3 not known");
     expect(status).toBe(4);
   } finally {
     await server.stop();

@@ -8,11 +8,13 @@ const fields = (flags: number, start: string) => `S 1 1 1 0 -1 ${flags} 0 0 0 0 
 test("process status: fields count from the last parenthesis", () => {
   expect(parseStat(`12 (bash) ${fields(4194304, "4711")}\n`)).toEqual({
     comm: "bash",
+    state: "S",
     startTime: 4711n,
     kernelThread: false,
   });
   expect(parseStat(`12 (a) R 1 (b) ${fields(0x208040, "5")}`)).toEqual({
     comm: "a) R 1 (b",
+    state: "S",
     startTime: 5n,
     kernelThread: true,
   });

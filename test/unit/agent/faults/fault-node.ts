@@ -436,8 +436,8 @@ export class FaultNode implements World {
       expected("the number of captures by hand on file", this.parts.claims.written.length, this.byHand.size);
     }
     expected("the number of keys at work", queue.depth + queue.sleeping, 0);
-    // The sweep's and the patrol's.
-    expected("the number of timers", life.timers.size, 2);
+    // The sweep's, the patrol's and the pulse's.
+    expected("the number of timers", life.timers.size, 3);
     expected("the clear namespaces", this.parts.published.at(-1)?.includes("shop"), !this.named("shop"));
     return found;
   }

@@ -73,6 +73,7 @@ export class Life {
     this.watch = new LateWatch(parts.cluster, clock, world.lag);
     const { config, nameservers } = parts;
     const mortal: Parts = {
+      ztunnelProcesses: parts.ztunnelProcesses,
       ...{ config, nameservers, logger: silent, metrics: noMetrics, clock: own, lastAliveAt: undefined },
       cluster: this.mortal("cluster", this.watch as unknown as Parts["cluster"]),
       finder: this.mortal(
@@ -94,7 +95,7 @@ export class Life {
         if (this.alive) await parts.publish(clear);
       },
     };
-    this.agent = new Agent(mortal, SWEEP_MS, { periodMs: SWEEP_MS, podsEvery: 1 });
+    this.agent = new Agent(mortal, SWEEP_MS, { periodMs: SWEEP_MS, podsEvery: 1 }, SWEEP_MS);
   }
 
   async start(): Promise<void> {

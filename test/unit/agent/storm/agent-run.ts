@@ -48,9 +48,9 @@ export class AgentRun {
       clock: FAST,
       random,
     });
-    const { config, sidecars, existing, nameservers, claims, drift } = world;
+    const { config, sidecars, existing, nameservers, claims, drift, ztunnelProcesses } = world;
     this.parts = {
-      ...{ config, sidecars, existing, nameservers, claims, drift, ztunnel },
+      ...{ config, sidecars, existing, nameservers, claims, drift, ztunnel, ztunnelProcesses },
       cluster: this.mortal(world.cluster),
       finder: sandboxes.finder(this.held, () => this.whileAlive()),
       dataplane: this.mortal(world.dataplane),
