@@ -70,13 +70,15 @@ function convert(dir: ConfDir, primary: ConfFile, entry: PluginEntry): { path: s
   return { path, steps };
 }
 
-/** Where the list goes: never over somebody else's. */
+/** Where the list goes: never over somebody else's. @throws AgentError CNI_CONF_UNSUPPORTED; of one that can't be read */
 function listFor(dir: ConfDir, primary: ConfFile): { name: string; was: Buffer | undefined } {
   const stem = primary.name.slice(0, primary.name.lastIndexOf("."));
   for (const name of [`${stem}.conflist`, `${primary.name}.conflist`]) {
     if (!dir.names.has(name)) return { name, was: undefined };
     const file = dir.files.find((each) => each.name === name);
     if (file !== undefined && isConversion(dir, file, primary)) return { name, was: file.bytes };
+    const unread = dir.passedOver.find((each) => each.name === name)?.unread;
+    if (unread !== undefined) throw unread;
   }
   throw new AgentError(
     "CNI_CONF_UNSUPPORTED",

@@ -12,6 +12,8 @@ export const CONF_MAX_BYTES = 2 << 20;
 /** More than any node has; keeps one look into the directory bounded. */
 const MAX_CONFS = 256;
 const EXTENSIONS = [".conf", ".conflist", ".json"];
+/** What is gone, leads nowhere, or is a socket. */
+const NO_FILE = new Set(["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"]);
 /** Cilium (`cni.exclusive`) renames other programs' configurations so. */
 export const SET_ASIDE = ".cilium_bak";
 
@@ -30,6 +32,8 @@ export interface PassedOver {
   readonly reason: string;
   /** Leads where the node may have something that is not mounted here: a runtime may well use it. */
   readonly unseen: boolean;
+  /** It could not be read: what it is, is not known. A runtime may well have read it. */
+  readonly unread: Error | undefined;
 }
 
 /** What a runtime finds in its configuration directory. */
@@ -60,18 +64,27 @@ export async function readConfDir(path: string): Promise<ConfDir> {
     } catch (error) {
       const target = codeOf(error) === "ENOENT" ? await readlink(join(path, name)).catch(() => undefined) : undefined;
       const unseen = target !== undefined;
-      passedOver.push({ name, reason: unseen ? `a link to ${target}, which is not here` : messageOf(error), unseen });
+      const reason = unseen ? `a link to ${target}, which is not here` : messageOf(error);
+      const unread = isUnread(error) ? nodeFault(error, join(path, name)) : undefined;
+      passedOver.push({ name, reason, unseen, unread });
     }
   }
   return { path, files, passedOver, names: new Set(names) };
 }
 
-/** Configurations that Cilium set aside. @throws as readConfDir */
+/** Whether an error says nothing about the file: a disk that fails, no more descriptors, no permission. */
+export function isUnread(error: unknown): boolean {
+  return error instanceof Error && "errno" in error && !NO_FILE.has(codeOf(error));
+}
+
+/** Configurations that Cilium set aside. @throws as readConfDir, and of one that can't be read */
 export async function readSetAside(path: string): Promise<ConfFile[]> {
   const files: ConfFile[] = [];
   const names = (await namesIn(path)).filter((name) => name.endsWith(SET_ASIDE)).sort(byBytes);
   for (const name of names.slice(0, MAX_CONFS)) {
-    const conf = await readConf(path, name).catch(() => undefined);
+    const conf = await readConf(path, name).catch((error: unknown) => {
+      if (isUnread(error)) throw nodeFault(error, join(path, name));
+    });
     if (conf !== undefined) files.push(conf);
   }
   return files;
@@ -119,6 +132,9 @@ async function readConf(directory: string, name: string): Promise<ConfFile> {
 
 /** libcni 1.3 adds the plugins that it finds in `<directory>/<name of the network>/*.conf`. */
 async function hasPluginFiles(directory: string, network: string): Promise<boolean> {
-  const names = await readdir(join(directory, Buffer.from(network, "latin1").toString())).catch(() => []);
+  const names = await readdir(join(directory, Buffer.from(network, "latin1").toString())).catch((error: unknown) => {
+    if (isUnread(error)) throw error;
+    return [];
+  });
   return names.some((name) => extension(name) === ".conf");
 }

@@ -106,7 +106,7 @@ export class Installer {
 
   /** Removes what runs that were killed left behind. Returns whether none of that is left. Never throws. */
   async tidy(): Promise<boolean> {
-    return await removeTemporaries(this.config).catch(() => false);
+    return await removeTemporaries(this.config);
   }
 
   /** One look and its steps, and nothing left over. @throws AgentError when the plugin could not be installed */
@@ -176,13 +176,16 @@ const DONE = {
   },
 } as const;
 
-/** A link that runtimes may follow and we can't: then it is not known which configuration they use. */
+/** A file that runtimes may read and we can't, or not where it is: then it is not known which they use. */
 function unseen(dir: ConfDir | undefined, used: ConfFile | undefined, config: InstallerConfig): string | undefined {
   if (!config.chained || (config.cniConfName !== "" && !config.istioOwnedConfig)) return undefined;
-  const link = dir?.passedOver.find((each) => each.unseen && (used === undefined || byBytes(each.name, used.name) < 0));
-  return link === undefined
+  const file = dir?.passedOver.find(
+    (each) => (each.unseen || each.unread) && (used === undefined || byBytes(each.name, used.name) < 0),
+  );
+  if (file?.unread !== undefined) return file.unread.message;
+  return file === undefined
     ? undefined
-    : `${dir?.path}/${link.name} is ${link.reason}: mount that too, or remove the link`;
+    : `${dir?.path}/${file.name} is ${file.reason}: mount that too, or remove the link`;
 }
 
 function problemOf(error: Error | undefined, result: InstallResult): Look["problem"] {

@@ -15,7 +15,7 @@ const RACE_BACKOFF: BackoffOptions = { initialMs: 25, maxMs: 5000, jitter: 0.2 }
 /** From an event to the look: a CNI that writes its file in pieces is mostly done by then. */
 const SETTLE_MS = 25;
 const SWEEP_MS = 30_000;
-/** When directories can't be watched. */
+/** When directories can't be watched, or a file in them can't be read. */
 const POLL_MS = 2000;
 /** So many repairs without a quiet minute between are no accident. */
 const FIGHT = 5;
@@ -187,6 +187,8 @@ export class Keeper {
   private wait(look: Look, { error, result }: NonNullable<Look["problem"]>): void {
     if (!this.whole) this.absence = messageOf(error);
     this.note(look);
+    // Nothing tells that a disk can be read again.
+    if (!codeOf(error).startsWith("CNI_CONF")) this.wake(POLL_MS);
     if (this.tell("the CNI plugin can't be installed; waiting", fieldsOf(error))) {
       this.parts.metrics.count("istio_cni_installs_total", { result });
     }

@@ -54,9 +54,14 @@ export class PluginBinary {
     try {
       return await readBounded(this.source, MAX_BYTES);
     } catch (error) {
-      throw new AgentError("PLUGIN_SOURCE", `the plugin to install: ${messageOf(error)}`, "rebuild the image", {
-        cause: error,
-      });
+      throw new AgentError(
+        "PLUGIN_SOURCE",
+        `the plugin to install, ${this.source}: ${messageOf(error)}`,
+        "rebuild the image",
+        {
+          cause: error,
+        },
+      );
     }
   }
 }

@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { PLUGIN_NAME } from "../src/core/constants.ts";
 import { AgentError } from "../src/core/errors.ts";
-import type { ConfDir, ConfFile } from "./conf-dir.ts";
+import { byBytes, type ConfDir, type ConfFile } from "./conf-dir.ts";
 import type { NetConf, PluginEntry } from "./netconf.ts";
 
 /** Key of our entry in a configuration that is a copy of the primary one (`istio-owned`). */
@@ -55,10 +55,13 @@ const foreign = (conf: NetConf): string[] => conf.types.filter((type) => type !=
  * The configuration into which pods' networking is written by the cluster's CNI and which we follow: the
  * one named `pinned`, otherwise the first. A pinned name stands for its other forms too: a `.conf` that
  * became a `.conflist`, as istio-cni has it.
- * @throws AgentError CNI_CONF_NOT_FOUND | CNI_CONF_INVALID | CNI_CONF_UNSUPPORTED naming the file
+ * @throws AgentError CNI_CONF_NOT_FOUND | CNI_CONF_INVALID | CNI_CONF_UNSUPPORTED naming the file; of one before it
+ * that can't be read
  */
 export function primaryOf(dir: ConfDir, pinned: string, isCandidate: (file: ConfFile) => boolean): ConfFile {
   const file = pinned === "" ? dir.files.find(isCandidate) : pinnedFile(dir, pinned);
+  const unread = pinned === "" ? unreadBefore(dir, file) : undefined;
+  if (unread !== undefined) throw unread;
   if (file === undefined) throw pinned === "" ? noneFound(dir) : pinnedMissing(dir, pinned);
   const { unsupported } = file.conf;
   if (unsupported === undefined) return file;
@@ -74,6 +77,12 @@ export function inUse(dir: ConfDir, pinned: string): ConfFile | undefined {
   return pinned === "" ? dir.files.find(({ conf }) => !onlyOurs(conf)) : pinnedFile(dir, pinned);
 }
 
+/** Why it is not known that no other file comes before this one. */
+export function unreadBefore(dir: ConfDir, file: ConfFile | undefined): Error | undefined {
+  return dir.passedOver.find((each) => each.unread && (file === undefined || byBytes(each.name, file.name) < 0))
+    ?.unread;
+}
+
 function pinnedFile(dir: ConfDir, pinned: string): ConfFile | undefined {
   const name = pinnedForms(pinned).find((form) => dir.names.has(form));
   return dir.files.find((file) => file.name === name);
@@ -84,9 +93,10 @@ function pinnedForms(pinned: string): string[] {
   return [pinned, `${pinned}.conflist`, `${stem}.conflist`, `${stem}.conf`];
 }
 
-function pinnedMissing(dir: ConfDir, pinned: string): AgentError {
+function pinnedMissing(dir: ConfDir, pinned: string): Error {
   const names = pinnedForms(pinned);
   const broken = dir.passedOver.find(({ name }) => names.includes(name));
+  if (broken?.unread !== undefined) return broken.unread;
   if (broken !== undefined) {
     return new AgentError("CNI_CONF_INVALID", `${dir.path}/${broken.name}: ${broken.reason}`, "correct the file");
   }

@@ -17,6 +17,8 @@ export interface Removal {
   readonly changes: readonly (readonly Step[])[];
   /** What was left, and why. */
   readonly warnings: readonly string[];
+  /** Why files were not looked at that may hold something of ours. */
+  readonly unread: readonly Error[];
 }
 
 /** `originals`: content of the files under originalName() by the name they had. */
@@ -60,7 +62,8 @@ export function removal(
     if (dir.names.has(name)) changes.push([{ do: "remove", path, was: original }]);
     else warnings.push(`${path} is left: the list made from it is gone`);
   }
-  return { changes, warnings };
+  const unread = dir.passedOver.flatMap((each) => (each.unread === undefined ? [] : [each.unread]));
+  return { changes, warnings, unread };
 }
 
 const shownName = (name: string): string => (name.endsWith(SET_ASIDE) ? name.slice(0, -SET_ASIDE.length) : name);

@@ -5,14 +5,15 @@ import { PLUGIN_NAME } from "../src/core/constants.ts";
 import { codeOf } from "../src/core/errors.ts";
 import type { Logger } from "../src/core/ports/telemetry.ts";
 import { readBounded, removeLeftovers } from "../src/sys/files.ts";
-import { CONF_MAX_BYTES, type ConfDir, isConfName, readConfDir, readSetAside } from "./conf-dir.ts";
+import { CONF_MAX_BYTES, type ConfDir, isConfName, isUnread, readConfDir, readSetAside } from "./conf-dir.ts";
+import { nodeFault } from "./node-fault.ts";
 import { originalName, originalsIn } from "./primary.ts";
 import { type Removal, removal } from "./removal.ts";
 import { take } from "./step.ts";
 
 export type RestoreConfig = Pick<Config, "cniBinDir" | "cniNetDir" | "istioOwnedConfigName">;
 
-/** Looks again this often when somebody changes a file at the same time. */
+/** Looks again this often: somebody may change a file at the same time, and after us nobody may come any more. */
 const TRIES = 3;
 
 /**
@@ -23,11 +24,15 @@ const TRIES = 3;
  */
 export async function restore(config: RestoreConfig, logger: Logger): Promise<void> {
   const warned = new Set<string>();
-  for (let tries = 1; ; tries++) {
-    const errors = await tryOnce(config, logger, warned);
-    if (errors.length === 0) return;
-    if (tries === TRIES || errors.some((error) => codeOf(error) !== "FILE_CHANGED")) throw errors[0];
+  let errors: readonly unknown[] = [];
+  let tidy = false;
+  for (let tries = 1; tries <= TRIES; tries++) {
+    errors = await tryOnce(config, logger, warned, tries === TRIES);
+    tidy = await removeTemporaries(config);
+    if (tidy && errors.length === 0) return;
   }
+  if (!tidy) logger.warn("temporary files are left", { in: config.cniNetDir });
+  if (errors.length > 0) throw errors[0];
 }
 
 /** What `restore` would do, from one look. @throws AgentError when the directory can't be read */
@@ -37,13 +42,26 @@ export async function planRestore(config: RestoreConfig): Promise<Removal> {
     if (codeOf(error) !== "CNI_CONF_NOT_FOUND") throw error;
     return undefined;
   });
-  if (dir === undefined) return { changes: [], warnings: [] };
+  if (dir === undefined) return { changes: [], warnings: [], unread: [] };
   return removal(dir, await readSetAside(dir.path), await readOriginals(dir), config);
 }
 
-async function tryOnce(config: RestoreConfig, logger: Logger, warned: Set<string>): Promise<unknown[]> {
-  const { changes, warnings } = await planRestore(config);
-  const errors: unknown[] = [];
+/** Only the `last` try does what it can without the files that it can't read. */
+async function tryOnce(
+  config: RestoreConfig,
+  logger: Logger,
+  warned: Set<string>,
+  last: boolean,
+): Promise<readonly unknown[]> {
+  let plan: Removal;
+  try {
+    plan = await planRestore(config);
+  } catch (error) {
+    return [error];
+  }
+  const { changes, warnings, unread } = plan;
+  if (unread.length > 0 && !last) return unread;
+  const errors: unknown[] = [...unread];
   for (const change of changes) {
     try {
       for (const step of change) {
@@ -58,31 +76,32 @@ async function tryOnce(config: RestoreConfig, logger: Logger, warned: Set<string
     if (!warned.has(warning)) logger.warn(warning);
     warned.add(warning);
   }
-  await removeTemporaries(config);
   return errors;
 }
 
 async function readOriginals(dir: ConfDir): Promise<Map<string, Buffer>> {
   const originals = new Map<string, Buffer>();
   for (const name of originalsIn(dir)) {
-    const bytes = await readBounded(join(dir.path, originalName(name)), CONF_MAX_BYTES).catch(() => undefined);
+    const path = join(dir.path, originalName(name));
+    const bytes = await readBounded(path, CONF_MAX_BYTES).catch((error: unknown) => {
+      if (isUnread(error)) throw nodeFault(error, path);
+    });
     if (bytes !== undefined) originals.set(name, bytes);
   }
   return originals;
 }
 
 /**
- * Removes the temporary files of runs that were killed, ours or istio-cni's. Returns whether none is left.
- * @throws errors of the file system from reading the directories
+ * Removes the temporary files of runs that were killed, ours or istio-cni's. Returns whether none is left, as far as
+ * the directories can be read.
  */
 export async function removeTemporaries({ cniBinDir, cniNetDir }: RestoreConfig): Promise<boolean> {
   const plugin = removeLeftovers(cniBinDir, (name) => name === PLUGIN_NAME);
   const configurations = removeLeftovers(cniNetDir, isConfName);
-  const gone = await Promise.all([plugin.catch(ignoreAbsence), configurations.catch(ignoreAbsence)]);
+  const gone = await Promise.all([plugin.catch(isAbsence), configurations.catch(isAbsence)]);
   return gone.every((each) => each);
 }
 
-function ignoreAbsence(error: unknown): true {
-  if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR") throw error;
-  return true;
+function isAbsence(error: unknown): boolean {
+  return codeOf(error) === "ENOENT" || codeOf(error) === "ENOTDIR";
 }

@@ -74,10 +74,12 @@ export async function removeFromNode(options: RemovalOptions): Promise<RemovalOu
 }
 
 async function giveBackConfiguration(config: Config, steps: Steps, logger: Logger): Promise<void> {
-  const { changes } = await planRestore(config).catch(() => ({ changes: [["unreadable"]] }));
-  // Of a removal that was killed temporary files may be all that is left.
-  if (changes.length === 0 && !steps.dryRun) await removeTemporaries(config).catch(() => undefined);
-  if (changes.length === 0) return;
+  const plan = await planRestore(config).catch(() => undefined);
+  if (plan?.changes.length === 0 && plan.unread.length === 0) {
+    // Of a removal that was killed temporary files may be all that is left.
+    if (!steps.dryRun) await removeTemporaries(config);
+    return;
+  }
   await steps.take(["give back", "gave back"], `the CNI configuration in ${config.cniNetDir}`, () =>
     restore(config, logger),
   );

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // kill -9 before every single change of the file system, and at any time: what runtimes see is at every
-// moment the original or the original with our plugin, and the next run finishes what was begun.
+// moment the original or the original with our plugin, and the next run finishes what was begun. faults.test.ts has
+// more courses, without a process for each.
 import { type ChildProcess, spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -34,12 +35,8 @@ const snapshot = (node: CniNode) => node.names().map((name) => [name, node.read(
 interface Scenario {
   readonly files: Readonly<Record<string, Buffer>>;
   readonly config?: Partial<InstallerConfig>;
-  /** Default: both. */
-  readonly actions?: readonly ["install"];
   /** The plugin is on the node already; default true. */
   readonly withPlugin?: boolean;
-  /** Runs that were there before. */
-  readonly past?: (node: CniNode) => Promise<unknown>;
 }
 
 const CALICO = fixture("10-calico.conflist");
@@ -50,67 +47,47 @@ const OWNED = { istioOwnedConfig: true };
 const SCENARIOS: Readonly<Record<string, Scenario>> = {
   "a list": { files: { "10-calico.conflist": CALICO }, withPlugin: false },
   "a .conf": { files: { "00-multus.conf": MULTUS, "10-calico.conflist": CALICO } },
-  "a .json": { files: { "00-multus.json": MULTUS, "10-calico.conflist": CALICO } },
-  "a .conf whose name as a list is taken": { files: { "10-x.conf": MULTUS, "10-x.conflist": CALICO } },
-  "upstream's list": { files: { "50-upstream.conflist": fixture("50-upstream.conflist") }, actions: ["install"] },
   "istio-owned": { files: { "10-x.conf": MULTUS }, config: OWNED },
-  "istio-owned turned off": {
-    files: { "10-calico.conflist": CALICO },
-    actions: ["install"],
-    past: (node) => node.installer(OWNED).install(),
-  },
-  "a .conf written again": {
-    files: { "00-multus.conf": BRIDGE },
-    actions: ["install"],
-    past: async (node) => {
-      await node.installer().install();
-      node.write("00-multus.conf", MULTUS);
-    },
-  },
 };
 
-async function prepare({ files, past, withPlugin = true }: Scenario): Promise<CniNode> {
+function prepare({ files, withPlugin = true }: Scenario): CniNode {
   const node = new CniNode();
   for (const [name, content] of Object.entries(files)) node.write(name, content);
   if (withPlugin) writeFileSync(node.binary, PLUGIN, { mode: 0o755 });
-  await past?.(node);
   return node;
 }
 
 describe.each(Object.entries(SCENARIOS))("%s", (_name, scenario) => {
-  it.each(scenario.actions ?? (["install", "restore"] as const))(
-    "%s, killed before each of its changes",
-    async (action) => {
-      const begin = async () => {
-        const node = await prepare(scenario);
-        if (action === "restore") await node.installer(scenario.config).install();
-        return node;
-      };
-      using whole = await begin();
-      const foreign = seen(whole).filter((plugin) => plugin !== "ours");
-      await whole.installer(scenario.config)[action]();
-      expect(seen(whole)).toEqual(action === "install" ? expect.arrayContaining([...foreign, "ours"]) : foreign);
+  it.each(["install", "restore"] as const)("%s, killed before each of its changes", async (action) => {
+    const begin = async () => {
+      const node = prepare(scenario);
+      if (action === "restore") await node.installer(scenario.config).install();
+      return node;
+    };
+    using whole = await begin();
+    const foreign = seen(whole).filter((plugin) => plugin !== "ours");
+    await whole.installer(scenario.config)[action]();
+    expect(seen(whole)).toEqual(action === "install" ? expect.arrayContaining([...foreign, "ours"]) : foreign);
 
-      for (let killAt = 1; ; killAt++) {
-        using node = await begin();
-        const status = await end(run({ config: node.config(scenario.config), entry: ENTRY, action, killAt }));
-        const view = seen(node);
-        expect(view.filter((plugin) => plugin !== "ours")).toEqual(foreign);
-        expect(view.length - foreign.length).toBeLessThanOrEqual(1);
-        await node.installer(scenario.config)[action]();
-        expect(snapshot(node)).toEqual(snapshot(whole));
-        if (status === 0) {
-          expect(killAt).toBeGreaterThan(1);
-          return;
-        }
-        expect(status).toBe("SIGKILL");
+    for (let killAt = 1; ; killAt++) {
+      using node = await begin();
+      const status = await end(run({ config: node.config(scenario.config), entry: ENTRY, action, killAt }));
+      const view = seen(node);
+      expect(view.filter((plugin) => plugin !== "ours")).toEqual(foreign);
+      expect(view.length - foreign.length).toBeLessThanOrEqual(1);
+      await node.installer(scenario.config)[action]();
+      expect(snapshot(node)).toEqual(snapshot(whole));
+      if (status === 0) {
+        expect(killAt).toBeGreaterThan(1);
+        return;
       }
-    },
-  );
+      expect(status).toBe("SIGKILL");
+    }
+  });
 });
 
 it("killed at any time while it installs and restores, under the eyes of a runtime", async () => {
-  using node = await prepare({ files: { "00-multus.conf": MULTUS, "05-cilium.json": BRIDGE } });
+  using node = prepare({ files: { "00-multus.conf": MULTUS, "05-cilium.json": BRIDGE } });
   const foreign = seen(node);
   for (let round = 0; round < 4; round++) {
     const child = run({ config: node.config(), entry: ENTRY, action: "install", killAt: 0, forever: true });
