@@ -35,13 +35,28 @@ export class FileFaults {
   #left = Number.POSITIVE_INFINITY;
   #unmade: string | undefined;
   #seen: unknown;
-  #looking = false;
+  #apart = false;
   #undo: (() => void)[] = [];
 
   /** `look` is called after each change, and throws if something is there that may never be. */
   constructor(root: string, look: () => void) {
     this.#root = root;
     this.#look = look;
+  }
+
+  /** The call that met the fault. */
+  get unmade(): string | undefined {
+    return this.#unmade;
+  }
+
+  /** What somebody else does meanwhile, without faults. */
+  apart<T>(doing: () => T): T {
+    this.#apart = true;
+    try {
+      return doing();
+    } finally {
+      this.#apart = false;
+    }
   }
 
   /**
@@ -93,7 +108,7 @@ export class FileFaults {
     const call = (owner as Owner)[name] as Call;
     const faults = this;
     const through = function (this: unknown, ...args: never[]): unknown {
-      if (faults.#looking || !concerns(args[0], this)) return call.apply(this, args);
+      if (faults.#apart || !concerns(args[0], this)) return call.apply(this, args);
       const made = (result: unknown) => faults.#after(name, this, args, result);
       if (name.endsWith("Sync") || owner === native()) return made(faults.#make(name, call, this, args));
       return (async () => {
@@ -111,7 +126,7 @@ export class FileFaults {
     if (this.#fault === "short") return call.apply(self, this.#half(name, args));
     if (name === "close" || name === "closeSync") call.apply(self, args);
     if (isWrite(name)) return this.#torn(call, self, args).then((error) => Promise.reject(error));
-    throw failure("EIO", name);
+    throw failure("EIO", typeof args[0] === "string" ? `${name} '${args[0]}'` : name);
   }
 
   async #torn(call: Call, self: unknown, args: never[]): Promise<Error> {
@@ -148,13 +163,10 @@ export class FileFaults {
     if (name === "close") this.#open.delete(self);
     if (name === "closeSync") this.#open.delete(args[0]);
     if (!isChange(name)) return result;
-    this.#looking = true;
     try {
-      this.#look();
+      this.apart(this.#look);
     } catch (error) {
       this.#seen ??= new Error(`after ${name} of ${String(args[0])}: ${messageOf(error)}`, { cause: error });
-    } finally {
-      this.#looking = false;
     }
     return result;
   }
