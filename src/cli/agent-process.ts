@@ -17,13 +17,14 @@ import { PLUGIN_NAME } from "../core/constants.ts";
 import type { Succession, Successor } from "../core/daemonset.ts";
 import { messageOf } from "../core/errors.ts";
 import type { Logger } from "../core/ports/telemetry.ts";
-import type { SettingReport } from "../core/report/settings.ts";
+import type { SettingReport, SettingsReport } from "../core/report/settings.ts";
 import type { ComponentReport } from "../core/report/status.ts";
 import { nodePath } from "../core/report/words.ts";
 import { KNOBS } from "../dataplane/ebpf/node.ts";
 import { PodProver } from "../dataplane/proof/prover.ts";
 import { PodTracer } from "../dataplane/proof/tracer.ts";
 import { bootId } from "../sys/boot.ts";
+import { placeOnNode } from "../sys/place-on-node.ts";
 import { Admin } from "../telemetry/admin.ts";
 import { DebugServer } from "../telemetry/debug-server.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -113,6 +114,7 @@ export class AgentProcess {
         monitor,
         tracing: this.agent.tracing(inspection, monitor, new PodTracer(binding)),
         settings,
+        places: () => placesOf(config),
         bpf: binding.bpfVersions(KNOBS),
       }),
       logger: log.scope("debug"),
@@ -241,4 +243,9 @@ export class AgentProcess {
     if (uninstalled !== undefined) missing.push(uninstalled);
     return missing;
   }
+}
+
+function placesOf({ procDir, cniNetDir, cniBinDir, runDir }: Config): NonNullable<SettingsReport["onNode"]> {
+  const place = (path: string) => placeOnNode(procDir, path) ?? null;
+  return { cniNetDir: place(cniNetDir), cniBinDir: place(cniBinDir), runDir: place(runDir) };
 }

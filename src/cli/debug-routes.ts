@@ -43,6 +43,8 @@ export interface DebugParts {
   readonly missing: () => readonly string[];
   readonly facts: () => ProcessFacts;
   readonly settings: readonly SettingReport[];
+  /** Where directories of the settings lie on the node. */
+  readonly places: () => NonNullable<SettingsReport["onNode"]>;
   readonly bpf: BpfVersions;
 }
 
@@ -103,6 +105,7 @@ export function debugRoutes({
   missing,
   facts,
   settings,
+  places,
   bpf,
 }: DebugParts): Record<AgentDocumentName | "monitor", DebugRoute> {
   const levels = (): LevelsReport => ({ ...report.head(), scopes: log.levels() });
@@ -113,7 +116,7 @@ export function debugRoutes({
     log.scope("default").info("log levels changed", { reset, levels: names });
     return levels();
   };
-  const config = (): SettingsReport => ({ ...report.head(), settings });
+  const config = (): SettingsReport => ({ ...report.head(), settings, onNode: places() });
   const decisions = (query: URLSearchParams): DecisionsReport => report.decisions(query.get("pod") ?? undefined);
   const lines = (): LinesReport => ({ ...report.head(), lines: log.recent() });
   const metricsText = async (): Promise<MetricsReport> => ({ ...report.head(), text: await metrics() });

@@ -115,6 +115,11 @@ test("the agent is asked on the node and in its pod; without it, the kernel tell
     const settings = await onNode(sandbox, "config", "--changed");
     expect(settings.stdout).toMatch(/^AMBIENT_ENABLED +env AMBIENT_ENABLED +true$/m);
     expect(settings.stdout).toMatch(/^--log_output_level +flag --log_output_level +info$/m);
+    // Where the agent's directories are on the node, the agent knows: on k3s they are not where they usually are.
+    const usual = ["env", "MOUNTED_CNI_NET_DIR=/nowhere", "AMBIENT_CNI_BIN_DIR=/nowhere", process.execPath, PROGRAM];
+    const cni = await executeOnNode(sandbox, [...usual, "check", "--category", "cni"]);
+    expect(cni.stdout).toMatch(/√ the plugin's binary is where runtimes look for it: \S+\/opt\/cni\/bin\/istio-cni\n/);
+    expect(cni.stdout).toMatch(/√ the plugin is in the configuration by which pods start: \S+\/10-sandbox.conflist\n/);
     const yaml = await onNode(sandbox, "pods", "-o", "yaml");
     expect(parse(yaml.stdout), yaml.stderr).toMatchObject({ schemaVersion: 1, node: "node1" });
     const versions = await onNode(sandbox, "version");

@@ -1,16 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { DocumentName, Documents } from "../../core/report/documents.ts";
 import type { Session } from "../command.ts";
-import { viewNode } from "../source/kernel/node-view.ts";
+import { type NodeView, viewNode } from "../source/kernel/node-view.ts";
 import { kernelPods } from "../source/kernel/pods.ts";
+import type { SessionSource } from "../source/source.ts";
+import { agentView } from "./agent-view.ts";
 import type { CheckContext, MadeProofs } from "./check.ts";
 import { NodeFacts } from "./node-facts.ts";
 import { dropsOf } from "./node-network.ts";
 
+/** Without the agent, or where it may not be asked, as this process is set. */
+async function seenAsTheAgent(view: NodeView, source: SessionSource): Promise<NodeView> {
+  try {
+    return agentView(view, await source.read("config"));
+  } catch {
+    return view;
+  }
+}
+
 /** What checks look at: the node by this process, and the agent's documents where there is an agent. */
 export async function openContext(session: Session): Promise<CheckContext> {
-  const view = viewNode(session.env, "");
   const source = await session.source();
+  const view = await seenAsTheAgent(viewNode(session.env, ""), source);
   const known = new Map<string, Promise<unknown>>();
   const once = <T>(key: string, make: () => Promise<T>): Promise<T> => {
     const making = known.get(key) ?? make();

@@ -12,6 +12,16 @@ export const settingSchema = v.object({
 export const settingsSchema = v.object({
   ...HEAD,
   settings: about("In the order of [docs/config.md](config.md).", list(settingSchema)),
+  onNode: about(
+    "Where on the node the directories lie that the agent's container has mounted; null: not found. Only the agent says.",
+    v.optional(
+      v.object({
+        cniNetDir: about("Of MOUNTED_CNI_NET_DIR.", v.nullable(v.string())),
+        cniBinDir: about("Of AMBIENT_CNI_BIN_DIR.", v.nullable(v.string())),
+        runDir: about("Of CNI_AGENT_RUN_DIR.", v.nullable(v.string())),
+      }),
+    ),
+  ),
 });
 
 export type SettingReport = v.InferOutput<typeof settingSchema>;

@@ -725,7 +725,11 @@ test("who may ask nobody is told so by the exit status: nothing fails that nobod
   const refuse = () => {
     throw new AgentError("NOT_PERMITTED", "not permitted");
   };
-  const server = new DebugServer({ path, routes: { version: { get: refuse } }, logger: silent });
+  const server = new DebugServer({
+    path,
+    routes: { config: { get: refuse }, version: { get: refuse } },
+    logger: silent,
+  });
   await server.listen();
   try {
     const { status, stdout } = await cli(["check", "--category", "ztunnel", "--socket", path]);
@@ -741,13 +745,11 @@ test("docs/checks.md says what the checks say", async () => {
 });
 
 test("the command prints each as it ends, and its exit status is that of the worst", async () => {
-  const environment = {
-    NODE_NAME: "worker-3",
-    MOUNTED_CNI_NET_DIR: dir.file("net.d"),
-    AMBIENT_CNI_BIN_DIR: dir.file("bin"),
-    CNI_AGENT_RUN_DIR: dir.file("run"),
-  };
-  await withAgent({ status: FINE, pods: PODS, engines: ENGINES, version: VERSIONS }, async (socket) => {
+  // Not this process's settings count: on k3s the directories are not where they usually are, and the agent knows.
+  const environment = { NODE_NAME: "worker-3", AMBIENT_CNI_HOST_ROOT: "/", MOUNTED_CNI_NET_DIR: "/nowhere" };
+  const onNode = { cniNetDir: dir.file("net.d"), cniBinDir: dir.file("bin"), runDir: dir.file("run") };
+  const config = { ...CONFIG, onNode };
+  await withAgent({ status: FINE, pods: PODS, engines: ENGINES, version: VERSIONS, config }, async (socket) => {
     const argv = ["check", "--category", "cni", "--socket", socket];
     const fine = await cli(argv, { environment });
     expect(fine).toMatchObject({ status: 0, stderr: "" });
