@@ -205,8 +205,12 @@ export class AgentProcess {
     this.handover.stop();
     await this.agent.depart(successor, until);
     if (removed) {
-      await removeState(this.config.runDir);
-      await forgetEngines(this.config.runDir);
+      // What stays there is `ambient-cni remove`'s, and no reason to leave out what is still to be done.
+      for (const forget of [removeState, forgetEngines]) {
+        await forget(this.config.runDir).catch((error: unknown) => {
+          this.logger.error("a file of the agent's is left", { error: messageOf(error) });
+        });
+      }
     }
     await this.logServer.stop();
     await this.debugServer.stop();

@@ -29,12 +29,21 @@ export function stateText(bootId: string, clear: readonly string[]): string {
 
 /**
  * Replaces the state file; `bootId` ties it to the running kernel. 0644: the plugin refuses a file
- * that others than root can write.
+ * that others than root can write. If it can't be replaced (a full disk), it goes: what it said may let pods pass of
+ * namespaces that have joined the mesh since.
  * @throws errors of the file system
  */
 export async function writeState(runDir: string, bootId: string, clear: readonly string[]): Promise<void> {
-  mkdirSync(runDir, { recursive: true, mode: 0o750 });
-  await atomicWrite(join(runDir, RUN_FILE.state), stateText(bootId, clear), 0o644);
+  const path = join(runDir, RUN_FILE.state);
+  const text = stateText(bootId, clear);
+  try {
+    mkdirSync(runDir, { recursive: true, mode: 0o750 });
+    await atomicWrite(path, text, 0o644);
+  } catch (error) {
+    const there = await readBounded(path, STATE_MAX_BYTES).catch(() => undefined);
+    if (there?.toString("utf8") !== text) await removeState(runDir);
+    throw error;
+  }
 }
 
 /** For an agent that none of ours follows: nobody is to rely on it any more. Idempotent. */

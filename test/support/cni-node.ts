@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The directories of a node and of an image, and what installs from one to the other.
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Installer, type InstallerConfig } from "../../install/installer.ts";
 import { Keeper } from "../../install/keeper.ts";
@@ -25,6 +25,21 @@ export class CniNode implements Disposable {
     this.dir = new ScratchDir(parent);
     for (const name of ["net.d", "bin", "source", "run"]) mkdirSync(this.dir.file(name));
     writeFileSync(this.dir.file("source/istio-cni"), PLUGIN);
+  }
+
+  /** Another one, with the same files. */
+  copy(): CniNode {
+    const copy = new CniNode();
+    for (const directory of ["net.d", "bin", "run"]) {
+      for (const name of readdirSync(this.dir.file(directory))) {
+        const [from, to] = [this, copy].map(({ dir }) => dir.file(`${directory}/${name}`)) as [string, string];
+        const { mode, uid, gid } = statSync(from);
+        writeFileSync(to, readFileSync(from));
+        chownSync(to, uid, gid);
+        chmodSync(to, mode);
+      }
+    }
+    return copy;
   }
 
   config(changes: Partial<InstallerConfig> = {}): InstallerConfig {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { STATE_MAX_BYTES, stateText, stateWrittenAt, writeState } from "../../../src/cniserver/published-state.ts";
+import { FileFaults } from "../../support/faulty-files.ts";
 import { ScratchDir } from "../../support/scratch-dir.ts";
 
 describe("the published state", () => {
@@ -29,6 +30,28 @@ describe("the published state", () => {
     expect(statSync(path).mode & 0o777).toBe(0o644);
     expect(readFileSync(path, "utf8")).toBe(stateText("boot", ["a"]));
   });
+
+  it.each(["refused", "torn", "killed"] as const)(
+    "after a write that was %s at any call lets pass nobody that it doesn't name",
+    async (fault) => {
+      for (let calls = 0; ; calls++) {
+        using dir = new ScratchDir("/dev/shm");
+        const path = dir.file("ambient-cni-state.json");
+        await writeState(dir.path, "boot", ["a", "joins"]);
+        const [older, newer] = [stateText("boot", ["a", "joins"]), stateText("boot", ["a"])];
+        const there = () => (existsSync(path) ? readFileSync(path, "utf8") : undefined);
+        const faults = new FileFaults(dir.path, () => expect([older, newer, undefined]).toContain(there()));
+        const { unmade, error } = await faults.during(fault, calls, () => writeState(dir.path, "boot", ["a"]));
+        // Who is killed says nothing any more; the next one does.
+        if (fault !== "killed") expect([newer, undefined]).toContain(there());
+        if (error === undefined) expect(there()).toBe(newer);
+        await writeState(dir.path, "boot", ["a"]);
+        expect(readdirSync(dir.path)).toEqual(["ambient-cni-state.json"]);
+        expect(there()).toBe(newer);
+        if (unmade === undefined) return;
+      }
+    },
+  );
 
   it("tells when an agent last wrote it since boot", async () => {
     using dir = new ScratchDir();

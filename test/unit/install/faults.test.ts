@@ -114,18 +114,15 @@ function expectTold(error: unknown, node: CniNode): void {
 type Action = "install" | "restore";
 
 async function expectEverywhere(fault: FileFault, action: Action, course: Course, full = false): Promise<number> {
-  const begin = async () => {
-    const node = await prepare(course);
-    if (action === "restore") await node.installer(course.config).install();
-    return node;
-  };
-  using whole = await begin();
+  using start = await prepare(course);
+  if (action === "restore") await start.installer(course.config).install();
+  using whole = start.copy();
   const views = [view(whole)];
   await whole.installer(course.config)[action]();
   views.push(view(whole));
   const wanted = snapshot(whole);
   for (let calls = 0; ; calls++) {
-    using node = await begin();
+    using node = start.copy();
     const faults = new FileFaults(node.dir.file(""), () => expect(views).toContain(view(node)));
     const { unmade, error } = await faults.during(fault, calls, () => node.installer(course.config)[action](), full);
     try {
