@@ -57,6 +57,6 @@ async function write(step: Step & { do: "write" }): Promise<void> {
     const full = codeOf(error) === "ENOSPC" || codeOf(error) === "EDQUOT";
     if (!full || step.shortens !== true || !Buffer.isBuffer(was)) throw error;
     mustHold(path, was);
-    await overwriteShorter(path, bytes, was.length);
+    await overwriteShorter(path, bytes, was);
   }
 }

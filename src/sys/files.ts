@@ -75,17 +75,30 @@ async function writeAndRename(
  * white space up to the old length, in one write, then that is cut off: between the two a JSON text is one.
  * Who reads during the write may see parts of both (ext4 locks writers, not readers) and has to read again,
  * as who watches the file does. Only a file system that writes over its blocks can do it, and a power cut may tear it.
+ * If it fails, `old` is written back.
  * @throws errors of the file system
  */
-export async function overwriteShorter(path: string, data: Uint8Array, oldLength: number): Promise<void> {
+export async function overwriteShorter(path: string, data: Uint8Array, old: Uint8Array): Promise<void> {
   const file = await open(path, constants.O_WRONLY | constants.O_NONBLOCK);
   try {
-    await file.write(Buffer.concat([data, Buffer.alloc(oldLength - data.length, " ")]), 0, oldLength, 0);
-    await file.sync();
-    await file.truncate(data.length);
+    try {
+      await writeAll(file, Buffer.concat([data, Buffer.alloc(old.length - data.length, " ")]));
+      await file.sync();
+      await file.truncate(data.length);
+    } catch (error) {
+      await writeAll(file, old);
+      throw error;
+    }
     await file.sync();
   } finally {
     await file.close();
+  }
+}
+
+/** From the file's beginning, also when the kernel takes less at a time. */
+async function writeAll(file: FileHandle, data: Uint8Array): Promise<void> {
+  for (let written = 0; written < data.length; ) {
+    written += (await file.write(data, written, data.length - written, written)).bytesWritten;
   }
 }
 

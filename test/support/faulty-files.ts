@@ -125,7 +125,9 @@ export class FileFaults {
     if (this.#fault !== "killed") this.#left = Number.POSITIVE_INFINITY;
     if (this.#fault === "short") return call.apply(self, this.#half(name, args));
     if (name === "close" || name === "closeSync") call.apply(self, args);
-    if (isWrite(name)) return this.#torn(call, self, args).then((error) => Promise.reject(error));
+    // Of a page or less no kill makes a part.
+    if (isWrite(name) && !(name === "write" && this.#fault === "killed"))
+      return this.#torn(call, self, args).then((error) => Promise.reject(error));
     throw failure("EIO", typeof args[0] === "string" ? `${name} '${args[0]}'` : name);
   }
 

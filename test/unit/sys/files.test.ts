@@ -113,7 +113,7 @@ test("overwriteShorter: JSON between the write and the cut, the exact bytes in t
   const sync = vi.spyOn(Object.getPrototypeOf(file), "sync").mockImplementation(async () => {
     seen.push(readFileSync(path, "utf8"));
   });
-  await overwriteShorter(path, Buffer.from(short), long.length);
+  await overwriteShorter(path, Buffer.from(short), Buffer.from(long));
   sync.mockRestore();
   await file.close();
   expect(seen).toEqual([short.padEnd(long.length), short]);
