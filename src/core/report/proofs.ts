@@ -13,29 +13,20 @@ export const proofSchema = v.object({
   milliseconds: about("How long it took.", v.number()),
 });
 
+const PROVED = {
+  uid: about("Of the pod.", v.string()),
+  pod: about("`namespace/name`, or what is known.", v.string()),
+  proofs: about("By connections that were made in the pod.", list(proofSchema)),
+  problem: about("Why there is none; null where there are.", v.nullable(v.string())),
+};
+
 /** Of one pod. */
-export const proofsSchema = v.object({
-  ...HEAD,
-  uid: v.string(),
-  pod: v.string(),
-  proofs: list(proofSchema),
-  problem: about("Why there is none.", v.nullable(v.string())),
-});
+export const proofsSchema = v.object({ ...HEAD, ...PROVED });
 
 /** What `verify` says of all pods that it was asked about. */
 export const verificationSchema = v.object({
   ...HEAD,
-  pods: about(
-    "Those that were asked about.",
-    list(
-      v.object({
-        uid: about("Of the pod.", v.string()),
-        pod: about("`namespace/name`, or what is known.", v.string()),
-        proofs: about("By connections that were made in the pod.", list(proofSchema)),
-        problem: about("Why there is none; null where there are.", v.nullable(v.string())),
-      }),
-    ),
-  ),
+  pods: about("Those that were asked about.", list(v.object(PROVED))),
 });
 
 /** Body of a request about pods, by uid. */
