@@ -18,9 +18,18 @@ export class Adoption {
 
   /** Rebuilds the roster from the kernel: one pass over /proc, one look into each netns. */
   async adopt(): Promise<void> {
-    const { cluster, finder, dataplane, probes, logger, config } = this.parts;
+    const { cluster, finder } = this.parts;
     const candidates = [...cluster.pods()].filter((pod) => !pod.hostNetwork && !isTerminal(pod));
     const found = await finder.find(candidates);
+    try {
+      await this.take(candidates, found);
+    } finally {
+      for (const [uid, handle] of found) if (this.roster.get(uid)?.netns !== handle) handle.close();
+    }
+  }
+
+  private async take(candidates: readonly Pod[], found: ReadonlyMap<string, NetnsHandle>): Promise<void> {
+    const { cluster, dataplane, probes, logger, config } = this.parts;
     const owners = new Map<string, ExemptPod & { readonly netns: NetnsHandle }>();
     let adopted = 0;
     for (const pod of candidates) {
@@ -36,10 +45,7 @@ export class Adoption {
         continue;
       }
       const ours = dataplane.present(handle);
-      if (!ambient && !ours) {
-        handle.close();
-        continue;
-      }
+      if (!ambient && !ours) continue;
       const enrollment = this.roster.ensure(pod);
       enrollment.annotation = annotationOf(pod);
       enrollment.adoptNetns(handle);

@@ -37,6 +37,8 @@ const SWEEP_MS = 30_000;
 /** What all pods share every 5 s, pods outside the mesh every 30 s: 200 of them cost about 0.2 s of CPU. */
 const PATROL: PatrolOptions = { periodMs: 5000, podsEvery: 6 };
 const STOP_DEADLINE_MS = 2_500;
+/** With ambient off: between two tries to begin with the release of captured pods. */
+const RELEASE_RETRY_MS = 30_000;
 
 /**
  * The node agent: keeps every pod of this node as Kubernetes wants it. Start-up rebuilds the roster
@@ -63,6 +65,9 @@ export class Agent {
   private readonly readiness: Readiness;
   /** What the kernel had at the start is in the roster; never with ambient off and no captured pod. */
   private adopted = false;
+  /** The probe exemption has been started. */
+  private exempting = false;
+  private cancelRelease: Stop = () => undefined;
 
   constructor(
     private readonly parts: Parts,
@@ -108,23 +113,17 @@ export class Agent {
   }
 
   private async startMesh(clusterStarts: Promise<void>): Promise<void> {
-    const { dataplane, ztunnel, probes, logger, metrics, config } = this.parts;
+    const { dataplane, ztunnel, probes, config } = this.parts;
     if (config.ambientEnabled) ztunnel.listen();
     const proof = dataplane.start().then((tests) => {
       this.proved = true;
       return tests;
     });
     const [tests] = await Promise.all([proof, clusterStarts]);
-    for (const { engine, works, reason, losses, milliseconds } of tests) {
-      const chosen = works && engine === dataplane.engine ? 1 : 0;
-      metrics.set("ambient_cni_engine", chosen, { engine, reason: reason ?? "" });
-      metrics.set("ambient_cni_self_test_success", works ? 1 : 0, { engine });
-      metrics.set("ambient_cni_self_test_seconds", milliseconds / 1000, { engine });
-      metrics.set("ambient_cni_self_test_losses", losses.length, { engine });
-      if (!works) logger.info("an engine does not work on this node", { engine, reason });
-    }
+    this.gauges.proved(tests);
     if (this.halted) return;
-    await probes.start();
+    if (!this.exempting) await probes.start();
+    this.exempting = true;
     await new Adoption(this.parts, this.roster, this.reconciler.manual.keeping).adopt();
     this.adopted = true;
   }
@@ -137,15 +136,26 @@ export class Agent {
     const manual = await this.parts.claims.read().catch(() => []);
     if (captured.length + manual.length > 0) {
       logger.info("ambient is off: captured pods are released", { pods: captured.length, manual: manual.length });
-      try {
-        return await this.startMesh(Promise.resolve());
-      } catch (error) {
-        logger.error("ambient is off, and captured pods can't be released", { error: messageOf(error) });
-      }
+      return await this.startRelease();
     }
     await probes.bequeath([]).catch((error: unknown) => {
       logger.debug("nothing to remove from the host", { error: messageOf(error) });
     });
+  }
+
+  /** Sidecar pods don't wait for it, and until it succeeds captured pods keep what they need on the host. */
+  private async startRelease(): Promise<void> {
+    const { clock, logger } = this.parts;
+    try {
+      await this.startMesh(Promise.resolve());
+    } catch (error) {
+      logger.error("ambient is off, and captured pods can't be released yet", { error: messageOf(error) });
+      if (this.halted) return;
+      this.cancelRelease = clock.after(RELEASE_RETRY_MS, async () => {
+        await this.startRelease();
+        if (this.adopted && !this.halted) this.work();
+      });
+    }
   }
 
   /** Everything that keeps captured pods as they should be. */
@@ -199,6 +209,7 @@ export class Agent {
     this.serving = false;
     this.sweep.stop();
     this.pulse.stop();
+    this.cancelRelease();
     for (const stop of this.stops.splice(0)) stop();
     await Promise.all([
       this.reconciler.queue.stop(deadlineMs),

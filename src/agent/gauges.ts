@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { EngineTest } from "../core/ports/dataplane.ts";
 import { type Astray, astrayOf, census, type PodStatus } from "./census.ts";
 import type { Parts } from "./parts.ts";
 import type { KeyedQueue } from "./queue.ts";
@@ -48,6 +49,19 @@ export class Gauges {
       metrics.set("ambient_cni_sidecar_pods", value, labels),
     );
     this.astray = new Groups(parts, (metrics, value, labels) => metrics.set("ambient_cni_astray_pods", value, labels));
+  }
+
+  /** Which engines work on this node, told once. */
+  proved(tests: readonly EngineTest[]): void {
+    const { dataplane, logger, metrics } = this.parts;
+    for (const { engine, works, reason, losses, milliseconds } of tests) {
+      const chosen = works && engine === dataplane.engine ? 1 : 0;
+      metrics.set("ambient_cni_engine", chosen, { engine, reason: reason ?? "" });
+      metrics.set("ambient_cni_self_test_success", works ? 1 : 0, { engine });
+      metrics.set("ambient_cni_self_test_seconds", milliseconds / 1000, { engine });
+      metrics.set("ambient_cni_self_test_losses", losses.length, { engine });
+      if (!works) logger.info("an engine does not work on this node", { engine, reason });
+    }
   }
 
   /** Looks into caches, and into the kernel for counters, for a bounded time. */
