@@ -240,7 +240,7 @@ export class Reconciler {
     const plain = { ...enrollment.pod, annotations: {} };
     enrollment.spec ??= captureSpec(this.parts.config, plain, enrollment.ips, this.parts.nameservers).spec;
     this.verdicts.take(enrollment);
-    const done = await this.unenroller.unenroll(enrollment, netns, () => this.annotate(enrollment, null));
+    const done = await this.unenroller.unenroll(enrollment, netns, (value) => this.annotate(enrollment, value));
     if (done) this.remove(enrollment.uid);
     else enrollment.lookAgain(() => this.parts.clock.after(DRAIN_POLL_MS, () => this.queue.trigger(enrollment.uid)));
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { codeOf, messageOf } from "../core/errors.ts";
+import type { RedirectionState } from "../core/ports/cluster.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import { netnsNotFound } from "./enroll.ts";
 import type { Enrollment } from "./enrollment.ts";
@@ -23,15 +24,18 @@ export class Unenroller {
   async unenroll(
     enrollment: Enrollment,
     netns: NetnsHandle | undefined,
-    annotate: () => Promise<void>,
+    annotate: (value: RedirectionState | null) => Promise<void>,
   ): Promise<boolean> {
     const { dataplane, ztunnel, config, clock, decisions } = this.parts;
+    // With ambient off the annotation alone tells the next agent that there is something left to do.
+    const leaving = config.ambientEnabled ? null : "pending";
     if (netns === undefined) {
       // Whatever is in its netns, peers must not go on believing that the pod speaks HBONE.
-      await annotate();
+      await annotate(leaving);
       if (enrollment.touched && !enrollment.pod.hostNetwork) throw netnsNotFound(enrollment);
       // Also what ztunnel was told to keep.
       await this.forgetAtZtunnel(enrollment, ztunnel.del(enrollment.uid));
+      await annotate(null);
       return true;
     }
     if (dataplane.present(netns)) {
@@ -41,15 +45,16 @@ export class Unenroller {
         enrollment.drainUntil = clock.now() + config.drainSeconds * 1000;
         decisions.note(enrollment, { what: "draining", engine: enrollment.engine });
       }
-      await annotate();
+      await annotate(leaving);
       if (dataplane.proxiedConnections(netns) > 0 && clock.now() < enrollment.drainUntil) return false;
     } else {
-      await annotate();
+      await annotate(leaving);
     }
     await this.forgetAtZtunnel(enrollment, ztunnel.del(enrollment.uid));
     await dataplane.release(netns);
     enrollment.capturedNetns = undefined;
     await this.exemption.revoke(enrollment);
+    await annotate(null);
     decisions.note(enrollment, { what: "released", engine: enrollment.engine });
     return true;
   }
