@@ -145,13 +145,12 @@ export class Agent {
 
   /** Sidecar pods don't wait for it, and until it succeeds captured pods keep what they need on the host. */
   private async startRelease(): Promise<void> {
-    const { clock, logger } = this.parts;
     try {
       await this.startMesh(Promise.resolve());
     } catch (error) {
-      logger.error("ambient is off, and captured pods can't be released yet", { error: messageOf(error) });
+      this.parts.logger.error("ambient is off, and captured pods can't be released yet", { error: messageOf(error) });
       if (this.halted) return;
-      this.cancelRelease = clock.after(RELEASE_RETRY_MS, async () => {
+      this.cancelRelease = this.parts.clock.after(RELEASE_RETRY_MS, async () => {
         await this.startRelease();
         if (this.adopted && !this.halted) this.work();
       });

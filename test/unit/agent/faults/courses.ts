@@ -4,6 +4,8 @@ import { AMBIENT, type FaultNode, type NodePod } from "./fault-node.ts";
 
 export interface Course {
   readonly config?: Partial<Config>;
+  /** How late the watch is, in ms. */
+  readonly lag?: number;
   /** What holds before; the pod that it is about. */
   readonly given: (node: FaultNode) => NodePod | undefined;
   readonly change: (node: FaultNode, pod: NodePod) => Promise<void> | void;
@@ -18,6 +20,11 @@ const SIDECAR = {
 
 export const COURSES: Readonly<Record<string, Course>> = {
   "a pod starts": {
+    given: () => undefined,
+    change: (node) => node.startPod(node.schedule("web")),
+  },
+  "a pod starts of which the watch tells late": {
+    lag: 1000,
     given: () => undefined,
     change: (node) => node.startPod(node.schedule("web")),
   },
@@ -64,6 +71,15 @@ export const COURSES: Readonly<Record<string, Course>> = {
       node.delete(pod);
     },
   },
+  "a pod ends while no agent runs": {
+    given: (node) => node.run("web"),
+    change: (node, pod) => {
+      node.kill();
+      pod.going = true;
+      node.takeDown(pod);
+      node.change(pod, { phase: "Succeeded" });
+    },
+  },
   "a namespace leaves the mesh, and comes back at once": {
     given: (node) => node.run("web"),
     change: async (node) => {
@@ -86,6 +102,22 @@ export const COURSES: Readonly<Record<string, Course>> = {
   "an agent follows another": {
     given: (node) => node.run("web"),
     change: (node) => node.restart(),
+  },
+  "ambient is switched off": {
+    given: (node) => node.run("web"),
+    change: async (node) => {
+      node.parts.config = { ...node.parts.config, ambientEnabled: false };
+      await node.restart();
+    },
+  },
+  "an agent leaves the node for good, and comes back": {
+    config: { uncaptureOnRemoval: true },
+    given: (node) => node.run("web"),
+    change: (node) => depart(node, "none"),
+  },
+  "an agent gives its pods to istio-cni, and takes them back": {
+    given: (node) => node.run("web"),
+    change: (node) => depart(node, "other"),
   },
   "ztunnel is replaced": {
     given: (node) => node.run("web"),
@@ -138,6 +170,17 @@ export const COURSES: Readonly<Record<string, Course>> = {
     given: () => undefined,
     change: (node) => node.startPod(node.schedule("web", SIDECAR)),
   },
+  "a netns is captured by hand for a workload": {
+    given: () => undefined,
+    change: async (node) => {
+      const netns = node.makeNetns();
+      node.sandboxes.inhabited.set("experiment", netns);
+      const workload = { namespace: "shop", name: "experiment", serviceAccount: "default" };
+      const request = { netns, ips: ["10.9.0.2"], engine: null, workload };
+      const { life } = node;
+      await Promise.race([life.agent.manual.enroll(request).catch(() => undefined), life.died]);
+    },
+  },
   "a netns is captured by hand and released": {
     given: () => undefined,
     change: async (node) => {
@@ -160,6 +203,25 @@ export const COURSES: Readonly<Record<string, Course>> = {
     },
   },
 };
+
+async function depart(node: FaultNode, successor: "none" | "other"): Promise<void> {
+  const { life, clock, parts } = node;
+  node.departing = true;
+  const departed = life.agent.depart(successor, clock.now() + 25_000);
+  await Promise.race([departed, life.died]);
+  if (life.alive) {
+    for (const { uid, name, netns = "" } of node.pods.values()) {
+      const kept = parts.dataplane.kernel.has(netns);
+      const heir = parts.probes.heirs?.some((one) => one.uid === uid) ?? false;
+      if (kept && !heir) node.trouble(`${name} stays captured, and probes don't reach it`);
+    }
+    if (life.held.size > 0) node.trouble("an agent that has left holds netns");
+    if (life.timers.size > 0) node.trouble("an agent that has left waits for something");
+  }
+  node.kill();
+  await clock.pause(5000);
+  node.departing = false;
+}
 
 /** What may happen while something else is under way. */
 export const CROSSINGS: Readonly<Record<string, (node: FaultNode) => Promise<void> | void>> = {

@@ -22,6 +22,7 @@ const KUBELET_RETRY_MS = 500;
 /** Until a killed agent's container runs again. */
 const RESTART_MS = 200;
 const RECONNECT_MS = 10;
+const RECONNECT_MAX_MS = 320;
 /** After which ztunnel tries by itself what has failed. */
 const ZTUNNEL_RETRY_MS = 5000;
 const OVERDUE = new AgentError("AGENT_TIMEOUT", "the agent was not done in time");
@@ -71,8 +72,8 @@ export class FaultNode implements World {
   readonly delay: () => number;
   readonly told: (what: string) => void;
   life: Life;
-  /** Netns that are captured by hand. */
-  readonly byHand = new Set<string>();
+  /** An agent takes its leave: pods are let out on purpose. */
+  departing = false;
   /** Netns that there are. */
   private readonly netns = new Set<string>();
   private readonly ztunnels = new Set<Connected>();
@@ -160,9 +161,10 @@ export class FaultNode implements World {
   }
 
   /** Again and again, whatever has ended its connection. */
-  private connect(ztunnel: Connected): void {
-    if (!this.ztunnels.has(ztunnel)) return;
+  private connect(ztunnel: Connected, waited = RECONNECT_MS): void {
+    if (!this.ztunnels.has(ztunnel) || !this.parts.config.ambientEnabled) return;
     const again = () => void this.clock.after(RECONNECT_MS, () => this.connect(ztunnel));
+    const later = Math.min(2 * waited, RECONNECT_MAX_MS);
     ztunnel.end = this.life.door.connect({
       model: ztunnel.model,
       netnsOf: (fd) => this.sandboxes.behind(fd),
@@ -174,9 +176,11 @@ export class FaultNode implements World {
       kill: this.kill,
       happened: this.happened,
       closed: again,
+      // Where a message that got no answer is repeated, it does no harm.
+      repeated: (uid) => !this.point.scattered && this.trouble(`ztunnel is told twice of ${uid}`),
       refused: () => void this.clock.after(ZTUNNEL_RETRY_MS, () => ztunnel.model.retry()),
     });
-    if (ztunnel.end === undefined) again();
+    if (ztunnel.end === undefined) this.clock.after(waited, () => this.connect(ztunnel, later));
   }
 
   // Pods, as kubelet has them
@@ -279,7 +283,9 @@ export class FaultNode implements World {
     if (typeof answer === "string") return true;
     if (!life.alive) return false;
     if (answer !== OVERDUE && !this.point.scattered) this.checkUntouched(name, netns, ends);
-    const { msg } = cniError(answer);
+    const { msg, away } = cniError(answer);
+    // The plugin goes by its rules for an agent that is not there.
+    if (away) return namespace === "plain";
     if (msg.includes("the agent failed")) this.trouble(`${name} is told: ${msg}`);
     if (namespace === "plain") this.trouble(`${name} of no mesh is refused: ${msg}`);
     return false;
@@ -304,7 +310,7 @@ export class FaultNode implements World {
   /** A pod of no mesh starts, and waits for nobody. */
   async startPlain(): Promise<void> {
     const pod = this.schedule("bystander", { namespace: "plain" });
-    await this.clock.pause(100);
+    await this.clock.pause(100 + this.lag());
     const { life } = this;
     if (!life.started || !life.alive) return;
     const began = this.clock.now();
@@ -336,7 +342,7 @@ export class FaultNode implements World {
     const now = this.clock.now();
     for (const pod of this.pods.values()) {
       const captured = pod.netns !== undefined && kernel.get(pod.netns)?.mode === "captured";
-      if (!this.isWanted(pod) || !this.seemsWanted(pod)) pod.captured = undefined;
+      if (this.departing || !this.isWanted(pod) || !this.seemsWanted(pod)) pod.captured = undefined;
       // Not what a pass under way may still release, that began before the label came back.
       else if (captured && !this.life.agent.reconciler.queue.running.has(pod.uid)) pod.captured = pod.netns;
       if (pod.captured !== undefined && !captured) this.trouble(`${pod.name} is let out`);
@@ -368,7 +374,7 @@ export class FaultNode implements World {
   }
 
   isWanted(pod: NodePod): boolean {
-    return wantedBy(this.parts.cluster, pod);
+    return this.parts.config.ambientEnabled && wantedBy(this.parts.cluster, pod);
   }
 
   /** To the agent, which hears of changes later. */
@@ -390,7 +396,8 @@ export class FaultNode implements World {
       if (is !== should) found.push(`${what} is ${is}, not ${should}`);
     };
     const mesh = new Set<string>();
-    const netnsOfMesh = new Set<string>(this.byHand);
+    const byHand = life.agent.reconciler.manual.all();
+    const netnsOfMesh = new Set(byHand.map(({ netns }) => netns?.id ?? ""));
     const statuses = new Map(life.agent.pods().map((status) => [status.uid, status]));
     for (const pod of this.pods.values()) {
       const { uid, name, ip, netns = "" } = pod;
@@ -402,7 +409,7 @@ export class FaultNode implements World {
       expected(`${name} in the kernel`, dataplane.kernel.get(netns)?.mode, wanted ? "captured" : undefined);
       expected(`${name}'s annotation`, this.announced(pod), wanted ? "enabled" : undefined);
       expected(`${name}'s exemption`, probes.entries.get(ip), wanted ? uid : undefined);
-      for (const { proxies } of this.models)
+      for (const { proxies } of this.reachable())
         expected(`${name}'s proxy`, proxies.get(uid)?.netns, wanted ? netns : undefined);
       if (!wanted) continue;
       const status = statuses.get(uid);
@@ -415,7 +422,7 @@ export class FaultNode implements World {
     const strangers = (what: string, uids: Iterable<string>) => {
       for (const uid of uids) if (!mesh.has(uid) && !uid.startsWith("manual")) found.push(`${what} ${uid}`);
     };
-    for (const { proxies, pending } of this.models) {
+    for (const { proxies, pending } of this.reachable()) {
       strangers("a proxy runs for", proxies.keys());
       strangers("a proxy is to run for", pending.keys());
     }
@@ -433,16 +440,22 @@ export class FaultNode implements World {
     if (swept) {
       // Nothing but a sweep comes by again where watching failed, or writing down.
       expected("the number of watched netns", life.watches, netnsOfMesh.size);
-      expected("the number of captures by hand on file", this.parts.claims.written.length, this.byHand.size);
+      expected("the number of captures by hand on file", this.parts.claims.written.length, byHand.length);
     }
     expected("the number of keys at work", queue.depth + queue.sleeping, 0);
-    // The sweep's, the patrol's and the pulse's.
-    expected("the number of timers", life.timers.size, 3);
+    // The sweep's, the patrol's and the pulse's; without ambient there may be less.
+    if (this.parts.config.ambientEnabled) expected("the number of timers", life.timers.size, 3);
     expected("the clear namespaces", this.parts.published.at(-1)?.includes("shop"), !this.named("shop"));
     return found;
   }
 
+  /** With ambient off nobody serves them. */
+  private reachable(): ZtunnelModel[] {
+    return this.parts.config.ambientEnabled ? this.models : [];
+  }
+
   private named(namespace: string): boolean {
+    if (!this.parts.config.ambientEnabled) return false;
     const space = this.parts.cluster.namespace(namespace);
     if (space?.labels[DATAPLANE_MODE_LABEL] !== undefined) return true;
     return [...this.pods.values()].some((pod) => pod.namespace === namespace && this.isWanted(pod));

@@ -19,6 +19,15 @@ export type FaultKind =
 /** What becomes of a single call. */
 export type Fate = Exclude<FaultKind, "crossed" | "down"> | undefined;
 
+const WRITES =
+  /^ztunnel|\.(annotate|prepare|capture|drain|release|handOver|allow|settle|revoke|reconcile|bequeath|redirect|write)$/;
+/** Where a fault of a kind differs from those of the others: to lose a look is to refuse it. */
+const TELLING: Partial<Readonly<Record<FaultKind, RegExp>>> = {
+  lost: WRITES,
+  late: /^ztunnel|\.annotate$/,
+  "killed after": WRITES,
+};
+
 /** Counts what an agent asks of the world, and has one of these calls fail. */
 export class FaultPoint {
   /** What the fault has met. */
@@ -55,6 +64,7 @@ export class FaultPoint {
   /** undefined: it succeeds. */
   next(name: string): Fate {
     if (this.down === name) return "refused";
+    if (TELLING[this.#kind]?.test(name) === false) return this.#draw(name);
     if (this.#left > 0) {
       this.#left -= 1;
       return this.#draw(name);

@@ -21,7 +21,9 @@ type Crossing = (node: FaultNode) => Promise<void> | void;
 /** The fault after so many calls. Returns what it met, and what is wrong in the end. */
 async function runWith(course: Course, kind: FaultKind, calls: number, crossing: Crossing = () => undefined) {
   // What crosses is heard of while the call that it crosses is under way.
-  const pace = kind === "crossed" || kind === "down" ? { lag: () => 2, delay: () => 5 } : {};
+  const slow = kind === "crossed" || kind === "down";
+  const lag = course.lag ?? (slow ? 2 : 20);
+  const pace = { lag: () => lag, delay: () => (slow ? 5 : 0) };
   const node = new FaultNode({
     socketDir: dir.path,
     ...pace,
@@ -66,7 +68,7 @@ async function runEverywhere(course: Course, kind: FaultKind, crossing?: Crossin
     if (result.met === undefined) break;
   }
   expect(wrong).toEqual([]);
-  expect(calls).toBeGreaterThan(0);
+  if (kind === "refused") expect(calls).toBeGreaterThan(0);
 }
 
 describe.each(KINDS)("%s", (kind) => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { NativeBinding, SeqpacketConnection, SeqpacketHandler } from "../../../../src/native/binding.ts";
-import { decodeRequest, encodeAck, encodeHello } from "../../../../src/zds/peer-codec.ts";
+import { decodeRequest, encodeAck, encodeHello, type ZdsRequest } from "../../../../src/zds/peer-codec.ts";
 import type { ZtunnelModel } from "../../../support/zds-peer.ts";
 import type { Fate } from "./fault-point.ts";
 
@@ -15,12 +15,15 @@ export interface ZtunnelEndOptions {
   readonly closed: () => void;
   /** A proxy could not be started. */
   readonly refused: () => void;
+  /** What it has acked before, on this connection. */
+  readonly repeated: (uid: string) => void;
 }
 
 /** ztunnel's end of one connection: its model answers, but for the message that meets a fault. */
 export class ZtunnelEnd {
   open = true;
   #handler: SeqpacketHandler | undefined;
+  readonly #acked = new Map<string, string | undefined>();
 
   constructor(private readonly options: ZtunnelEndOptions) {
     options.model.connect();
@@ -63,6 +66,7 @@ export class ZtunnelEnd {
     const { model, happened } = this.options;
     happened();
     const request = decodeRequest(message);
+    this.#note(request, netns);
     switch (this.options.fault(request.kind)) {
       case undefined:
         this.#answer(model.receive(message, netns).message);
@@ -86,6 +90,14 @@ export class ZtunnelEnd {
         model.receive(message, netns);
         this.options.kill();
     }
+  }
+
+  #note(request: ZdsRequest, [netns]: readonly string[]): void {
+    if (request.kind === "del") this.#acked.delete(request.uid);
+    if (request.kind !== "add") return;
+    const { model, repeated } = this.options;
+    if (this.#acked.get(request.uid) === netns && model.proxies.has(request.uid)) repeated(request.uid);
+    this.#acked.set(request.uid, netns);
   }
 
   /** A proxy that does not start; it never refuses anything else. */
