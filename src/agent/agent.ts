@@ -65,7 +65,6 @@ export class Agent {
   private readonly readiness: Readiness;
   /** What the kernel had at the start is in the roster; never with ambient off and no captured pod. */
   private adopted = false;
-  /** The probe exemption has been started. */
   private exempting = false;
   private cancelRelease: Stop = () => undefined;
 
