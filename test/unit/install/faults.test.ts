@@ -96,7 +96,7 @@ async function prepare({ files, past }: Course): Promise<CniNode> {
 }
 
 /** Everything there is, with bytes, mode and owner. */
-function snapshot(node: CniNode, trimmed = false): unknown {
+function snapshot(node: CniNode, trimmed = false): unknown[][] {
   return ["net.d", "bin", "run"].flatMap((directory) =>
     readdirSync(node.dir.file(directory))
       .sort()
@@ -108,6 +108,8 @@ function snapshot(node: CniNode, trimmed = false): unknown {
       }),
   );
 }
+
+const netDir = (node: CniNode) => snapshot(node).filter(([path]) => String(path).startsWith("net.d"));
 
 /** By what pods start. */
 const view = (node: CniNode): string => JSON.stringify(runtimeView(node.netDir)?.plugins);
@@ -125,6 +127,7 @@ type Action = "install" | "restore";
 
 async function expectEverywhere(fault: FileFault, action: Action, course: Course, full = false): Promise<number> {
   using start = await prepare(course);
+  const original = netDir(start);
   if (action === "restore") await start.installer(course.config).install();
   using whole = start.copy();
   const views = [view(whole)];
@@ -133,6 +136,7 @@ async function expectEverywhere(fault: FileFault, action: Action, course: Course
   // Killed before it has cut off the white space behind the text.
   const trimmed = full && fault === "killed";
   const wanted = snapshot(whole, trimmed);
+  if (action === "restore" && course.past === undefined) expect(netDir(whole)).toEqual(original);
   for (let calls = 0; ; calls++) {
     using node = start.copy();
     const look = () => expect(views).toContain(view(node));
