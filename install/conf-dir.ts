@@ -77,17 +77,19 @@ export function isUnread(error: unknown): boolean {
   return error instanceof Error && "errno" in error && !NO_FILE.has(codeOf(error));
 }
 
-/** Configurations that Cilium set aside. @throws as readConfDir, and of one that can't be read */
-export async function readSetAside(path: string): Promise<ConfFile[]> {
+/** Configurations that Cilium set aside, and why others of them can't be read. @throws as readConfDir */
+export async function readSetAside(path: string): Promise<{ files: readonly ConfFile[]; unread: readonly Error[] }> {
   const files: ConfFile[] = [];
+  const unread: Error[] = [];
   const names = (await namesIn(path)).filter((name) => name.endsWith(SET_ASIDE)).sort(byBytes);
   for (const name of names.slice(0, MAX_CONFS)) {
-    const conf = await readConf(path, name).catch((error: unknown) => {
-      if (isUnread(error)) throw nodeFault(error, join(path, name));
-    });
-    if (conf !== undefined) files.push(conf);
+    try {
+      files.push(await readConf(path, name));
+    } catch (error) {
+      if (isUnread(error)) unread.push(nodeFault(error, join(path, name)));
+    }
   }
-  return files;
+  return { files, unread };
 }
 
 /** Whether runtimes take a file of this name for a configuration. */

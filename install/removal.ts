@@ -21,15 +21,16 @@ export interface Removal {
   readonly unread: readonly Error[];
 }
 
-/** `originals`: content of the files under originalName() by the name they had. */
+/** `originals`: content of the files under originalName() by the name they had, or why it can't be read. */
 export function removal(
   dir: ConfDir,
   setAside: readonly ConfFile[],
-  originals: ReadonlyMap<string, Buffer>,
+  originals: ReadonlyMap<string, Buffer | Error>,
   config: Pick<Config, "istioOwnedConfigName">,
 ): Removal {
   const changes: Step[][] = [];
   const warnings: string[] = [];
+  const unread = dir.passedOver.flatMap((each) => (each.unread === undefined ? [] : [each.unread]));
   const unused = new Map(originals);
   const ours = [...dir.files, ...setAside].filter(({ conf }) => hasOurs(conf));
   for (const file of ours) {
@@ -53,23 +54,27 @@ export function removal(
       continue;
     }
     unused.delete(name);
+    if (original instanceof Error) {
+      unread.push(original);
+      continue;
+    }
     changes.push(givenBack(dir, file, name, original));
     if (!isConversionOf(file, original))
       warnings.push(`${file.path} has been changed since it was made from ${name}, and stays a list`);
   }
   for (const [name, original] of unused) {
     const path = join(dir.path, originalName(name));
-    if (dir.names.has(name)) changes.push([{ do: "remove", path, was: original }]);
+    if (original instanceof Error) unread.push(original);
+    else if (dir.names.has(name)) changes.push([{ do: "remove", path, was: original }]);
     else warnings.push(`${path} is left: the list made from it is gone`);
   }
-  const unread = dir.passedOver.flatMap((each) => (each.unread === undefined ? [] : [each.unread]));
   return { changes, warnings, unread };
 }
 
 const shownName = (name: string): string => (name.endsWith(SET_ASIDE) ? name.slice(0, -SET_ASIDE.length) : name);
 
 /** Name of the file that this list was made from, if its original is still there. */
-function originalOf(file: ConfFile, originals: ReadonlyMap<string, Buffer>): string | undefined {
+function originalOf(file: ConfFile, originals: ReadonlyMap<string, Buffer | Error>): string | undefined {
   if (file.conf.kind !== "list") return undefined;
   const stem = shownName(file.name).slice(0, -".conflist".length);
   // The names, should istio-cni have put its own entry in the place of ours meanwhile.

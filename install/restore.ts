@@ -43,7 +43,9 @@ export async function planRestore(config: RestoreConfig): Promise<Removal> {
     return undefined;
   });
   if (dir === undefined) return { changes: [], warnings: [], unread: [] };
-  return removal(dir, await readSetAside(dir.path), await readOriginals(dir), config);
+  const setAside = await readSetAside(dir.path);
+  const plan = removal(dir, setAside.files, await readOriginals(dir), config);
+  return { ...plan, unread: [...setAside.unread, ...plan.unread] };
 }
 
 /** Only the `last` try does what it can without the files that it can't read. */
@@ -79,14 +81,15 @@ async function tryOnce(
   return errors;
 }
 
-async function readOriginals(dir: ConfDir): Promise<Map<string, Buffer>> {
-  const originals = new Map<string, Buffer>();
+async function readOriginals(dir: ConfDir): Promise<Map<string, Buffer | Error>> {
+  const originals = new Map<string, Buffer | Error>();
   for (const name of originalsIn(dir)) {
     const path = join(dir.path, originalName(name));
-    const bytes = await readBounded(path, CONF_MAX_BYTES).catch((error: unknown) => {
-      if (isUnread(error)) throw nodeFault(error, path);
-    });
-    if (bytes !== undefined) originals.set(name, bytes);
+    try {
+      originals.set(name, await readBounded(path, CONF_MAX_BYTES));
+    } catch (error) {
+      if (isUnread(error)) originals.set(name, nodeFault(error, path));
+    }
   }
   return originals;
 }

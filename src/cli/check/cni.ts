@@ -54,8 +54,8 @@ export const CNI_CHECKS: readonly Check[] = [
     about:
       "Cilium with cni.exclusive=true renames every configuration that is not its own to *.cilium_bak, and rewrites its own without our plugin. The agent puts it back; between the two, pods start without it.",
     run: async ({ view }) => {
-      const aside = await readSetAside(view.config.cniNetDir);
-      const ours = aside.filter(({ conf }) => hasOurs(conf)).map(({ name }) => name);
+      const { files } = await readSetAside(view.config.cniNetDir);
+      const ours = files.filter(({ conf }) => hasOurs(conf)).map(({ name }) => name);
       return ours.length === 0 ? ok("nothing of ours is set aside") : warn(ours.join(", "));
     },
   },

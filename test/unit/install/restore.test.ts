@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import fs from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { InstallerConfig } from "../../../install/installer.ts";
@@ -173,6 +175,44 @@ describe("removal", () => {
     expect(node.names()).toHaveLength(7);
     expect(node.names()).toContain("10-calico.conflist.tmp.theirs");
     expect(readdirSync(node.dir.file("bin"))).toEqual([]);
+  });
+
+  it("without what can't be read gives back the rest, and says what is left", async () => {
+    node.write("10-calico.conflist", CALICO);
+    node.write("00-x.conf", MULTUS);
+    await node.installer().install();
+    const merged = fixture("10-calico.merged.conflist");
+    for (const name of ["10-calico.conflist", "30-y.conflist", "40-z.conflist.cilium_bak"]) node.write(name, merged);
+    const before = node.names();
+    const unreadable = ["00-x.conf.ambient-cni-original", "30-y.conflist", "40-z.conflist.cilium_bak"].map(
+      node.conf,
+      node,
+    );
+    const { open } = fs;
+    fs.open = async (path, ...rest) => {
+      if (unreadable.includes(String(path)))
+        throw Object.assign(new Error("EIO: i/o error"), { code: "EIO", errno: -5 });
+      return open(path, ...rest);
+    };
+    syncBuiltinESMExports();
+    try {
+      await expect(node.installer().restore()).rejects.toMatchObject({
+        code: "NODE_FILES",
+        remedy: expect.any(String),
+      });
+    } finally {
+      fs.open = open;
+      syncBuiltinESMExports();
+    }
+    expect(node.names()).toEqual(before);
+    expect(node.read("10-calico.conflist")).toBe(CALICO.toString("latin1"));
+    expect(node.read("30-y.conflist")).toBe(merged.toString("latin1"));
+    expect(node.read("00-x.conflist")).toContain("istio-cni");
+    await node.installer().restore();
+    expect(node.names()).toContain("00-x.conf");
+    for (const name of ["30-y.conflist", "40-z.conflist.cilium_bak"]) {
+      expect(node.read(name)).toBe(CALICO.toString("latin1"));
+    }
   });
 
   it("is content without the directories", async () => {
