@@ -132,8 +132,9 @@ export class EbpfNode {
     this.#forget(isInUse);
     const captured = this.bpf.podCookies().length + this.others.captured(isInUse);
     if (captured > 0) return captured;
-    this.close();
+    // Before the end: who is refused this may try again.
     this.options.binding.bpfRemove(join(this.options.bpffs, HOME));
+    this.close();
     return 0;
   }
 

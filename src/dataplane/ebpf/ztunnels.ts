@@ -19,6 +19,8 @@ const STEERED: readonly number[] = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundP
 export class ZtunnelHooks {
   /** Hooked cgroups, newest first. */
   #hooked: Cgroup[] = [];
+  /** Ids of cgroups that an earlier agent hooked and that are not found in the hierarchy. */
+  #unfound: bigint[] = [];
   /** Cgroup ids of sockets that are known to lie below a hooked one. */
   readonly #known = new Set<bigint>();
   #newestSlot: 0 | 1 = 0;
@@ -47,14 +49,12 @@ export class ZtunnelHooks {
       }
       // Not found is not gone: a walk over a large tree may end before it. Its hooks go on as they are.
       const cgroup = this.cgroups.withId(link.target);
-      if (cgroup !== undefined) found.push(cgroup);
+      if (cgroup === undefined) this.#unfound.push(link.target);
+      else found.push(cgroup);
     }
     const isNewest = (cgroup: Cgroup) => this.#slotOf(cgroup) === this.#newestSlot;
-    // One without a slot is one that an agent was hooking when it was killed.
-    const free = found.some(isNewest) ? other(this.#newestSlot) : this.#newestSlot;
-    for (const cgroup of [...found.filter((one) => !isNewest(one)), ...found.filter(isNewest)]) {
-      this.#attach(cgroup, this.#slotOf(cgroup) ?? free);
-    }
+    this.#hooked = [...found.filter(isNewest), ...found.filter((one) => !isNewest(one))];
+    for (const cgroup of this.#hooked) this.#attach(cgroup);
     this.#publish();
   }
 
@@ -73,17 +73,17 @@ export class ZtunnelHooks {
   hook(cgroup: Cgroup): void {
     const pod = this.cgroups.podOf(cgroup);
     if (this.#hooked[0]?.id !== pod.id || !this.#told) {
-      const others = this.#hooked.filter(({ id }) => id !== pod.id);
-      const [newest] = this.#hooked;
-      const slot = newest === undefined || newest.id === pod.id ? this.#newestSlot : other(this.#newestSlot);
       // Noted first: what is refused now is missing, and is made up for.
       this.#told = false;
-      this.#hooked = [pod, ...others];
-      this.#newestSlot = this.#slotOf(pod) ?? slot;
+      this.#hooked = [pod, ...this.#hooked.filter(({ id }) => id !== pod.id)];
       if (this.#isUnhooked(pod)) {
-        this.#attach(pod, this.#newestSlot);
+        // From its first listen() on it may get connections, and those it makes for them are not to come back to it.
+        this.#publish();
+        this.#told = false;
+        this.#attach(pod);
         this.logger.info("ztunnel's cgroup is hooked", { cgroup: pod.path });
       }
+      this.#newestSlot = this.#slotOf(pod) ?? this.#newestSlot;
       this.#publish();
       this.collect();
     }
@@ -101,12 +101,13 @@ export class ZtunnelHooks {
   /** Attaches what is missing. Idempotent. @throws NativeError. */
   ensure(): void {
     if (this.#unhooked().length > 0) this.collect();
+    if (!this.#told) this.#publish();
     const unhooked = this.#unhooked();
-    for (const cgroup of unhooked) {
-      const slot = cgroup === this.#hooked[0] ? this.#newestSlot : other(this.#newestSlot);
-      this.#attach(cgroup, this.#slotOf(cgroup) ?? slot);
-    }
-    if (unhooked.length > 0 || !this.#told) this.#publish();
+    for (const cgroup of unhooked) this.#attach(cgroup);
+    const [newest] = this.#hooked;
+    if (unhooked.length === 0 || newest === undefined) return;
+    this.#newestSlot = this.#slotOf(newest) ?? this.#newestSlot;
+    this.#publish();
   }
 
   /** Forgets cgroups that are gone. */
@@ -117,8 +118,10 @@ export class ZtunnelHooks {
       return link === undefined ? this.cgroups.withId(id) === undefined : link.target !== id;
     });
     const many = this.#hooked.filter((cgroup) => !gone.includes(cgroup)).slice(MAX_ZTUNNELS);
-    for (const { id } of [...gone, ...many]) this.bpf.unpin(`${PINS}/${id}`);
-    if (gone.length + many.length === 0) return;
+    const unfound = this.#unfound.filter((id) => this.bpf.link(`${PINS}/${id}/getsockopt`)?.target !== id);
+    for (const id of [...[...gone, ...many].map((one) => one.id), ...unfound]) this.bpf.unpin(`${PINS}/${id}`);
+    if (gone.length + many.length + unfound.length === 0) return;
+    this.#unfound = this.#unfound.filter((id) => !unfound.includes(id));
     this.#hooked = this.#hooked.filter((cgroup) => !gone.includes(cgroup) && !many.includes(cgroup));
     this.#known.clear();
     this.#publish();
@@ -195,11 +198,18 @@ export class ZtunnelHooks {
     this.hook(cgroup);
   }
 
-  #attach(cgroup: Cgroup, slot: 0 | 1): void {
+  #attach(cgroup: Cgroup): void {
+    const slot = this.#slotOf(cgroup) ?? this.#freeSlot(cgroup);
     // The answer first: a listener that is known gets connections at once.
     this.bpf.linkCgroup("ambient_getsockopt", cgroup.path, `${PINS}/${cgroup.id}/getsockopt`);
     this.bpf.linkCgroup(`ambient_listen${slot}`, cgroup.path, `${PINS}/${cgroup.id}/listen${slot}`);
-    if (!this.#hooked.some(({ id }) => id === cgroup.id)) this.#hooked.unshift(cgroup);
+  }
+
+  /** Not that of the newest of the others. */
+  #freeSlot({ id }: Cgroup): 0 | 1 {
+    const newest = this.#hooked.find((one) => one.id !== id);
+    if (newest === undefined) return this.#newestSlot;
+    return (this.#slotOf(newest) ?? this.#newestSlot) === 0 ? 1 : 0;
   }
 
   #slotOf({ id }: Cgroup): 0 | 1 | undefined {
@@ -210,7 +220,7 @@ export class ZtunnelHooks {
     this.#told = false;
     try {
       const guest = this.#guest === undefined ? [] : [this.#guest.id];
-      this.bpf.ztunnelsWrite([...guest, ...this.#hooked.map(({ id }) => id)]);
+      this.bpf.ztunnelsWrite([...guest, ...new Set([...this.#hooked.map(({ id }) => id), ...this.#unfound])]);
       this.bpf.stateWrite({ newestSlot: this.#newestSlot, ztunnelByCgroup: this.toldByCgroup ? 1 : 0 });
       this.#told = true;
     } catch (error) {
@@ -218,8 +228,4 @@ export class ZtunnelHooks {
       throw error;
     }
   }
-}
-
-function other(slot: 0 | 1): 0 | 1 {
-  return slot === 0 ? 1 : 0;
 }

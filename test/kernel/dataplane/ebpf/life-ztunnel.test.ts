@@ -8,11 +8,15 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { HOME, KNOBS, SCHEMA } from "../../../../src/dataplane/ebpf/node.ts";
+import { ZtunnelHooks } from "../../../../src/dataplane/ebpf/ztunnels.ts";
+import type { BpfNode } from "../../../../src/native/bpf.ts";
 import { native } from "../../../../src/native/load.ts";
 import type { Cgroup } from "../../../../src/sys/cgroup.ts";
+import { type Fault, Faults } from "../../../support/faulty-binding.ts";
 import { cgroupAt, freshBpffs, LabCgroups, makeCgroup } from "../../../support/lab-bpf.ts";
 import { ChoiceLab } from "../../../support/lab-choice.ts";
-import { specOf } from "../../../support/lab-dataplane.ts";
+import { quiet, specOf } from "../../../support/lab-dataplane.ts";
 import { expectAlive, TrafficLab } from "../../../support/lab-traffic.ts";
 import type { Accepted } from "../../../support/lab-ztunnel.ts";
 
@@ -64,7 +68,7 @@ class ZtunnelProcess {
     this.#lines = createInterface({ input: process.stdout })[Symbol.asyncIterator]();
   }
 
-  async ask(what: "listen" | "accepted"): Promise<readonly Accepted[]> {
+  async ask(what: "listen" | "close" | "accepted"): Promise<readonly Accepted[]> {
     this.process.stdin.write(`${what}\n`);
     const { value, done } = await this.#lines.next();
     if (done === true) throw new Error("ztunnel died");
@@ -196,3 +200,56 @@ test("a ztunnel that listened before its cgroup was known is found by its listen
   expect(agent.ebpf.node.ztunnels.hooked.map(({ path }) => path)).toEqual([cgroups.podOf(ztunnel.cgroup).path]);
   await expectAnsweredBy(ztunnel);
 });
+
+test.each<Fault>(["killed", "refused"])(
+  "whatever write about a successor is %s, no connection is lost",
+  async (fault) => {
+    const faults = new Faults();
+    const dir = join(bpffs, HOME, `v${SCHEMA}`);
+    const [faulty, bpf] = [faults.binding().bpfOpen(dir, KNOBS), native().bpfOpen(dir, KNOBS)];
+    const cookie = native().netnsCookie(pod().fd);
+    const hooksOf = (node: BpfNode) => {
+      const hooks = new ZtunnelHooks(native(), node, cgroups, quiet);
+      hooks.adopt();
+      return hooks;
+    };
+    let [old, young] = [ztunnelIn(cgroups.container(0, 0)), ztunnelIn(cgroups.container(1, 0))];
+    await Promise.all([old, young].map((ztunnel) => ztunnel.ask("accepted")));
+    meet(old, 1);
+    await old.ask("listen");
+    await agent.dataplane.capture(pod(), specOf(traffic.lab));
+    for (let writes = 0, unmade: string | undefined = ""; unmade !== undefined; writes++) {
+      // As one that has never been met.
+      bpf.unpin(`ztunnel/${cgroups.podOf(young.cgroup).id}`);
+      await expectAnsweredBy(old);
+      const lasting = await traffic.openAll();
+      const hooks = hooksOf(faulty);
+      /** What the dataplane is told; it logs what fails. */
+      const tell = (what: () => void) => {
+        try {
+          what();
+        } catch {
+          // The fault.
+        }
+      };
+      unmade = await faults.during(fault, writes, async () => {
+        tell(() => hooks.hook(young.cgroup));
+        await young.ask("listen");
+        tell(() => hooks.ensureListeners(pod().fd, cookie));
+        for (const call of await traffic.openAll()) call.close();
+        await old.ask("close");
+        tell(() => hooks.ensureListeners(pod().fd, cookie));
+      });
+      if (fault === "killed") {
+        const next = hooksOf(bpf);
+        next.hook(young.cgroup);
+        next.ensureListeners(pod().fd, cookie);
+      }
+      await expectAnsweredBy(young);
+      await expectAlive(lasting);
+      for (const call of lasting) call.close();
+      [old, young] = [young, old];
+    }
+    for (const node of [faulty, bpf]) node.close();
+  },
+);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An agent is killed between any two of its writes about ztunnels and about who probes, or the kernel refuses any one
 // of them: in the end exactly what is alive is hooked, of two ztunnels the newer one first, and nothing is believed before.
+import { execFileSync } from "node:child_process";
 import { rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
@@ -86,10 +87,20 @@ describe("ztunnels", () => {
     [old, young] = [cgroups.make("old"), cgroups.make("young")];
   });
 
+  /** Whose connections are ztunnel's, as the programs know it. */
+  const told = () => {
+    const argv = ["-j", "map", "dump", "pinned", join(bpffs, "node", "maps", "ztunnels")];
+    const elements: { readonly key: readonly string[] }[] = JSON.parse(
+      execFileSync("bpftool", argv, { encoding: "utf8" }),
+    );
+    return elements.map(({ key }) => String(Buffer.from(key.map(Number)).readBigUInt64LE())).sort();
+  };
+
   /** Exactly these are hooked, each once, and the last one has a slot of its own, which is served first. */
   function expectHooked(hooks: ZtunnelHooks, ...alive: readonly Cgroup[]): void {
     expect(hooks.missing()).toEqual([]);
     expect(bpf.pins("ztunnel").sort()).toEqual(alive.map(({ id }) => String(id)).sort());
+    expect(told()).toEqual(alive.map(({ id }) => String(id)).sort());
     for (const { id } of alive) expect(bpf.link(`ztunnel/${id}/getsockopt`)?.target).toBe(id);
     const slots = alive.map(slotOf);
     expect(slots.map(({ length }) => length)).toEqual(alive.map(() => 1));
@@ -167,6 +178,21 @@ describe("ztunnels", () => {
       next.collect();
       expectHooked(next, young);
     });
+  });
+  test("one whose cgroup is not found in time is a ztunnel still, until it has gone", async () => {
+    bpf.unpin("ztunnel");
+    const [lost, found] = [cgroups.make("lost"), cgroups.make("found")];
+    const before = hooksOf(bpf);
+    for (const cgroup of [lost, found]) before.hook(cgroup);
+    const after = new ZtunnelHooks(native(), bpf, Object.assign(Object.create(cgroups), { withId }), quiet);
+    function withId(id: bigint): Cgroup | undefined {
+      return id === found.id ? found : undefined;
+    }
+    after.adopt();
+    expect(told()).toEqual([lost, found].map(({ id }) => String(id)).sort());
+    await end(lost);
+    after.collect();
+    expectHooked(after, found);
   });
 });
 
