@@ -102,7 +102,6 @@ describe.each(MODES)("$mode", ({ mode, annotations, env }) => {
           else if (fault === "refused") expect(traces(ground)).toEqual(before);
           // The runtime asks the same agent again, if that lives.
           await redirected(fault === "refused" ? faulty : next, own);
-          await expectRedirected(ground);
           await next.remove(pod(), own);
           expect(traces(ground)).toEqual(before);
         },
@@ -126,11 +125,11 @@ describe.each(MODES)("$mode", ({ mode, annotations, env }) => {
           async () => {
             await expectRedirected(ground);
             await redirected(next, other);
-            await expectRedirected(ground);
             await expectAlive(lasting);
             for (const call of lasting) call.close();
           },
         );
+        await expectRedirected(ground);
         if (former !== next) former.close();
         await next.remove(pod(), other);
         expect(traces(ground)).toEqual(before);

@@ -174,6 +174,13 @@ describe("an exclusion of settings that never came true excludes nobody", () => 
   });
 
   test("where there is no room for them another engine takes over, and what the first one wrote is gone", async () => {
+    // It takes seconds: who asks for a neighbour again meanwhile, with a translated packet in hand, needs an address for that.
+    for (const [{ netns }, device, address] of [
+      [traffic.lab.client, "veth0", "fe80::1"],
+      [traffic.lab.pod, "eth0", "fe80::2"],
+    ] as const) {
+      native().addressAdd(netns.fd, device, address, 64);
+    }
     await agent.dataplane.capture(pod(), excluding(ELSEWHERE));
     const lasting = await traffic.openAll();
     const wanted = tooMuch();
