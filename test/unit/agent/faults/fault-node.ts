@@ -348,8 +348,7 @@ export class FaultNode implements World {
       if (pod.captured !== undefined && !captured) this.trouble(`${pod.name} is let out`);
       if (pod.namespace === "plain" && kernel.has(pod.netns ?? "")) this.trouble(`${pod.name} is touched`);
       const served = this.isServed(pod, pod.netns);
-      const able =
-        this.life.started && this.point.down !== "cluster.annotate" && !(this.point.down && !this.isWanted(pod));
+      const able = this.life.started && !this.isBlind(pod);
       const untrue = this.announced(pod) === "enabled" && !(captured && served) && pod.netns !== undefined && able;
       if (!untrue) pod.untrueSince = undefined;
       else pod.untrueSince ??= now;
@@ -371,6 +370,13 @@ export class FaultNode implements World {
   private isServed({ uid }: NodePod, netns: string | undefined): boolean {
     // Of those that have gone, nobody is told in time.
     return this.ztunnels.size === 0 || this.models.some(({ proxies }) => proxies.get(uid)?.netns === netns);
+  }
+
+  /** Nobody could tell the truth about it now. */
+  private isBlind(pod: NodePod): boolean {
+    const { down } = this.point;
+    if (down === undefined) return false;
+    return down === "cluster.annotate" || down.startsWith("finder") || !this.isWanted(pod);
   }
 
   isWanted(pod: NodePod): boolean {

@@ -66,9 +66,9 @@ export class ZtunnelEnd {
     const { model, happened } = this.options;
     happened();
     const request = decodeRequest(message);
-    this.#note(request, netns);
     switch (this.options.fault(request.kind)) {
       case undefined:
+        this.#note(request, netns);
         this.#answer(model.receive(message, netns).message);
         return;
       case "refused":
