@@ -134,7 +134,7 @@ export class FaultLab {
   async expectEverywhere(fault: Fault, course: Course): Promise<void> {
     for (let writes = 0; ; writes++) {
       await course.given();
-      await course.always();
+      if (writes === 0) await course.always();
       const lasting = course.lasting ? await this.traffic.openAll() : [];
       const unmade = await this.during(fault, writes, course.change);
       try {

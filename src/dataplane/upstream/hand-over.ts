@@ -37,12 +37,12 @@ export class HandOver {
     const letters = preparation.letters(netns);
     const steering = engines.some((engine) => engine.mode(netns) === "captured");
     const shield = steering ? await this.#write(netns, spec, engines) : "there, perhaps";
-    let gone = engines.length > 0;
+    let gone = true;
     for (const engine of engines) gone = (await this.#leave(netns, spec, engine)) && gone;
     preparation.forget(netns);
     // What goes on needs the sysctls.
     if (!gone) return;
-    restoreSysctls(binding, netns.fd, withoutUpstreams(letters));
+    if (engines.length > 0) restoreSysctls(binding, netns.fd, withoutUpstreams(letters));
     if (shield !== "none" && !this.#needsShield(netns, spec, [])) await this.parts.upstream.unshield(netns.fd);
   }
 

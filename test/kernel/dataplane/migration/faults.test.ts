@@ -47,7 +47,7 @@ describe.each<Fault>(["killed", "refused"])("%s", (fault) => {
       await lab.expectEverywhere(fault, {
         ...always(),
         given: async () => {
-          await unenrolByUpstream(lab.pod, form);
+          // Also of what is upstream's by now.
           await next.dataplane.release(lab.pod);
           await next.dataplane.capture(lab.pod, spec);
         },
@@ -55,9 +55,13 @@ describe.each<Fault>(["killed", "refused"])("%s", (fault) => {
         finish: () => next.dataplane.handOver(lab.pod, spec),
       });
       await expect.poll(() => next.dataplane.proxiedConnections(lab.pod)).toBe(0);
-      await next.dataplane.handOver(lab.pod, spec);
-      await unenrolByUpstream(lab.pod, form);
-      expect(next.dataplane.present(lab.pod)).toBe(false);
+      // The shield stays while connections are closing.
+      const leave = async () => {
+        await next.dataplane.handOver(lab.pod, spec);
+        await unenrolByUpstream(lab.pod, form);
+        return next.dataplane.present(lab.pod);
+      };
+      await expect.poll(leave).toBe(false);
     });
   });
 });
