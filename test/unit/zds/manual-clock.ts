@@ -28,16 +28,24 @@ export class ManualClock implements Clock {
   /** Runs what falls due within `ms`, in order, letting promises settle after each. */
   async advance(ms: number): Promise<void> {
     const end = this.#now + ms;
-    for (;;) {
-      const due = [...this.#timers].filter((timer) => timer.at <= end).sort((a, b) => a.at - b.at)[0];
-      if (due === undefined) break;
-      this.#timers.delete(due);
-      this.#now = Math.max(this.#now, due.at);
-      due.task();
-      await settled();
-    }
-    this.#now = end;
+    while (this.runNext(end)) await settled();
+    this.reach(end);
     await settled();
+  }
+
+  /** Goes to the next timer that falls due until `end`, and runs it. False: there is none. */
+  protected runNext(end: number): boolean {
+    let due: Timer | undefined;
+    for (const timer of this.#timers) if (due === undefined || timer.at < due.at) due = timer;
+    if (due === undefined || due.at > end) return false;
+    this.#timers.delete(due);
+    this.#now = Math.max(this.#now, due.at);
+    due.task();
+    return true;
+  }
+
+  protected reach(end: number): void {
+    this.#now = end;
   }
 }
 
