@@ -32,7 +32,8 @@ interface Sign {
 
 /**
  * Notices a ztunnel that does not answer. ZDS has no question for it, so this looks at what the kernel shows: a process
- * that is stopped, and connections at its listeners that nobody accepts. Nothing is sent to it, and a ztunnel that hangs
+ * that is stopped, and connections at its listeners of which none is seen accepted: one that is
+ * overloaded so far that its queues stay full looks the same. Nothing is sent to it, and a ztunnel that hangs
  * while nobody connects is not noticed.
  */
 export class ZtunnelPulse {
@@ -102,7 +103,8 @@ export class ZtunnelPulse {
       if (netns === undefined || !isServed(enrollment) || !(all || suspects.has(name))) continue;
       try {
         for (const { listener, port, connections } of dataplane.unaccepted(netns)) {
-          const detail = `at port ${port} in ${name} nobody accepts ${connections} ${connections === 1 ? "connection" : "connections"}`;
+          const wait = connections === 1 ? "connection waits" : "connections wait";
+          const detail = `at port ${port} in ${name} ${connections} ${wait}, and none is seen accepted`;
           note(`${netns.id} ${listener}`, { sign: "listener", pod: name, detail, connections });
         }
       } catch {

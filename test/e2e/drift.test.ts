@@ -108,7 +108,7 @@ test("traffic moves the verdicts, drift is repaired and told, pods that go blame
       const checked = await onNode(sandbox, "check", "--category", "ztunnel");
       expect(checked.status).toBe(1);
       expect(checked.stdout).toMatch(
-        / AMB-303\n.* is stopped, for \d+ s; at port 15001 in shop\/client nobody accepts 1 conn/,
+        / AMB-303\n.* is stopped, for \d+ s; at port 15001 in shop\/client 1 connection waits, and none is seen accepted/,
       );
       ztunnel?.signal("SIGCONT");
       expect((await hanging).server).toBe("server");

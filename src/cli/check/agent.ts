@@ -52,7 +52,7 @@ export const AGENT_CHECKS: readonly Check[] = [
     pre: false,
     fix: "look at the log of this node's ztunnel pod, and at what has stopped its process; when it goes on like this, delete that pod: the next one takes its place",
     about:
-      "A ztunnel that is stopped or hangs keeps its connection to the agent and its listeners, so that nothing refuses what is sent to them: connections of captured pods hang. ZDS has no question by which to find that out. The agent looks every few seconds at what the kernel shows: whether a process of a ztunnel that it has met is stopped (T in /proc/PID/stat), and whether connections wait at a listener of ztunnel's in a captured pod while none is accepted, for at least three seconds. One that hangs while nobody connects is not noticed: `ambient-cni verify` would.",
+      "A ztunnel that is stopped or hangs keeps its connection to the agent and its listeners, so that nothing refuses what is sent to them: connections of captured pods hang. ZDS has no question by which to find that out. The agent looks every few seconds at what the kernel shows: whether a process of a ztunnel that it has met is stopped (T in /proc/PID/stat), and whether connections wait at a listener of ztunnel's in a captured pod while none is seen accepted, for at least three seconds; one that is overloaded so far that its queues stay full looks the same. One that hangs while nobody connects is not noticed: `ambient-cni verify` would.",
     run: async ({ read }) => {
       const { ztunnelStuck: signs } = await read("status");
       if (signs === undefined) return skip("only the agent knows");

@@ -39,12 +39,16 @@ test("connections that nobody accepts are told within seven seconds, and until o
   await pass(2);
   await pass(7, () => 3);
   expect(pulse.stuck()).toEqual([
-    { sign: "listener", detail: "at port 15001 in shop/web nobody accepts 3 connections", seconds: expect.any(Number) },
+    {
+      sign: "listener",
+      detail: "at port 15001 in shop/web 3 connections wait, and none is seen accepted",
+      seconds: expect.any(Number),
+    },
   ]);
   expect(gauge("listener")).toBe(1);
   expect(gauge("process")).toBe(0);
   await pass(1, () => 4);
-  expect(pulse.stuck()[0]?.detail).toMatch(/accepts 4 connections$/);
+  expect(pulse.stuck()[0]?.detail).toMatch(/ 4 connections wait, and none is seen accepted$/);
   // The queue has become shorter: somebody accepts.
   await pass(1, () => 3);
   expect(pulse.stuck()).toEqual([]);

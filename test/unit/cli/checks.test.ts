@@ -257,13 +257,17 @@ const PROVOKED: Readonly<Record<string, () => readonly [CheckVerdict, RegExp, Ch
   ],
   "AMB-303": () => [
     "fail",
-    /^its process 4711 is stopped, for 9 s; at port 15001 in shop\/web nobody accepts 2 connections, for 5 s$/,
+    /^its process 4711 is stopped, for 9 s; at port 15001 in shop\/web 2 connections wait, and none is seen accepted, for 5 s$/,
     {
       status: {
         ...FINE,
         ztunnelStuck: [
           { sign: "process", detail: "its process 4711 is stopped", seconds: 9 },
-          { sign: "listener", detail: "at port 15001 in shop/web nobody accepts 2 connections", seconds: 5 },
+          {
+            sign: "listener",
+            detail: "at port 15001 in shop/web 2 connections wait, and none is seen accepted",
+            seconds: 5,
+          },
         ],
       },
     },
