@@ -9,6 +9,7 @@
 #include "bpf_pinned.h"
 #include "clock.h"
 #include "connect.h"
+#include "conntrack.h"
 #include "enter.h"
 #include "env.h"
 #include "fault.h"
@@ -36,7 +37,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 12;
+constexpr int kAbiVersion = 13;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -98,6 +99,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 
     add<xtables>(exports, "xtables");
     add<ipsetDestroy>(exports, "ipsetDestroy");
+    add<conntrackReply>(exports, "conntrackReply");
 
     add<spawn>(exports, "spawn");
     add<enterNetns>(exports, "enterNetns");

@@ -2,6 +2,7 @@
 // Connections that are older than their pod's capture: they go on, in the clear, until they close. Which ones
 // they are is read from the kernel each time: a connection through ztunnel has ztunnel's end in the same netns.
 import { MARK_MASK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
+import { codeOf } from "../core/errors.ts";
 import { canonicalIp, familyOf, inCidr } from "../core/ip.ts";
 import type { CaptureSpec, ExistingConnections } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
@@ -34,34 +35,55 @@ interface Ends {
   readonly dst: string;
 }
 
-/**
- * The application's ends of open connections that would go through ztunnel if they were made now, and don't.
- * Pure. A connection that is being made or closed may be taken for one: look twice before acting on it.
- */
-export function existingAmong(sockets: readonly SocketInfo[], facts: ExistingFacts): SocketInfo[] {
+/** The application's ends of open connections that would go through ztunnel if they were made now, and don't. */
+export interface Existing {
+  readonly certain: readonly SocketInfo[];
+  /**
+   * Some of these do, turned by netfilter: from one source port to several destinations, of which conntrack gave
+   * all but one another port towards ztunnel. Only conntrack knows which.
+   */
+  readonly doubtful: readonly SocketInfo[];
+}
+
+/** Pure. A connection that is being made or closed may be taken for one: look twice before acting on it. */
+export function existingAmong(sockets: readonly SocketInfo[], facts: ExistingFacts): Existing {
   const all: Ends[] = sockets.map((socket) => ({
     socket,
     src: canonicalIp(socket.src),
     dst: canonicalIp(socket.dst),
   }));
   const listening = new Set(all.filter(({ socket }) => socket.state === LISTEN).map(({ socket }) => socket.srcPort));
+  const accepts = ({ socket }: Ends) => listening.has(socket.srcPort);
+  // Seen from the application: its own end, and for a leg also whose it is.
   const turned = new Set<string>();
   const legs = new Set<string>();
   for (const { socket, src, dst } of all.filter(({ socket }) => socket.state !== LISTEN && isZtunnels(socket))) {
-    // Seen from the application: its own end, and for a leg also whose it is.
-    if (TURNED_PORTS.includes(socket.srcPort)) turned.add(`${dst} ${socket.dstPort}`);
+    // The eBPF engine's have the other end by the same addresses, from a port that may lead elsewhere as well.
+    if (TURNED_PORTS.includes(socket.srcPort) && !isBehindEbpf(socket)) turned.add(`${dst} ${socket.dstPort}`);
     legs.add(`${dst} ${socket.dstPort} ${src} ${socket.srcPort}`);
   }
-  return all
-    .filter((ends) => isApplications(ends) && concerns(ends, facts))
-    .filter(({ socket, src, dst }) => {
-      if (listening.has(socket.srcPort)) {
-        const leg = `${src} ${socket.srcPort} ${dst} ${socket.dstPort}`;
-        return !facts.spec.bypassInbound && !facts.node.has(dst) && !legs.has(leg);
-      }
-      return !excluded(dst, facts.spec) && !turned.has(`${src} ${socket.srcPort}`);
-    })
-    .map(({ socket }) => socket);
+  const open = all.filter((ends) => isApplications(ends) && concerns(ends, facts));
+  const inbound = open.filter((ends) => {
+    if (!accepts(ends) || facts.spec.bypassInbound || facts.node.has(ends.dst)) return false;
+    return !legs.has(`${ownEnd(ends)} ${ends.dst} ${ends.socket.dstPort}`);
+  });
+  const outbound = open.filter((ends) => !accepts(ends) && !excluded(ends.dst, facts.spec));
+  const { certain, doubtful } = outboundAmong(outbound, turned);
+  return { certain: [...inbound, ...certain].map(socketOf), doubtful: doubtful.map(socketOf) };
+}
+
+/** `turned`: the ends of outbound connections that ztunnel has, by netfilter. */
+function outboundAmong(outbound: readonly Ends[], turned: ReadonlySet<string>): { certain: Ends[]; doubtful: Ends[] } {
+  const byEnd = new Map<string, Ends[]>();
+  for (const ends of outbound) byEnd.set(ownEnd(ends), [...(byEnd.get(ownEnd(ends)) ?? []), ends]);
+  const unmatched = [...turned].some((end) => !byEnd.has(end));
+  const certain: Ends[] = [];
+  const doubtful: Ends[] = [];
+  for (const [end, all] of byEnd) {
+    if (turned.has(end)) doubtful.push(...(all.length > 1 ? all : []));
+    else (unmatched ? doubtful : certain).push(...all);
+  }
+  return { certain, doubtful };
 }
 
 /** Most pods have listeners only, and ztunnel's own sockets: then nobody's addresses matter. Pure. */
@@ -69,7 +91,10 @@ export function mayExist(sockets: readonly SocketInfo[]): boolean {
   return sockets.some((socket) => OPEN_STATES.includes(socket.state) && !isZtunnels(socket));
 }
 
-/** Counts them in a pod's netns, and resets them. */
+/**
+ * Counts them in a pod's netns, and resets them. On a kernel that tells nothing of its conntrack table what is
+ * doubtful goes through ztunnel: no such connection is ever reset.
+ */
 export class PodExistingConnections implements ExistingConnections {
   constructor(
     private readonly binding: NativeBinding,
@@ -95,7 +120,22 @@ export class PodExistingConnections implements ExistingConnections {
   #look(netns: NetnsHandle, spec: CaptureSpec): SocketInfo[] {
     const sockets = this.binding.sockets(netns.fd, { protocol: "tcp", states: LISTED_STATES });
     if (!mayExist(sockets)) return [];
-    return existingAmong(sockets, { spec, own: this.#addresses(netns), node: this.#addresses(this.host) });
+    const facts = { spec, own: this.#addresses(netns), node: this.#addresses(this.host) };
+    const { certain, doubtful } = existingAmong(sockets, facts);
+    return [...certain, ...this.#untranslated(netns, doubtful)];
+  }
+
+  #untranslated(netns: NetnsHandle, doubtful: readonly SocketInfo[]): SocketInfo[] {
+    try {
+      return doubtful.filter((socket) => {
+        const [src, dst] = [canonicalIp(socket.src), canonicalIp(socket.dst)];
+        const reply = this.binding.conntrackReply(netns.fd, { ...socket, src, dst });
+        return reply === undefined || (canonicalIp(reply.address) === dst && reply.port === socket.dstPort);
+      });
+    } catch (error) {
+      if (codeOf(error) === "EINVAL") return [];
+      throw error;
+    }
   }
 
   #addresses(netns: NetnsHandle): ReadonlySet<string> {
@@ -116,6 +156,15 @@ function concerns({ src, dst }: Ends, { spec, own }: ExistingFacts): boolean {
   if (isLoopback(src) || isLoopback(dst) || own.has(dst)) return false;
   if (dst === canonicalIp(spec.probeIpv4) || dst === canonicalIp(spec.probeIpv6)) return false;
   return spec.ipv6 || familyOf(dst) === 4;
+}
+
+/** As `turned` and `legs` name it. */
+function ownEnd({ socket, src }: Ends): string {
+  return `${src} ${socket.srcPort}`;
+}
+
+function socketOf({ socket }: Ends): SocketInfo {
+  return socket;
 }
 
 function isLoopback(ip: string): boolean {

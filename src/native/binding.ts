@@ -396,6 +396,16 @@ export interface NativeBinding {
   /** False when there is no such set. Throws EBUSY while a rule uses it. */
   ipsetDestroy(netns: NetnsArg, name: string): boolean;
 
+  // -- conntrack (NETLINK_NETFILTER; no fork)
+  /**
+   * Who answers a TCP connection that `src` opened to `dst` in this netns: another than `dst` if it was translated.
+   * Undefined when it is not tracked. Throws EINVAL on a kernel without nf_conntrack_netlink.
+   */
+  conntrackReply(
+    netns: NetnsArg,
+    connection: { readonly src: string; readonly srcPort: number; readonly dst: string; readonly dstPort: number },
+  ): Endpoint | undefined;
+
   // -- programs
   /**
    * Runs a program to its end, in the netns, in a session of its own, in "/", with no fd but 0 to 2.

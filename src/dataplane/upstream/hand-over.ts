@@ -102,6 +102,7 @@ export class HandOver {
     const own = new Set(this.parts.binding.addresses(netns.fd).map(({ address }) => canonicalIp(address)));
     // Whatever is direct is meant here, also by the pod's own wish.
     const direct = { ...spec, ipv6: true, bypassInbound: false, excludeOutboundCidrs: [] };
-    return existingAmong(sockets, { spec: direct, own, node: new Set() }).length > 0;
+    const { certain, doubtful } = existingAmong(sockets, { spec: direct, own, node: new Set() });
+    return certain.length + doubtful.length > 0;
   }
 }

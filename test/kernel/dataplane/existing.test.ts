@@ -1,19 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Connections older than the capture: counted, and reset only on request and only they.
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { PodExistingConnections } from "../../../src/dataplane/existing.ts";
+import { proxiedSockets } from "../../../src/dataplane/proxied.ts";
+import { NativeError } from "../../../src/native/fault.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
 import { specOf, startDataplane } from "../../support/lab-dataplane.ts";
 import { ENGINES } from "../../support/lab-engines.ts";
-import { Call } from "../../support/lab-peer.ts";
+import { Call, EchoServer } from "../../support/lab-peer.ts";
 import { expectAlive, TrafficLab } from "../../support/lab-traffic.ts";
+import { ipOf } from "../../support/netns-lab.ts";
 
 let dataplane: NodeDataplane;
 let traffic: TrafficLab;
 let host: HeldNetns;
 let existing: PodExistingConnections;
+
+/** Of a kernel without nf_conntrack_netlink. */
+function untellingConntrack(): never {
+  throw new NativeError("no such subsystem", "EINVAL", -22, "netlink");
+}
 
 describe.each(ENGINES)("$name", (engine) => {
   beforeAll(async () => {
@@ -56,6 +64,36 @@ describe.each(ENGINES)("$name", (engine) => {
         .sockets(client.netns.fd, { protocol: "tcp", states: [1] })
         .filter(({ srcPort, dstPort }) => srcPort === 80 || dstPort === 8080).length,
     ).toBe(since.length);
+    await dataplane.release(pod.netns);
+  });
+
+  test.each([4, 6] as const)("IPv%i: one source port leads to several destinations, old and new", async (family) => {
+    const { pod, client } = traffic.lab;
+    const spec = specOf(traffic.lab);
+    const other = await EchoServer.start(client.netns, "other", { family: 6, bind: { address: "::", port: 81 } });
+    onTestFinished(() => other.close());
+    const from = async (port: number, to: number) => {
+      const bind = { address: ipOf(pod, family), port };
+      const call = await Call.open(pod.netns, family, ipOf(client, family), to, { bind, reuseAddress: true });
+      expect((await call.greeting()).remote.address).toBe(bind.address);
+      return call;
+    };
+    const old = await from(41000, 80);
+    await dataplane.capture(pod.netns, spec);
+    // Netfilter gives the second of one port another one towards ztunnel.
+    const first = await from(41001, 80);
+    const since = [await from(41000, 81), await from(41001, 81)];
+    expect(existing.count(pod.netns, spec)).toBe(1);
+    first.close();
+    await expect.poll(() => proxiedSockets(native(), pod.netns.fd).length).toBe(since.length);
+    expect(existing.count(pod.netns, spec)).toBe(1);
+    await expectAlive([old, ...since]);
+    const untold = new PodExistingConnections({ ...native(), conntrackReply: untellingConntrack }, host);
+    expect(untold.count(pod.netns, spec)).toBe(engine.engine === "ebpf" ? 1 : 0);
+    expect(existing.reset(pod.netns, spec)).toBe(1);
+    await expect(old.echo("x")).rejects.toThrow(/ECONNRESET|ECONNABORTED|EPIPE/);
+    await expectAlive(since);
+    expect(existing.count(pod.netns, spec)).toBe(0);
     await dataplane.release(pod.netns);
   });
 

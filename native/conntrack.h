@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <napi.h>
+
+namespace ambient {
+
+Napi::Value conntrackReply(const Napi::CallbackInfo& info);
+
+} // namespace ambient
