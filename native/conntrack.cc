@@ -82,9 +82,8 @@ Napi::Value conntrackReply(const Napi::CallbackInfo& info) {
     std::optional<Source> source;
     try {
         NetlinkSocket(args.netns(0), NETLINK_NETFILTER)
-            .request(message, "ask conntrack for a connection", [&](const nlmsghdr& header) {
-                source = replySource(header, tuple.family);
-            });
+            .request(message, "ask conntrack for a connection",
+                     [&](const nlmsghdr& header) { source = replySource(header, tuple.family); });
     } catch (const Fault& fault) {
         if (fault.error != ENOENT) throw;
     }

@@ -119,6 +119,16 @@ class Watched {
     await until("the dashboard shows that it is there again", async () => (await this.numbers(lost)).at(-1) === 0);
   }
 
+  async ztunnelHangs(): Promise<void> {
+    const child = this.sandbox.ztunnels.at(-1)?.child;
+    child?.signal("SIGSTOP");
+    try {
+      await this.alert("AmbientCniZtunnelSilent");
+    } finally {
+      child?.signal("SIGCONT");
+    }
+  }
+
   /** What a panel's query has given since the beginning. */
   async numbers({ expr }: Query): Promise<readonly number[]> {
     const series = await this.prometheus.range(asGrafana(expr, RATE_SECONDS), this.began, Date.now() / 1000, 1);
@@ -171,6 +181,7 @@ test("every alert's expression comes true, and every panel has data, on a node w
     });
     await watched.refusals();
     await watched.ztunnelGoes(outside, server);
+    await watched.ztunnelHangs();
     await watched.alert("AmbientCniApiBlind", async () => sandbox.api.failWatches(expired("too old")));
 
     expect([...watched.raised.keys(), ...NOT_PROVOKED].sort()).toEqual(ALERTS.map(({ name }) => name).sort());
