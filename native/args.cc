@@ -28,10 +28,12 @@ Napi::Function functionOf(Napi::Value value, const std::string& name) {
 
 } // namespace
 
-std::string stringOf(Napi::Value value, const std::string& name) {
+std::string stringOf(Napi::Value value, const std::string& name, size_t max) {
     if (!value.IsString()) refuse(value.Env(), name + " must be a string");
     std::string text = value.As<Napi::String>().Utf8Value();
-    if (text.size() > kMaxString) refuse(value.Env(), name + " is longer than 4096 bytes");
+    if (text.size() > max) {
+        refuse(value.Env(), name + " is longer than " + std::to_string(max) + " bytes");
+    }
     if (text.find('\0') != std::string::npos) refuse(value.Env(), name + " holds a NUL byte");
     return text;
 }
@@ -108,8 +110,8 @@ int Args::netns(size_t index) const {
     return at(index).IsNull() ? -1 : fd(index, "netns");
 }
 
-std::string Args::string(size_t index, const char* name) const {
-    return stringOf(at(index), name);
+std::string Args::string(size_t index, const char* name, size_t max) const {
+    return stringOf(at(index), name, max);
 }
 
 uint32_t Args::number(size_t index, const char* name, uint32_t max) const {

@@ -9,7 +9,7 @@
 
 namespace ambient {
 
-/** Longest string argument taken: a path. */
+/** Longest string argument taken where nothing else is said: a path. */
 constexpr size_t kMaxString = 4096;
 
 /** The properties of one object argument, checked; errors are TypeErrors that name the property. */
@@ -47,7 +47,7 @@ class Args {
     int fd(size_t index, const char* name) const;
     /** An fd, or -1 for null: the netns of the process. */
     int netns(size_t index) const;
-    std::string string(size_t index, const char* name) const;
+    std::string string(size_t index, const char* name, size_t max = kMaxString) const;
     uint32_t number(size_t index, const char* name, uint32_t max = UINT32_MAX) const;
     int family(size_t index) const;
     Fields object(size_t index, const char* name) const;
@@ -60,7 +60,7 @@ class Args {
 };
 
 /** The string of a value. @throws TypeError when it is none, is too long or holds a NUL. */
-std::string stringOf(Napi::Value value, const std::string& name);
+std::string stringOf(Napi::Value value, const std::string& name, size_t max = kMaxString);
 uint32_t numberOf(Napi::Value value, const std::string& name, uint32_t max);
 Napi::BigInt bigint(Napi::Env env, uint64_t value);
 

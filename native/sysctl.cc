@@ -38,32 +38,53 @@ std::string pathOf(const std::string& key) {
     return "/proc/sys/" + key;
 }
 
+/** Room for a list of all ports. */
+constexpr size_t kMaxValue = 512 * 1024;
+/** Of a value in an error. */
+constexpr size_t kMaxShown = 64;
+
 /** Stands for /proc where a mount of proc is asked for. */
 constexpr int kProc = -1;
 
+/** A sysctl is read as a whole, at its beginning, and cut to the room there is. */
 std::string readValue(int fd, const std::string& key) {
-    std::string value(4096, '\0');
-    const ssize_t size = ::read(fd, value.data(), value.size());
-    if (size < 0) fail(errno, "read", "read sysctl " + key);
-    value.resize(static_cast<size_t>(size));
+    std::string value;
+    for (size_t room : {size_t{4096}, kMaxValue}) {
+        value.resize(room);
+        const ssize_t size = ::pread(fd, value.data(), room, 0);
+        if (size < 0) fail(errno, "read", "read sysctl " + key);
+        value.resize(static_cast<size_t>(size));
+        if (value.size() < room) break;
+    }
     while (!value.empty() && value.back() == '\n')
         value.pop_back();
     return value;
 }
 
+std::string setting(const std::string& key, const std::string& value) {
+    const bool whole = value.size() <= kMaxShown;
+    return "set sysctl " + key + " to " + (whole ? value : value.substr(0, kMaxShown) + "...");
+}
+
 /** Returns the value before. `root`: an fd of a mount of proc. */
 std::string swap(int root, int netns, const std::string& key, const std::string& value) {
-    const std::string what = "set sysctl " + key + " to " + value;
+    const std::string what = setting(key, value);
     const std::string path = root == kProc ? pathOf(key) : pathOf(key).substr(sizeof("/proc"));
     NetnsScope scope(netns);
     UniqueFd fd(::openat(root == kProc ? AT_FDCWD : root, path.c_str(), O_RDWR | O_CLOEXEC));
     if (!fd) fail(errno, "open", what);
     const std::string before = readValue(fd.get(), key);
     if (before == value) return before;
-    // One write, at the beginning: a sysctl reads every write(2) as a whole new value.
-    const ssize_t written = ::pwrite(fd.get(), value.data(), value.size(), 0);
-    if (written < 0) fail(errno, "write", what);
-    if (static_cast<size_t>(written) != value.size()) fail(EIO, "write", what);
+    // A sysctl takes what is written at its beginning for a whole new value. Of a list longer than
+    // a page it takes a part (proc_do_large_bitmap), and adds what is written behind it.
+    size_t written = 0;
+    do {
+        const ssize_t part = ::pwrite(fd.get(), value.data() + written, value.size() - written,
+                                      static_cast<off_t>(written));
+        if (part < 0) fail(errno, "write", what);
+        if (part == 0 && !value.empty()) fail(EIO, "write", what);
+        written += static_cast<size_t>(part);
+    } while (written < value.size());
     return before;
 }
 
@@ -129,7 +150,7 @@ Napi::Value sysctlSet(const Napi::CallbackInfo& info) {
     Args args(info);
     const int netns = args.netns(0);
     const std::string key = args.string(1, "key");
-    const std::string value = args.string(2, "value");
+    const std::string value = args.string(2, "value", kMaxValue);
     const auto told = [&](const std::string& before) {
         return Napi::String::New(info.Env(), before);
     };
@@ -146,7 +167,7 @@ Napi::Value sysctlSet(const Napi::CallbackInfo& info) {
     if (int proc = ownProc(); proc >= 0) return told(swap(proc, netns, key, value));
     std::string before;
     runInShortThread([&] {
-        const std::string what = "set sysctl " + key + " to " + value;
+        const std::string what = setting(key, value);
         ownMountNamespace(what);
         // Some runtimes mount all of /proc read-only instead of binding /proc/sys over itself.
         if (!remountWritable("/proc/sys", what)) remountWritable("/proc", what);

@@ -5,7 +5,7 @@ import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { Enrollment } from "./enrollment.ts";
 import type { Parts } from "./parts.ts";
 
-/** Counts a captured pod's connections that are older than its capture and, where the node wants it, resets them. */
+/** Counts and protects a captured pod's connections that are older than its capture; where the node wants it, resets them. */
 export class OlderConnections {
   constructor(private readonly parts: Parts) {}
 
@@ -15,15 +15,14 @@ export class OlderConnections {
     try {
       if (config.existingConnections === "reset") {
         const connections = existing.reset(netns, spec);
-        enrollment.existing = 0;
-        if (connections === 0) return;
-        metrics.count("ambient_cni_existing_connections_reset_total", {}, connections);
-        const detail = `${connections} older than the capture`;
-        decisions.note(enrollment, { what: "older connections", reason: "reset", detail });
-        return;
+        if (connections > 0) {
+          metrics.count("ambient_cni_existing_connections_reset_total", {}, connections);
+          const detail = `${connections} older than the capture`;
+          decisions.note(enrollment, { what: "older connections", reason: "reset", detail });
+        }
       }
       const before = enrollment.existing;
-      enrollment.existing = existing.count(netns, spec);
+      enrollment.existing = existing.protect(netns, spec);
       if (before === 0 && enrollment.existing > 0) {
         const detail = `${enrollment.existing} older than the capture go on outside the mesh until they close`;
         decisions.note(enrollment, { what: "older connections", reason: "kept", detail });

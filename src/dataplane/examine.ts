@@ -6,6 +6,7 @@ import type { CaptureSpec, KernelFact, Observation } from "../core/ports/datapla
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { NativeBinding, SocketInfo } from "../native/binding.ts";
 import { endpointText, isZtunnels } from "./proof/sockets.ts";
+import { reservedPorts } from "./reserved-ports.ts";
 import { families, missingRouting } from "./routes.ts";
 import { wrongSysctls } from "./sysctls.ts";
 
@@ -33,8 +34,15 @@ export function kernelFacts(
     ...captureFacts(observation),
     ...(spec === undefined ? [] : routingFacts(binding, netns.fd, spec.ipv6)),
     ...(spec === undefined ? [] : listenerFacts(binding, netns.fd, spec.dnsCapture)),
+    ...reservedFacts(binding, netns.fd),
     ...foreignFacts(binding, netns.fd),
   ];
+}
+
+function reservedFacts(binding: NativeBinding, netns: number): KernelFact[] {
+  const ports = reservedPorts(binding, netns);
+  if (ports === undefined) return [];
+  return [{ name: "reserved ports", ok: true, text: `${ports}: connections older than the capture have them` }];
 }
 
 function captureFacts(observation: Observation | undefined): KernelFact[] {

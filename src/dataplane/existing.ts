@@ -8,6 +8,7 @@ import type { CaptureSpec, ExistingConnections } from "../core/ports/dataplane.t
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { NativeBinding, SocketInfo } from "../native/binding.ts";
 import { isBehindEbpf } from "./proxied.ts";
+import { reservePorts } from "./reserved-ports.ts";
 
 /**
  * ESTABLISHED, FIN_WAIT1, FIN_WAIT2. Not CLOSE_WAIT: ztunnel's end of a connection that its peer has closed
@@ -29,6 +30,8 @@ export interface ExistingFacts {
   readonly node: ReadonlySet<string>;
 }
 
+type Found = Pick<Existing, "inbound" | "outbound">;
+
 interface Ends {
   readonly socket: SocketInfo;
   readonly src: string;
@@ -37,9 +40,10 @@ interface Ends {
 
 /** The application's ends of open connections that would go through ztunnel if they were made now, and don't. */
 export interface Existing {
-  readonly certain: readonly SocketInfo[];
+  readonly inbound: readonly SocketInfo[];
+  readonly outbound: readonly SocketInfo[];
   /**
-   * Some of these do, turned by netfilter: from one source port to several destinations, of which conntrack gave
+   * Outbound. Some of these do, turned by netfilter: from one source port to several destinations, of which conntrack gave
    * all but one another port towards ztunnel. Only conntrack knows which.
    */
   readonly doubtful: readonly SocketInfo[];
@@ -69,7 +73,7 @@ export function existingAmong(sockets: readonly SocketInfo[], facts: ExistingFac
   });
   const outbound = open.filter((ends) => !accepts(ends) && !excluded(ends.dst, facts.spec));
   const { certain, doubtful } = outboundAmong(outbound, turned);
-  return { certain: [...inbound, ...certain].map(socketOf), doubtful: doubtful.map(socketOf) };
+  return { inbound: inbound.map(socketOf), outbound: certain.map(socketOf), doubtful: doubtful.map(socketOf) };
 }
 
 /** `turned`: the ends of outbound connections that ztunnel has, by netfilter. */
@@ -103,26 +107,43 @@ export class PodExistingConnections implements ExistingConnections {
   ) {}
 
   count(netns: NetnsHandle, spec: CaptureSpec): number {
-    return this.#seenTwice(netns, spec).length;
+    return this.#all(netns, spec).length;
   }
 
   reset(netns: NetnsHandle, spec: CaptureSpec): number {
-    return this.#seenTwice(netns, spec).filter((socket) => this.binding.socketDestroy(netns.fd, socket)).length;
+    return this.#all(netns, spec).filter((socket) => this.binding.socketDestroy(netns.fd, socket)).length;
   }
 
-  #seenTwice(netns: NetnsHandle, spec: CaptureSpec): SocketInfo[] {
+  protect(netns: NetnsHandle, spec: CaptureSpec): number {
+    const { inbound, outbound } = this.#seenTwice(netns, spec);
+    reservePorts(
+      this.binding,
+      netns.fd,
+      inbound.map(({ dstPort }) => dstPort),
+    );
+    return inbound.length + outbound.length;
+  }
+
+  #all(netns: NetnsHandle, spec: CaptureSpec): readonly SocketInfo[] {
+    const { inbound, outbound } = this.#seenTwice(netns, spec);
+    return [...inbound, ...outbound];
+  }
+
+  #seenTwice(netns: NetnsHandle, spec: CaptureSpec): Found {
     const first = this.#look(netns, spec);
-    if (first.length === 0) return [];
-    const cookies = new Set(first.map(({ cookie }) => cookie));
-    return this.#look(netns, spec).filter(({ cookie }) => cookies.has(cookie));
+    if (first.inbound.length + first.outbound.length === 0) return first;
+    const cookies = new Set([...first.inbound, ...first.outbound].map(({ cookie }) => cookie));
+    const { inbound, outbound } = this.#look(netns, spec);
+    const seen = ({ cookie }: SocketInfo) => cookies.has(cookie);
+    return { inbound: inbound.filter(seen), outbound: outbound.filter(seen) };
   }
 
-  #look(netns: NetnsHandle, spec: CaptureSpec): SocketInfo[] {
+  #look(netns: NetnsHandle, spec: CaptureSpec): Found {
     const sockets = this.binding.sockets(netns.fd, { protocol: "tcp", states: LISTED_STATES });
-    if (!mayExist(sockets)) return [];
+    if (!mayExist(sockets)) return { inbound: [], outbound: [] };
     const facts = { spec, own: this.#addresses(netns), node: this.#addresses(this.host) };
-    const { certain, doubtful } = existingAmong(sockets, facts);
-    return [...certain, ...this.#untranslated(netns, doubtful)];
+    const { inbound, outbound, doubtful } = existingAmong(sockets, facts);
+    return { inbound, outbound: [...outbound, ...this.#untranslated(netns, doubtful)] };
   }
 
   #untranslated(netns: NetnsHandle, doubtful: readonly SocketInfo[]): SocketInfo[] {

@@ -32,6 +32,10 @@ test("inspect, verify and reset-existing, with the agent and without", async () 
     expect(inspected.stdout).toMatch(/\n {2}older connections {2}1, outside the mesh/);
     expect(inspected.stdout).toMatch(/\n {2}√ listener 15008 +HBONE: ztunnel at \[::\]:15008\n/);
     expect(inspected, inspected.stdout).toMatchObject({ status: 0, stderr: "" });
+    // ztunnel's call to the server must not get the port that the client's older connection has.
+    expect((await onNode(sandbox, "inspect", "server")).stdout).toMatch(
+      /\n {2}√ reserved ports +\d+: connections older than the capture have them\n/,
+    );
     expect(await inPod(sandbox, "inspect", "client", "--diff")).toMatchObject({
       status: 0,
       stdout: "shop/client: no disagreement\n",

@@ -506,6 +506,9 @@ export class FakeExisting implements ExistingConnections {
   count({ id }: NetnsHandle): number {
     return this.open.get(id) ?? 0;
   }
+  protect(netns: NetnsHandle): number {
+    return this.count(netns);
+  }
   reset({ id }: NetnsHandle): number {
     const count = this.open.get(id) ?? 0;
     if (count > 0) this.journal.push(`reset ${count} of ${id}`);

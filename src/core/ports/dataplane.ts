@@ -161,6 +161,8 @@ export interface Dataplane {
 export interface ExistingConnections {
   /** How many are open. Reads the kernel, no fork. */
   count(netns: NetnsHandle, spec: CaptureSpec): number;
+  /** As `count`. While there are any, ztunnel's own connections in the pod get no port that one of them has. */
+  protect(netns: NetnsHandle, spec: CaptureSpec): number;
   /**
    * Resets them: both ends see their connection end. Returns how many there were. Only TCP that would be
    * captured if it were made now.

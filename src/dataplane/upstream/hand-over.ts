@@ -12,6 +12,7 @@ import { unmarkedLegs } from "../legs.ts";
 import type { Preparation } from "../preparation.ts";
 import type { Presence } from "../presence.ts";
 import { steeredSockets } from "../proxied.ts";
+import { reservePorts } from "../reserved-ports.ts";
 import { restoreSysctls, withoutUpstreams } from "../sysctls.ts";
 import type { UpstreamForm } from "./form.ts";
 import type { UpstreamRules } from "./upstream.ts";
@@ -43,6 +44,8 @@ export class HandOver {
     // What goes on needs the sysctls.
     if (!gone) return;
     if (engines.length > 0) restoreSysctls(binding, netns.fd, withoutUpstreams(letters));
+    // Nobody would ever give them back.
+    reservePorts(binding, netns.fd, []);
     if (shield !== "none" && !this.#needsShield(netns, spec, [])) await this.parts.upstream.unshield(netns.fd);
   }
 
@@ -102,7 +105,7 @@ export class HandOver {
     const own = new Set(this.parts.binding.addresses(netns.fd).map(({ address }) => canonicalIp(address)));
     // Whatever is direct is meant here, also by the pod's own wish.
     const direct = { ...spec, ipv6: true, bypassInbound: false, excludeOutboundCidrs: [] };
-    const { certain, doubtful } = existingAmong(sockets, { spec: direct, own, node: new Set() });
-    return certain.length + doubtful.length > 0;
+    const { inbound, outbound, doubtful } = existingAmong(sockets, { spec: direct, own, node: new Set() });
+    return inbound.length + outbound.length + doubtful.length > 0;
   }
 }

@@ -17,6 +17,21 @@ test("a sysctl is set in the netns and nowhere else", async () => {
   expect(native().sysctlGet(null, "net/ipv4/ip_local_port_range")).toBe(own);
 });
 
+test("a list of ports that is longer than a page is written and read as a whole, and emptied", () => {
+  using netns = createNetns();
+  const key = "net/ipv4/ip_local_reserved_ports";
+  const list = (first: number) => Array.from({ length: 5000 }, (_, index) => first + 2 * index).join(",");
+  native().sysctlSet(netns.fd, key, list(30_000));
+  expect(native().sysctlGet(netns.fd, key)).toBe(list(30_000));
+  expect(native().sysctlSet(netns.fd, key, list(30_001))).toBe(list(30_000));
+  expect(native().sysctlGet(netns.fd, key)).toBe(list(30_001));
+  native().sysctlSet(netns.fd, key, "\n");
+  expect(native().sysctlGet(netns.fd, key)).toBe("");
+  expect(() => native().sysctlSet(netns.fd, key, `${list(30_000)},x`)).toThrow(
+    expect.objectContaining({ message: expect.stringMatching(/^set sysctl \S+ to 30000,.{58}\.\.\.: Invalid/) }),
+  );
+});
+
 test("an interface with a dot in its name is one part of the path", () => {
   using netns = createNetns();
   native().vethAdd(netns.fd, "eth0.100", "peer0", netns.fd);
