@@ -25,6 +25,8 @@ const CHAIN = {
   input: `${CHAIN_PREFIX}IN`,
   spoofed: `${CHAIN_PREFIX}SPOOFED`,
   direct: `${CHAIN_PREFIX}DIRECT`,
+  leak: `${CHAIN_PREFIX}LEAK`,
+  forward: `${CHAIN_PREFIX}FORWARD`,
 } as const;
 
 /** Where the rules are whose counters are verdicts. */
@@ -32,6 +34,7 @@ export const COUNTING_CHAINS: CountingChains = {
   outbound: CHAIN.output,
   inbound: CHAIN.prerouting,
   refusal: CHAIN.direct,
+  leak: CHAIN.leak,
 };
 
 const marked = (mark: number) => `-m mark --mark ${hex(mark)}/${hex(MARK_MASK)}`;
@@ -39,6 +42,11 @@ const FROM_ZTUNNEL = marked(ZTUNNEL_MARK);
 const OURS_BUT_VERIFY = `-p tcp ${marked(LOCAL_MARK)} -m mark ! --mark ${hex(VERIFY_MARK.netfilter)}`;
 const SYN = "-p tcp -m tcp --tcp-flags SYN,ACK SYN";
 const NOT_A_SYN = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN";
+const ONLY_SYNS: readonly Rule[] = [
+  { name: "not-tcp", text: "! -p tcp -j RETURN" },
+  { name: "not-syn", text: `${NOT_A_SYN} -j RETURN` },
+];
+const TURNED: Rule = { name: "redirected", text: "-m conntrack --ctstate DNAT -j RETURN" };
 /** ztunnel's leg to the application that wears the client's address. */
 const SPOOFED_LEG = `-p tcp ${FROM_ZTUNNEL} -m addrtype ! --src-type LOCAL`;
 const ZONE = `-j CT --zone-orig ${CONNTRACK_ZONE}`;
@@ -60,7 +68,7 @@ export function planCapture(
   if (!families.includes(6)) return tables;
   if (spec.ipv6) return [...tables, ...familyTables(spec, features, mode, 6, legs)];
   // IPv6 is not captured, but a call to ztunnel's own ports is refused in it all the same.
-  return features.ipv6 ? [...tables, { family: 6, name: "filter", chains: refusal(mode, 6) }] : tables;
+  return features.ipv6 ? [...tables, { family: 6, name: "filter", chains: refusal(mode, 6, undefined) }] : tables;
 }
 
 function familyTables(
@@ -74,7 +82,7 @@ function familyTables(
   return [
     { family, name: "raw", chains: legChains(features, legs) },
     { family, name: "mangle", chains: [{ name: CHAIN.output, from: "OUTPUT", rules: markOutput() }] },
-    { family, name: "filter", chains: refusal(mode, family) },
+    { family, name: "filter", chains: refusal(mode, family, steered ? spec : undefined) },
     {
       family,
       name: "nat",
@@ -170,28 +178,48 @@ function markOutput(): Rule[] {
   ];
 }
 
-/** A call to 15001 or 15006 themselves, which were not what its packets asked for before a redirection. */
-function refusal(mode: PlanMode, family: AddressFamily): Chain[] {
+/**
+ * A call to 15001 or 15006 themselves, which were not what its packets asked for before a redirection; and what
+ * should have been turned and was not (see nftables/plan.ts), where the pod is captured as `spec` says.
+ */
+function refusal(mode: PlanMode, family: AddressFamily, spec: CaptureSpec | undefined): Chain[] {
   const ports = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext];
+  const direct = ports.map((port) => ({ name: `port-${port}`, text: `${SYN} --dport ${port} -j ${CHAIN.direct}` }));
   return [
     {
       name: CHAIN.input,
       from: "INPUT",
-      rules:
-        mode === "retiring"
-          ? []
-          : ports.map((port) => ({ name: `port-${port}`, text: `${SYN} --dport ${port} -j ${CHAIN.direct}` })),
+      rules: mode === "retiring" ? [] : [...direct, ...(spec === undefined ? [] : leakGuardInbound(spec, family))],
     },
     {
       name: CHAIN.direct,
       from: undefined,
-      rules: [
-        { name: "redirected", text: "-m conntrack --ctstate DNAT -j RETURN" },
-        ...ofEbpf(family),
-        { name: "refused", text: "-p tcp -j REJECT --reject-with tcp-reset" },
-      ],
+      rules: [TURNED, ...ofEbpf(family), refused("refused")],
     },
+    ...(spec === undefined ? [] : leakGuards(spec, family)),
   ];
+}
+
+function leakGuards(spec: CaptureSpec, family: AddressFamily): Chain[] {
+  const outbound = [...exemptOutbound(spec, family), refused("leak")];
+  const chains: Chain[] = [{ name: CHAIN.leak, from: "OUTPUT", rules: [...ONLY_SYNS, TURNED, ...outbound] }];
+  const forwarded = refusedOfInterfaces(spec);
+  if (forwarded.length === 0) return chains;
+  return [...chains, { name: CHAIN.forward, from: "FORWARD", rules: [...ONLY_SYNS, TURNED, ...forwarded] }];
+}
+
+function leakGuardInbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
+  const all = spec.bypassInbound ? [] : [...exemptInbound(spec, family), refused("leak")];
+  const rules = [...refusedOfInterfaces(spec), ...all];
+  return rules.length === 0 ? [] : [...ONLY_SYNS, TURNED, ...rules];
+}
+
+function refusedOfInterfaces(spec: CaptureSpec): Rule[] {
+  return rerouted(spec).map((name) => refused(`leak-${name}`, `-i ${name} `));
+}
+
+function refused(name: string, match = ""): Rule {
+  return { name, text: `${match}-p tcp -j REJECT --reject-with tcp-reset` };
 }
 
 /** The eBPF engine's, until it has retired or we have. */
@@ -205,27 +233,30 @@ function verification(): Rule {
 }
 
 function inbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
-  const rules: Rule[] = [
-    { name: "not-tcp", text: "! -p tcp -j RETURN" },
-    { name: "not-syn", text: `${NOT_A_SYN} -j RETURN` },
-  ];
-  for (const name of new Set(spec.rerouteInterfaces.map(ruleInterface))) {
+  const rules: Rule[] = [...ONLY_SYNS];
+  for (const name of rerouted(spec)) {
     rules.push({ name: `reroute-${name}`, text: `-i ${name} -p tcp ${redirect(ZTUNNEL_PORT.outbound)}` });
   }
   if (spec.bypassInbound) return rules;
   rules.push(
-    { name: "loopback", text: "-i lo -j RETURN" },
-    { name: "ztunnel", text: `${FROM_ZTUNNEL} -j RETURN` },
-    { name: "hbone", text: `-p tcp -m tcp --dport ${ZTUNNEL_PORT.inboundHbone} -j RETURN` },
-    { name: "probe", text: `-s ${probe(spec, family)} -j RETURN` },
-    ...ofEbpf(family),
+    ...exemptInbound(spec, family),
     // Any local address, not only the pod IP: a second interface or an alias leads to the same sockets.
     { name: "inbound", text: `-p tcp -m addrtype --dst-type LOCAL ${redirect(ZTUNNEL_PORT.inboundPlaintext)}` },
   );
   return rules;
 }
 
-function outbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
+function exemptInbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
+  return [
+    { name: "loopback", text: "-i lo -j RETURN" },
+    { name: "ztunnel", text: `${FROM_ZTUNNEL} -j RETURN` },
+    { name: "hbone", text: `-p tcp -m tcp --dport ${ZTUNNEL_PORT.inboundHbone} -j RETURN` },
+    { name: "probe", text: `-s ${probe(spec, family)} -j RETURN` },
+    ...ofEbpf(family),
+  ];
+}
+
+function exemptOutbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
   return [
     // 127.0.0.0/8, ::1 and the pod's own addresses all leave by lo.
     { name: "local", text: "-o lo -j RETURN" },
@@ -235,6 +266,16 @@ function outbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
       name: `exclude-${cidr}`,
       text: `-d ${cidr} -j RETURN`,
     })),
+  ];
+}
+
+function rerouted(spec: CaptureSpec): readonly string[] {
+  return [...new Set(spec.rerouteInterfaces.map(ruleInterface))];
+}
+
+function outbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
+  return [
+    ...exemptOutbound(spec, family),
     ...dns(spec, family, "udp"),
     { name: "not-syn", text: `${NOT_A_SYN} -j RETURN` },
     ...dns(spec, family, "tcp"),

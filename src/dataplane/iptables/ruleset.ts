@@ -17,7 +17,7 @@ export interface TableKey {
   readonly name: TableName;
 }
 
-export type BuiltIn = "PREROUTING" | "INPUT" | "OUTPUT";
+export type BuiltIn = "PREROUTING" | "INPUT" | "FORWARD" | "OUTPUT";
 
 export interface Rule {
   /** Short and unique within its chain: it becomes the rule's comment and names it in messages. */

@@ -22,11 +22,13 @@ const INBOUND: Readonly<Record<string, Verdict>> = {
   reroute: "outbound_captured",
 };
 const REFUSAL: Readonly<Record<string, Verdict>> = { refused: "outbound_refused_self" };
+const LEAK: Readonly<Record<string, Verdict>> = { leak: "outbound_leak" };
 
 export interface CountingChains {
   readonly outbound: string;
   readonly inbound: string;
   readonly refusal: string;
+  readonly leak: string;
 }
 
 /**
@@ -38,6 +40,7 @@ export function verdictsOf(rules: Iterable<CountedRule>, chains: CountingChains)
     [chains.outbound, OUTBOUND],
     [chains.inbound, INBOUND],
     [chains.refusal, REFUSAL],
+    [chains.leak, LEAK],
   ]);
   const counts: Partial<Record<Verdict, number>> = {};
   for (const { chain, comment, packets } of rules) {

@@ -38,6 +38,11 @@ const masked = (mark: number) => `meta mark and ${hex(MARK_MASK)} == ${hex(mark)
 const FROM_ZTUNNEL = masked(ZTUNNEL_MARK);
 const NOT_A_SYN = "meta l4proto tcp tcp flags & (syn|ack) != syn";
 const SYN = "tcp flags & (syn|ack) == syn";
+const ONLY_SYNS: readonly Rule[] = [
+  { name: "not-tcp", text: "meta l4proto != tcp accept" },
+  { name: "not-syn", text: `${NOT_A_SYN} accept` },
+];
+const TURNED: Rule = { name: "redirected", text: "ct status dnat accept" };
 /** ztunnel's leg to the application that wears the client's address. */
 const SPOOFED_LEG = `meta l4proto tcp ${FROM_ZTUNNEL} fib saddr type != local`;
 
@@ -46,6 +51,7 @@ export const COUNTING_CHAINS: CountingChains = {
   outbound: "nat-output",
   inbound: "nat-prerouting",
   refusal: "direct-call",
+  leak: "refuse-output",
 };
 
 /**
@@ -81,18 +87,15 @@ export function planCapture(
     {
       name: "refuse-input",
       hook: { type: "filter", hook: "input", priority: PRIORITY.filter },
-      rules: mode === "retiring" ? [] : [refuseDirectCalls()],
+      rules: mode === "retiring" ? [] : [refuseDirectCalls(), ...(mode === "captured" ? leakGuardInbound(spec) : [])],
     },
+    ...(mode === "captured" ? leakGuards(spec) : []),
     {
       // A call to 15001 or 15006 themselves, by anybody including ztunnel, would be answered as if it
       // had been captured: at 15001 that is an endless loop to itself.
       name: "direct-call",
       hook: undefined,
-      rules: [
-        { name: "redirected", text: "ct status dnat accept" },
-        ...ofEbpf(),
-        { name: "refused", text: "meta l4proto tcp counter reject with tcp reset" },
-      ],
+      rules: [TURNED, ...ofEbpf(), refused("refused")],
     },
   ];
   const sets = learns
@@ -247,6 +250,32 @@ function ofEbpf(): Rule[] {
   ];
 }
 
+/**
+ * What should have been turned and was not. A NAT rule sees the first packet of what conntrack does not know yet: a
+ * SYN with the tuple of a connection that was not turned, ztunnel's own or one from before the capture, is taken for
+ * a packet of that one for as long as conntrack remembers it, and would leave in the clear.
+ */
+function leakGuards(spec: CaptureSpec): Chain[] {
+  const guard = (name: "output" | "forward", rules: readonly Rule[]): Chain => ({
+    name: `refuse-${name}`,
+    hook: { type: "filter", hook: name, priority: PRIORITY.filter },
+    rules: [...ONLY_SYNS, TURNED, ...onlyIpv4(spec), ...rules],
+  });
+  const chains = [guard("output", [...exemptOutbound(spec, "accept"), refused("leak")])];
+  const forwarded = rerouted(spec).map((name) => refused(`leak-${name}`, `iifname "${name}" `));
+  return forwarded.length === 0 ? chains : [...chains, guard("forward", forwarded)];
+}
+
+function leakGuardInbound(spec: CaptureSpec): Rule[] {
+  const all = spec.bypassInbound ? [] : [...exemptInbound(spec, "accept"), refused("leak")];
+  const interfaces = rerouted(spec).map((name) => refused(`leak-${name}`, `iifname "${name}" `));
+  return all.length + interfaces.length === 0 ? [] : [...ONLY_SYNS, TURNED, ...onlyIpv4(spec), ...interfaces, ...all];
+}
+
+function refused(name: string, match = ""): Rule {
+  return { name, text: `${match}meta l4proto tcp counter reject with tcp reset` };
+}
+
 /** Our own connection from inside the netns to itself (verify.ts): proves hook, conntrack, rule and route. */
 function verification(): Rule {
   return { name: "verify", text: `meta l4proto tcp meta mark ${hex(VERIFY_MARK.netfilter)} redirect` };
@@ -254,12 +283,8 @@ function verification(): Rule {
 
 /** Only SYNs: conntrack takes a connection older than the table for new in mid-stream. */
 function inbound(spec: CaptureSpec): Rule[] {
-  const rules: Rule[] = [
-    { name: "not-tcp", text: "meta l4proto != tcp accept" },
-    { name: "not-syn", text: `${NOT_A_SYN} accept` },
-    ...onlyIpv4(spec),
-  ];
-  for (const name of new Set(spec.rerouteInterfaces.map(interfaceName))) {
+  const rules: Rule[] = [...ONLY_SYNS, ...onlyIpv4(spec)];
+  for (const name of rerouted(spec)) {
     rules.push({
       name: `reroute-${name}`,
       text: `iifname "${name}" meta l4proto tcp counter redirect to :${ZTUNNEL_PORT.outbound}`,
@@ -267,12 +292,7 @@ function inbound(spec: CaptureSpec): Rule[] {
   }
   if (spec.bypassInbound) return rules;
   rules.push(
-    { name: "loopback", text: 'iif "lo" accept' },
-    { name: "ztunnel", text: `${FROM_ZTUNNEL} accept` },
-    { name: "hbone", text: `tcp dport ${ZTUNNEL_PORT.inboundHbone} counter accept` },
-    { name: "probe-v4", text: `ip saddr ${address(spec.probeIpv4, 4)} counter accept` },
-    { name: "probe-v6", text: `ip6 saddr ${address(spec.probeIpv6, 6)} counter accept` },
-    ...ofEbpf(),
+    ...exemptInbound(spec, "counter accept"),
     // Any local address, not only the pod IP: a second interface or an alias leads to the same
     // sockets. What is only forwarded through the pod is left alone.
     {
@@ -283,17 +303,36 @@ function inbound(spec: CaptureSpec): Rule[] {
   return rules;
 }
 
-function outbound(spec: CaptureSpec): Rule[] {
-  const rules: Rule[] = [
-    ...onlyIpv4(spec),
+/** `said`: of what is not ztunnel's and not local, in each chain that counts. */
+function exemptInbound(spec: CaptureSpec, said: "accept" | "counter accept"): Rule[] {
+  return [
+    { name: "loopback", text: 'iif "lo" accept' },
+    { name: "ztunnel", text: `${FROM_ZTUNNEL} accept` },
+    { name: "hbone", text: `tcp dport ${ZTUNNEL_PORT.inboundHbone} ${said}` },
+    { name: "probe-v4", text: `ip saddr ${address(spec.probeIpv4, 4)} ${said}` },
+    { name: "probe-v6", text: `ip6 saddr ${address(spec.probeIpv6, 6)} ${said}` },
+    ...ofEbpf(),
+  ];
+}
+
+function exemptOutbound(spec: CaptureSpec, said: "accept" | "counter accept"): Rule[] {
+  return [
     // 127.0.0.0/8, ::1 and the pod's own addresses all leave by lo.
     { name: "local", text: 'oif "lo" accept' },
     { name: "ztunnel", text: `${FROM_ZTUNNEL} accept` },
     { name: "probe-v4", text: `meta l4proto tcp ip daddr ${address(spec.probeIpv4, 4)} accept` },
     { name: "probe-v6", text: `meta l4proto tcp ip6 daddr ${address(spec.probeIpv6, 6)} accept` },
-    ...list("exclude-v4", "ip daddr", cidrs(spec.excludeOutboundCidrs, 4), "counter accept"),
-    ...list("exclude-v6", "ip6 daddr", cidrs(spec.excludeOutboundCidrs, 6), "counter accept"),
+    ...list("exclude-v4", "ip daddr", cidrs(spec.excludeOutboundCidrs, 4), said),
+    ...list("exclude-v6", "ip6 daddr", cidrs(spec.excludeOutboundCidrs, 6), said),
   ];
+}
+
+function rerouted(spec: CaptureSpec): readonly string[] {
+  return [...new Set(spec.rerouteInterfaces.map(interfaceName))];
+}
+
+function outbound(spec: CaptureSpec): Rule[] {
+  const rules: Rule[] = [...onlyIpv4(spec), ...exemptOutbound(spec, "counter accept")];
   rules.push(...dns(spec, "udp", "udp dport 53"));
   rules.push({ name: "not-syn", text: `${NOT_A_SYN} accept` });
   rules.push(...dns(spec, "tcp", "tcp dport 53"));

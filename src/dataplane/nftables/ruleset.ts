@@ -10,7 +10,7 @@ export interface Rule {
 
 export interface Hook {
   readonly type: "filter" | "nat" | "route";
-  readonly hook: "prerouting" | "input" | "output" | "postrouting";
+  readonly hook: "prerouting" | "input" | "forward" | "output" | "postrouting";
   /** A number: nft 1.0.6 takes the name `dstnat` only for prerouting. */
   readonly priority: number;
 }
@@ -37,6 +37,7 @@ export interface Ruleset {
 export const HOOK_NUMBER: Readonly<Record<Hook["hook"], number>> = {
   prerouting: 0,
   input: 1,
+  forward: 2,
   output: 3,
   postrouting: 4,
 };

@@ -261,9 +261,9 @@ describe.each(ENGINES)("$name", (engine) => {
       const past = await fromGuest();
       expect((await past.greeting()).remote).toEqual(past.own);
       expect(ztunnel.accepted).toEqual([]);
-      past.close();
 
       await capture({ rerouteInterfaces: ["vnet0"] });
+      expect(await past.echo("goes on")).toBe("goes on");
       const through = await fromGuest();
       expect((await through.greeting()).name).toBe("remote");
       expect(through.peer).toEqual({ address: clientIp(), port: SERVICE });
@@ -271,6 +271,13 @@ describe.each(ENGINES)("$name", (engine) => {
         { port: 15001, peer: through.own, original: { address: clientIp(), port: SERVICE } },
       ]);
       through.close();
+
+      // Conntrack remembers for ten seconds that it was not to be turned.
+      for (const socket of servers[1]?.sockets ?? []) socket.resetAndDestroy();
+      await past.end().catch(() => undefined);
+      const bind = { address: own, port: past.own.port };
+      const again = Call.open(guest, family, clientIp(), SERVICE, { bind, reuseAddress: true });
+      expect([await outcome(again), ztunnel.accepted.length]).toEqual(["ECONNREFUSED", 1]);
     });
 
     test("strict reverse path filtering, as many nodes hand it down to pods, is no obstacle", async () => {

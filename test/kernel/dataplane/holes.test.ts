@@ -172,6 +172,39 @@ describe.each(ENGINES)("$name", (engine) => {
       await expect.poll(open).toEqual([]);
     });
 
+    test("a port of ztunnel's whose connection was reset leads an application past nobody", async () => {
+      await capture();
+      const remote = servers[1];
+      const first = await Call.open(lab.pod.netns, family, ipOf(lab.client, family), SERVICE);
+      const bind = { address: podIp(), port: (await first.greeting()).remote.port };
+      for (const socket of remote?.sockets ?? []) socket.resetAndDestroy();
+      await first.end().catch(() => undefined);
+      const served = ztunnel.accepted.length;
+      // Conntrack remembers it for ten seconds, and that it was not to be turned.
+      const again = await outcome(
+        Call.open(lab.pod.netns, family, ipOf(lab.client, family), SERVICE, { bind, reuseAddress: true }),
+      );
+      expect([again, ztunnel.accepted.length - served]).toEqual(
+        engine.engine === "ebpf" ? ["remote", 1] : ["ECONNREFUSED", 0],
+      );
+      const verdicts = dataplane.verdicts(lab.pod.netns, engine.engine);
+      expect(verdicts.outbound_leak ?? 0).toBe(engine.engine === "ebpf" ? 0 : 1);
+    });
+
+    test("a port whose connection was older than the capture, and reset, leads a client past nobody", async () => {
+      const bind = { address: ipOf(lab.client, family), port: 41_000 };
+      const call = () => Call.open(lab.client.netns, family, podIp(), APP, { bind, reuseAddress: true });
+      const older = await call();
+      await older.greeting();
+      await capture();
+      expect(await older.echo("tracked from here on")).toBe("tracked from here on");
+      for (const socket of servers[0]?.sockets ?? []) socket.resetAndDestroy();
+      await older.end().catch(() => undefined);
+      expect([await outcome(call()), ztunnel.accepted.length]).toEqual(
+        engine.engine === "ebpf" ? ["app", 1] : ["ECONNREFUSED", 0],
+      );
+    });
+
     test("connect to the unspecified address means loopback and is direct", async () => {
       await capture();
       for (const address of family === 4 ? ["0.0.0.0"] : ["::", "::ffff:0.0.0.0"]) {

@@ -150,7 +150,7 @@ describe("no value of the outside becomes a line or a word of its own", () => {
   const pieces = [...PIECES, ...EXTRA];
   /** Every line that a plan may have; values only where they are named here. */
   const LINE =
-    /^(# ip6?tables (raw|mangle|filter|nat)|\*(raw|mangle|filter|nat)|COMMIT|:AMBIENT_CNI_[A-Z]+ - \[0:0\]|-I (PREROUTING|INPUT|OUTPUT) 1 -m comment --comment "ambient-cni" -j AMBIENT_CNI_[A-Z]+|-A AMBIENT_CNI_[A-Z]+ [!\w ./:,=-]*-m comment --comment "[\w./:-]+"( -j [A-Z_]+( [\w ./-]+)?)|)$/;
+    /^(# ip6?tables (raw|mangle|filter|nat)|\*(raw|mangle|filter|nat)|COMMIT|:AMBIENT_CNI_[A-Z]+ - \[0:0\]|-I (PREROUTING|INPUT|FORWARD|OUTPUT) 1 -m comment --comment "ambient-cni" -j AMBIENT_CNI_[A-Z]+|-A AMBIENT_CNI_[A-Z]+ [!\w ./:,=-]*-m comment --comment "[\w./:-]+"( -j [A-Z_]+( [\w ./-]+)?)|)$/;
 
   test("5000 odd specs", () => {
     const random = seeded(4711);

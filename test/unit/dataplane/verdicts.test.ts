@@ -6,7 +6,7 @@ import { COUNTING_CHAINS as NFTABLES } from "../../../src/dataplane/nftables/pla
 
 const rule = (chain: string, comment: string, packets: number) => ({ chain, comment, packets: BigInt(packets) });
 
-test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ outbound, inbound, refusal }) => {
+test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ outbound, inbound, refusal, leak }) => {
   const rules = [
     rule(outbound, "outbound", 3),
     rule(outbound, "dns-udp", 2),
@@ -17,6 +17,8 @@ test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ o
     rule(inbound, "probe-v4", 7),
     rule(inbound, "probe-v6", 1),
     rule(refusal, "refused", 9),
+    rule(leak, "leak", 10),
+    rule(leak, "redirected", 100),
     // Where nothing is decided, or not by us.
     rule(outbound, "probe-v4", 100),
     rule(outbound, "not-syn", 100),
@@ -24,7 +26,7 @@ test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ o
     rule(outbound, "constructor", 100),
     rule(outbound, "", 100),
   ];
-  expect(verdictsOf(rules, { outbound, inbound, refusal })).toEqual({
+  expect(verdictsOf(rules, { outbound, inbound, refusal, leak })).toEqual({
     outbound_captured: 3,
     outbound_dns: 3,
     outbound_excluded: 4,
@@ -32,5 +34,6 @@ test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ o
     inbound_hbone: 6,
     inbound_probe: 8,
     outbound_refused_self: 9,
+    outbound_leak: 10,
   });
 });
