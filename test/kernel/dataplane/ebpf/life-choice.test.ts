@@ -50,15 +50,16 @@ async function openAll(each = 1): Promise<Call[]> {
 /** New connections of every way go through ztunnel, at addresses of this engine's. */
 async function expectCapturedBy(engine: "ebpf" | "nftables"): Promise<Call[]> {
   const seen = traffic.ztunnel.accepted.length;
+  const open = () => native().sockets(pod().fd, { protocol: "tcp", states: [1] });
+  const older = new Set(open().map(({ cookie }) => cookie));
   const calls = await openAll();
   expect(traffic.ztunnel.accepted).toHaveLength(seen + WAYS.length);
   // netfilter leaves ztunnel's end at the pod's address, eBPF puts it at one of its own.
-  const ends = native()
-    .sockets(pod().fd, { protocol: "tcp", states: [1] })
-    .filter(({ mark, dstPort }) => mark === 0x539 && calls.some((call) => call.own.port === dstPort))
+  const ends = open()
+    .filter(({ mark, cookie }) => mark === 0x539 && !older.has(cookie))
     .map(({ src }) => src.replace("::ffff:", ""));
   const ours = ends.filter((address) => /^255\.|^fd16:9254:7127:[12]:/.test(address));
-  // Of an inbound one, ztunnel's leg to the application is a second socket with the mark.
+  // ztunnel's calls are sockets with the mark as well.
   expect(ours).toHaveLength(engine === "ebpf" ? WAYS.length : 0);
   return calls;
 }
