@@ -9,6 +9,7 @@ export const VERDICTS = [
   "outbound_refused_self",
   "outbound_refused_full",
   "outbound_refused_device",
+  "outbound_refused_stale",
   "outbound_lost_destination",
   "outbound_leak",
   "outbound_forged_mark",
@@ -19,6 +20,7 @@ export const VERDICTS = [
   "inbound_host_probe",
   "inbound_bypassed",
   "inbound_no_listener",
+  "inbound_refused_stale",
   "inbound_unparsed",
   "loop_refused",
 ] as const;

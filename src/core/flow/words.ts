@@ -37,6 +37,7 @@ export const FLOW_WORDS: Readonly<Record<string, FlowWord>> = {
   outbound_refused_self: word("out", "refused", "own-port", "ztunnel's own ports take no direct call"),
   outbound_refused_full: word("out", "refused", "full", "there was no room to remember its destination"),
   outbound_refused_device: word("out", "refused", "device", "its socket is bound to a device and could not be freed"),
+  outbound_refused_stale: word("out", "refused", "stale", "conntrack takes it for a connection that is over"),
   outbound_lost_destination: word("out", "refused", "forgotten", "nobody knew its destination any more"),
   loop_refused: word("out", "refused", "loop", "ztunnel called its own port"),
   outbound_leak: word("out", "dropped", "leak", "no connect() hook has seen it"),
@@ -50,6 +51,7 @@ export const FLOW_WORDS: Readonly<Record<string, FlowWord>> = {
   inbound_draining: word("in", "passed", "draining", "the pod is leaving the mesh"),
   inbound_family: word("in", "passed", "family", "the pod is not captured for this address family"),
   inbound_no_listener: word("in", "refused", "no-listener", "ztunnel does not listen in the pod"),
+  inbound_refused_stale: word("in", "refused", "stale", "conntrack takes it for a connection that is over"),
   inbound_unparsed: word("in", "dropped", "unparsed", "its headers could not be read"),
 };
 

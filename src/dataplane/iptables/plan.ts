@@ -25,7 +25,7 @@ const CHAIN = {
   input: `${CHAIN_PREFIX}IN`,
   spoofed: `${CHAIN_PREFIX}SPOOFED`,
   direct: `${CHAIN_PREFIX}DIRECT`,
-  leak: `${CHAIN_PREFIX}LEAK`,
+  stale: `${CHAIN_PREFIX}STALE`,
   forward: `${CHAIN_PREFIX}FORWARD`,
 } as const;
 
@@ -34,7 +34,8 @@ export const COUNTING_CHAINS: CountingChains = {
   outbound: CHAIN.output,
   inbound: CHAIN.prerouting,
   refusal: CHAIN.direct,
-  leak: CHAIN.leak,
+  staleOutbound: CHAIN.stale,
+  staleInbound: CHAIN.input,
 };
 
 const marked = (mark: number) => `-m mark --mark ${hex(mark)}/${hex(MARK_MASK)}`;
@@ -189,33 +190,33 @@ function refusal(mode: PlanMode, family: AddressFamily, spec: CaptureSpec | unde
     {
       name: CHAIN.input,
       from: "INPUT",
-      rules: mode === "retiring" ? [] : [...direct, ...(spec === undefined ? [] : leakGuardInbound(spec, family))],
+      rules: mode === "retiring" ? [] : [...direct, ...(spec === undefined ? [] : staleInbound(spec, family))],
     },
     {
       name: CHAIN.direct,
       from: undefined,
       rules: [TURNED, ...ofEbpf(family), refused("refused")],
     },
-    ...(spec === undefined ? [] : leakGuards(spec, family)),
+    ...(spec === undefined ? [] : staleGuards(spec, family)),
   ];
 }
 
-function leakGuards(spec: CaptureSpec, family: AddressFamily): Chain[] {
-  const outbound = [...exemptOutbound(spec, family), refused("leak")];
-  const chains: Chain[] = [{ name: CHAIN.leak, from: "OUTPUT", rules: [...ONLY_SYNS, TURNED, ...outbound] }];
+function staleGuards(spec: CaptureSpec, family: AddressFamily): Chain[] {
+  const outbound = [...exemptOutbound(spec, family), refused("stale")];
+  const chains: Chain[] = [{ name: CHAIN.stale, from: "OUTPUT", rules: [...ONLY_SYNS, TURNED, ...outbound] }];
   const forwarded = refusedOfInterfaces(spec);
   if (forwarded.length === 0) return chains;
   return [...chains, { name: CHAIN.forward, from: "FORWARD", rules: [...ONLY_SYNS, TURNED, ...forwarded] }];
 }
 
-function leakGuardInbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
-  const all = spec.bypassInbound ? [] : [...exemptInbound(spec, family), refused("leak")];
+function staleInbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
+  const all = spec.bypassInbound ? [] : [...exemptInbound(spec, family), refused("stale")];
   const rules = [...refusedOfInterfaces(spec), ...all];
   return rules.length === 0 ? [] : [...ONLY_SYNS, TURNED, ...rules];
 }
 
 function refusedOfInterfaces(spec: CaptureSpec): Rule[] {
-  return rerouted(spec).map((name) => refused(`leak-${name}`, `-i ${name} `));
+  return rerouted(spec).map((name) => refused(`stale-${name}`, `-i ${name} `));
 }
 
 function refused(name: string, match = ""): Rule {

@@ -22,13 +22,15 @@ const INBOUND: Readonly<Record<string, Verdict>> = {
   reroute: "outbound_captured",
 };
 const REFUSAL: Readonly<Record<string, Verdict>> = { refused: "outbound_refused_self" };
-const LEAK: Readonly<Record<string, Verdict>> = { leak: "outbound_leak" };
+const STALE_OUTBOUND: Readonly<Record<string, Verdict>> = { stale: "outbound_refused_stale" };
+const STALE_INBOUND: Readonly<Record<string, Verdict>> = { stale: "inbound_refused_stale" };
 
 export interface CountingChains {
   readonly outbound: string;
   readonly inbound: string;
   readonly refusal: string;
-  readonly leak: string;
+  readonly staleOutbound: string;
+  readonly staleInbound: string;
 }
 
 /**
@@ -40,7 +42,8 @@ export function verdictsOf(rules: Iterable<CountedRule>, chains: CountingChains)
     [chains.outbound, OUTBOUND],
     [chains.inbound, INBOUND],
     [chains.refusal, REFUSAL],
-    [chains.leak, LEAK],
+    [chains.staleOutbound, STALE_OUTBOUND],
+    [chains.staleInbound, STALE_INBOUND],
   ]);
   const counts: Partial<Record<Verdict, number>> = {};
   for (const { chain, comment, packets } of rules) {

@@ -51,7 +51,8 @@ export const COUNTING_CHAINS: CountingChains = {
   outbound: "nat-output",
   inbound: "nat-prerouting",
   refusal: "direct-call",
-  leak: "refuse-output",
+  staleOutbound: "refuse-output",
+  staleInbound: "refuse-input",
 };
 
 /**
@@ -87,9 +88,9 @@ export function planCapture(
     {
       name: "refuse-input",
       hook: { type: "filter", hook: "input", priority: PRIORITY.filter },
-      rules: mode === "retiring" ? [] : [refuseDirectCalls(), ...(mode === "captured" ? leakGuardInbound(spec) : [])],
+      rules: mode === "retiring" ? [] : [refuseDirectCalls(), ...(mode === "captured" ? staleInbound(spec) : [])],
     },
-    ...(mode === "captured" ? leakGuards(spec) : []),
+    ...(mode === "captured" ? staleGuards(spec) : []),
     {
       // A call to 15001 or 15006 themselves, by anybody including ztunnel, would be answered as if it
       // had been captured: at 15001 that is an endless loop to itself.
@@ -255,20 +256,20 @@ function ofEbpf(): Rule[] {
  * SYN with the tuple of a connection that was not turned, ztunnel's own or one from before the capture, is taken for
  * a packet of that one for as long as conntrack remembers it, and would leave in the clear.
  */
-function leakGuards(spec: CaptureSpec): Chain[] {
+function staleGuards(spec: CaptureSpec): Chain[] {
   const guard = (name: "output" | "forward", rules: readonly Rule[]): Chain => ({
     name: `refuse-${name}`,
     hook: { type: "filter", hook: name, priority: PRIORITY.filter },
     rules: [...ONLY_SYNS, TURNED, ...onlyIpv4(spec), ...rules],
   });
-  const chains = [guard("output", [...exemptOutbound(spec, "accept"), refused("leak")])];
-  const forwarded = rerouted(spec).map((name) => refused(`leak-${name}`, `iifname "${name}" `));
+  const chains = [guard("output", [...exemptOutbound(spec, "accept"), refused("stale")])];
+  const forwarded = rerouted(spec).map((name) => refused(`stale-${name}`, `iifname "${name}" `));
   return forwarded.length === 0 ? chains : [...chains, guard("forward", forwarded)];
 }
 
-function leakGuardInbound(spec: CaptureSpec): Rule[] {
-  const all = spec.bypassInbound ? [] : [...exemptInbound(spec, "accept"), refused("leak")];
-  const interfaces = rerouted(spec).map((name) => refused(`leak-${name}`, `iifname "${name}" `));
+function staleInbound(spec: CaptureSpec): Rule[] {
+  const all = spec.bypassInbound ? [] : [...exemptInbound(spec, "accept"), refused("stale")];
+  const interfaces = rerouted(spec).map((name) => refused(`stale-${name}`, `iifname "${name}" `));
   return all.length + interfaces.length === 0 ? [] : [...ONLY_SYNS, TURNED, ...onlyIpv4(spec), ...interfaces, ...all];
 }
 

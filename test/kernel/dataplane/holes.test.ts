@@ -188,7 +188,7 @@ describe.each(ENGINES)("$name", (engine) => {
         engine.engine === "ebpf" ? ["remote", 1] : ["ECONNREFUSED", 0],
       );
       const verdicts = dataplane.verdicts(lab.pod.netns, engine.engine);
-      expect(verdicts.outbound_leak ?? 0).toBe(engine.engine === "ebpf" ? 0 : 1);
+      expect(verdicts.outbound_refused_stale ?? 0).toBe(engine.engine === "ebpf" ? 0 : 1);
     });
 
     test("a port whose connection was older than the capture, and reset, leads a client past nobody", async () => {
@@ -203,6 +203,8 @@ describe.each(ENGINES)("$name", (engine) => {
       expect([await outcome(call()), ztunnel.accepted.length]).toEqual(
         engine.engine === "ebpf" ? ["app", 1] : ["ECONNREFUSED", 0],
       );
+      const verdicts = dataplane.verdicts(lab.pod.netns, engine.engine);
+      expect(verdicts.inbound_refused_stale ?? 0).toBe(engine.engine === "ebpf" ? 0 : 1);
     });
 
     test("connect to the unspecified address means loopback and is direct", async () => {

@@ -6,7 +6,8 @@ import { COUNTING_CHAINS as NFTABLES } from "../../../src/dataplane/nftables/pla
 
 const rule = (chain: string, comment: string, packets: number) => ({ chain, comment, packets: BigInt(packets) });
 
-test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ outbound, inbound, refusal, leak }) => {
+test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", (chains) => {
+  const { outbound, inbound, refusal, staleOutbound, staleInbound } = chains;
   const rules = [
     rule(outbound, "outbound", 3),
     rule(outbound, "dns-udp", 2),
@@ -17,8 +18,11 @@ test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ o
     rule(inbound, "probe-v4", 7),
     rule(inbound, "probe-v6", 1),
     rule(refusal, "refused", 9),
-    rule(leak, "leak", 10),
-    rule(leak, "redirected", 100),
+    rule(staleOutbound, "stale", 10),
+    rule(staleOutbound, "redirected", 100),
+    rule(staleInbound, "stale", 11),
+    rule(staleInbound, "stale-vnet0", 1),
+    rule(staleInbound, "hbone", 100),
     // Where nothing is decided, or not by us.
     rule(outbound, "probe-v4", 100),
     rule(outbound, "not-syn", 100),
@@ -26,7 +30,7 @@ test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ o
     rule(outbound, "constructor", 100),
     rule(outbound, "", 100),
   ];
-  expect(verdictsOf(rules, { outbound, inbound, refusal, leak })).toEqual({
+  expect(verdictsOf(rules, chains)).toEqual({
     outbound_captured: 3,
     outbound_dns: 3,
     outbound_excluded: 4,
@@ -34,6 +38,7 @@ test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", ({ o
     inbound_hbone: 6,
     inbound_probe: 8,
     outbound_refused_self: 9,
-    outbound_leak: 10,
+    outbound_refused_stale: 10,
+    inbound_refused_stale: 12,
   });
 });
