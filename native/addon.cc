@@ -37,7 +37,7 @@ namespace ambient {
 namespace {
 
 /** Raised when a function changes its meaning; src/native/load.ts compares. */
-constexpr int kAbiVersion = 13;
+constexpr int kAbiVersion = 14;
 
 template <Napi::Value (*Function)(const Napi::CallbackInfo&)>
 void add(Napi::Object& exports, const char* name) {
@@ -99,7 +99,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 
     add<xtables>(exports, "xtables");
     add<ipsetDestroy>(exports, "ipsetDestroy");
-    add<conntrackReply>(exports, "conntrackReply");
+    add<conntrackReplies>(exports, "conntrackReplies");
 
     add<spawn>(exports, "spawn");
     add<enterNetns>(exports, "enterNetns");

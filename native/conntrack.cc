@@ -2,7 +2,6 @@
 #include "conntrack.h"
 
 #include <arpa/inet.h>
-#include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
@@ -49,12 +48,12 @@ void putTuple(Message& message, const Tuple& tuple) {
     message.end(whole);
 }
 
-/** Who sends the packets of the reply direction; nothing when an attribute is missing. */
-std::optional<Source> replySource(const nlmsghdr& header, int family) {
-    const auto reply = Attributes::after<nfgenmsg>(header).find(CTA_TUPLE_REPLY);
-    if (!reply) return {};
-    const auto ip = Attributes(*reply).find(CTA_TUPLE_IP);
-    const auto proto = Attributes(*reply).find(CTA_TUPLE_PROTO);
+/** Nothing when an attribute is missing. */
+std::optional<Source> sourceOf(const nlmsghdr& header, uint16_t direction, int family) {
+    const auto tuple = Attributes::after<nfgenmsg>(header).find(direction);
+    if (!tuple) return {};
+    const auto ip = Attributes(*tuple).find(CTA_TUPLE_IP);
+    const auto proto = Attributes(*tuple).find(CTA_TUPLE_PROTO);
     if (!ip || !proto) return {};
     const auto src = Attributes(*ip).find(family == AF_INET ? CTA_IP_V4_SRC : CTA_IP_V6_SRC);
     const auto port = Attributes(*proto).find(CTA_PROTO_SRC_PORT);
@@ -62,17 +61,31 @@ std::optional<Source> replySource(const nlmsghdr& header, int family) {
     return Source{formatIp(family, src->data, src->size), ntohs(port->as<uint16_t>())};
 }
 
-} // namespace
+/**
+ * A connection that conntrack met in mid-stream began for it with whoever spoke first: its own
+ * direction may be the other one.
+ */
+std::optional<Source> answering(const nlmsghdr& header, const Tuple& asked) {
+    const auto original = sourceOf(header, CTA_TUPLE_ORIG, asked.family);
+    if (!original) return {};
+    const bool same = original->port == asked.srcPort && original->address == asked.src;
+    return same ? sourceOf(header, CTA_TUPLE_REPLY, asked.family) : original;
+}
 
-Napi::Value conntrackReply(const Napi::CallbackInfo& info) {
-    Args args(info);
-    const Fields fields = args.object(1, "connection");
-    Tuple tuple = {};
-    tuple.src = fields.string("src");
-    tuple.dst = fields.string("dst");
-    tuple.srcPort = static_cast<uint16_t>(fields.number("srcPort", UINT16_MAX));
-    tuple.dstPort = static_cast<uint16_t>(fields.number("dstPort", UINT16_MAX));
-    tuple.family = familyOfText(tuple.src);
+Tuple tupleOf(const Napi::Value& value) {
+    if (!value.IsObject()) {
+        throw Napi::TypeError::New(value.Env(), "connections[] must be objects");
+    }
+    const Fields fields(value.As<Napi::Object>(), "connections[]");
+    const std::string src = fields.string("src");
+    const int family = familyOfText(src);
+    const IpBytes bytes = parseIp(family, src);
+    return {family, formatIp(family, bytes.bytes, bytes.size), fields.string("dst"),
+            static_cast<uint16_t>(fields.number("srcPort", UINT16_MAX)),
+            static_cast<uint16_t>(fields.number("dstPort", UINT16_MAX))};
+}
+
+std::optional<Source> ask(NetlinkSocket& netlink, const Tuple& tuple) {
     nfgenmsg fixed = {};
     fixed.nfgen_family = static_cast<uint8_t>(tuple.family);
     fixed.version = NFNETLINK_V0;
@@ -81,16 +94,37 @@ Napi::Value conntrackReply(const Napi::CallbackInfo& info) {
     putTuple(message, tuple);
     std::optional<Source> source;
     try {
-        NetlinkSocket(args.netns(0), NETLINK_NETFILTER)
-            .request(message, "ask conntrack for a connection",
-                     [&](const nlmsghdr& header) { source = replySource(header, tuple.family); });
+        netlink.request(message, "ask conntrack for a connection",
+                        [&](const nlmsghdr& header) { source = answering(header, tuple); });
     } catch (const Fault& fault) {
         if (fault.error != ENOENT) throw;
     }
-    if (!source) return info.Env().Undefined();
-    Napi::Object result = Napi::Object::New(info.Env());
-    result.Set("address", source->address);
-    result.Set("port", static_cast<uint32_t>(source->port));
+    return source;
+}
+
+} // namespace
+
+Napi::Value conntrackReplies(const Napi::CallbackInfo& info) {
+    Args args(info);
+    const int netns = args.netns(0);
+    if (!info[1].IsArray()) {
+        throw Napi::TypeError::New(info.Env(), "connections must be an array");
+    }
+    const Napi::Array connections = info[1].As<Napi::Array>();
+    NetlinkSocket netlink(netns, NETLINK_NETFILTER);
+    Napi::Array result = Napi::Array::New(info.Env(), connections.Length());
+    for (uint32_t i = 0; i < connections.Length(); i++) {
+        Napi::HandleScope scope(info.Env());
+        const std::optional<Source> source = ask(netlink, tupleOf(connections.Get(i)));
+        if (!source) {
+            result.Set(i, info.Env().Undefined());
+            continue;
+        }
+        Napi::Object endpoint = Napi::Object::New(info.Env());
+        endpoint.Set("address", source->address);
+        endpoint.Set("port", static_cast<uint32_t>(source->port));
+        result.Set(i, endpoint);
+    }
     return result;
 }
 

@@ -5,6 +5,6 @@
 
 namespace ambient {
 
-Napi::Value conntrackReply(const Napi::CallbackInfo& info);
+Napi::Value conntrackReplies(const Napi::CallbackInfo& info);
 
 } // namespace ambient

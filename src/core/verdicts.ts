@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** What may become of a connection, a DNS question or a SYN of a captured pod; names of bpf/abi.h, native/bpf_events.cc. */
+/**
+ * What may become of a connection, a DNS question or a SYN of a captured pod; names of bpf/abi.h, native/bpf_events.cc,
+ * but for those that only netfilter decides (`..._refused_stale`).
+ */
 export const VERDICTS = [
   "outbound_captured",
   "outbound_dns",

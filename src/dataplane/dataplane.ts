@@ -27,7 +27,7 @@ import { kernelFacts } from "./examine.ts";
 import { Preparation } from "./preparation.ts";
 import { Presence } from "./presence.ts";
 import { proxiedSockets } from "./proxied.ts";
-import { reservePorts } from "./reserved-ports.ts";
+import { giveBackPorts } from "./reserved-ports.ts";
 import { removeRouting, routingPresent } from "./routes.ts";
 import { familyObstacle, wrongState } from "./routing-state.ts";
 import { restoreSysctls } from "./sysctls.ts";
@@ -228,7 +228,7 @@ export class NodeDataplane implements Dataplane {
     await this.#upstream.remove(netns.fd);
     this.#preparation.forget(netns);
     restoreSysctls(binding, netns.fd, letters);
-    reservePorts(binding, netns.fd, []);
+    giveBackPorts(binding, netns.fd);
     // Last: after a kill, the rule tells that the sysctls are still to be restored.
     removeRouting(binding, netns.fd);
   }

@@ -1,12 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Connections that are older than their pod's capture: they go on, in the clear, until they close. Which ones
 // they are is read from the kernel each time: a connection through ztunnel has ztunnel's end in the same netns.
-import { MARK_MASK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
+import { ZTUNNEL_PORT } from "../core/constants.ts";
 import { codeOf } from "../core/errors.ts";
 import { canonicalIp, familyOf, inCidr } from "../core/ip.ts";
 import type { CaptureSpec, ExistingConnections } from "../core/ports/dataplane.ts";
 import type { NetnsHandle } from "../core/ports/netns.ts";
 import type { NativeBinding, SocketInfo } from "../native/binding.ts";
+import {
+  clientPorts,
+  type Ends,
+  endsOf,
+  hasZtunnelsEnd,
+  isLoopback,
+  isZtunnels,
+  LISTEN,
+  otherEnd,
+  ownEnd,
+  wasAccepted,
+} from "./ends.ts";
 import { isBehindEbpf } from "./proxied.ts";
 import { reservePorts } from "./reserved-ports.ts";
 
@@ -15,7 +27,6 @@ import { reservePorts } from "./reserved-ports.ts";
  * is gone after a minute, the application's may stay for ever, and then looks as if it had never had one.
  */
 const OPEN_STATES: readonly number[] = [1, 4, 5];
-const LISTEN = 10;
 /** Of ztunnel's ends every state counts that has a mark to tell them by: SYN_RECV, and all but TIME_WAIT and CLOSE. */
 export const LISTED_STATES = [1, 2, 3, 4, 5, 8, 9, LISTEN, 11] as const;
 /** Where ztunnel's end of a connection that netfilter turned is bound. */
@@ -26,16 +37,8 @@ export interface ExistingFacts {
   readonly spec: CaptureSpec;
   /** Addresses of the pod's interfaces, canonical. */
   readonly own: ReadonlySet<string>;
-  /** Addresses of the node, canonical: what comes from them is a probe, and not captured. */
+  /** Addresses of the node, canonical: what comes from them may be a probe, which is not captured. */
   readonly node: ReadonlySet<string>;
-}
-
-type Found = Pick<Existing, "inbound" | "outbound">;
-
-interface Ends {
-  readonly socket: SocketInfo;
-  readonly src: string;
-  readonly dst: string;
 }
 
 /** The application's ends of open connections that would go through ztunnel if they were made now, and don't. */
@@ -51,41 +54,37 @@ export interface Existing {
 
 /** Pure. A connection that is being made or closed may be taken for one: look twice before acting on it. */
 export function existingAmong(sockets: readonly SocketInfo[], facts: ExistingFacts): Existing {
-  const all: Ends[] = sockets.map((socket) => ({
-    socket,
-    src: canonicalIp(socket.src),
-    dst: canonicalIp(socket.dst),
-  }));
-  const listening = new Set(all.filter(({ socket }) => socket.state === LISTEN).map(({ socket }) => socket.srcPort));
-  const accepts = ({ socket }: Ends) => listening.has(socket.srcPort);
-  // Seen from the application: its own end, and for a leg also whose it is.
-  const turned = new Set<string>();
-  const legs = new Set<string>();
-  for (const { socket, src, dst } of all.filter(({ socket }) => socket.state !== LISTEN && isZtunnels(socket))) {
-    // The eBPF engine's have the other end by the same addresses, from a port that may lead elsewhere as well.
-    if (TURNED_PORTS.includes(socket.srcPort) && !isBehindEbpf(socket)) turned.add(`${dst} ${socket.dstPort}`);
-    legs.add(`${dst} ${socket.dstPort} ${src} ${socket.srcPort}`);
-  }
+  const all = endsOf(sockets);
+  const [accepted, proxied] = [wasAccepted(all), hasZtunnelsEnd(all)];
   const open = all.filter((ends) => isApplications(ends) && concerns(ends, facts));
-  const inbound = open.filter((ends) => {
-    if (!accepts(ends) || facts.spec.bypassInbound || facts.node.has(ends.dst)) return false;
-    return !legs.has(`${ownEnd(ends)} ${ends.dst} ${ends.socket.dstPort}`);
-  });
-  const outbound = open.filter((ends) => !accepts(ends) && !excluded(ends.dst, facts.spec));
-  const { certain, doubtful } = outboundAmong(outbound, turned);
+  const inbound = open.filter(
+    (ends) => accepted(ends) && !facts.spec.bypassInbound && !facts.node.has(ends.dst) && !proxied(ends),
+  );
+  const outbound = open.filter((ends) => !accepted(ends) && !excluded(ends.dst, facts.spec));
+  const { certain, doubtful } = outboundAmong(outbound, all);
   return { inbound: inbound.map(socketOf), outbound: certain.map(socketOf), doubtful: doubtful.map(socketOf) };
 }
 
-/** `turned`: the ends of outbound connections that ztunnel has, by netfilter. */
-function outboundAmong(outbound: readonly Ends[], turned: ReadonlySet<string>): { certain: Ends[]; doubtful: Ends[] } {
-  const byEnd = new Map<string, Ends[]>();
-  for (const ends of outbound) byEnd.set(ownEnd(ends), [...(byEnd.get(ownEnd(ends)) ?? []), ends]);
-  const unmatched = [...turned].some((end) => !byEnd.has(end));
+function outboundAmong(outbound: readonly Ends[], all: readonly Ends[]): { certain: Ends[]; doubtful: Ends[] } {
+  // Ends that ztunnel has of connections that netfilter turned. Those of the eBPF engine have the other one by the same
+  // addresses, from a port that may lead elsewhere as well.
+  const turned = new Set(
+    all
+      .filter(({ socket }) => isZtunnels(socket) && socket.state !== LISTEN && TURNED_PORTS.includes(socket.srcPort))
+      .filter(({ socket }) => !isBehindEbpf(socket))
+      .map(otherEnd),
+  );
+  const applications = new Map<string, number>();
+  for (const ends of all) {
+    if (!isZtunnels(ends.socket)) applications.set(ownEnd(ends), (applications.get(ownEnd(ends)) ?? 0) + 1);
+  }
+  const unmatched = [...turned].some((end) => !applications.has(end));
   const certain: Ends[] = [];
   const doubtful: Ends[] = [];
-  for (const [end, all] of byEnd) {
-    if (turned.has(end)) doubtful.push(...(all.length > 1 ? all : []));
-    else (unmatched ? doubtful : certain).push(...all);
+  for (const ends of outbound) {
+    const end = ownEnd(ends);
+    if (!turned.has(end)) (unmatched ? doubtful : certain).push(ends);
+    else if ((applications.get(end) ?? 0) > 1) doubtful.push(ends);
   }
   return { certain, doubtful };
 }
@@ -107,51 +106,51 @@ export class PodExistingConnections implements ExistingConnections {
   ) {}
 
   count(netns: NetnsHandle, spec: CaptureSpec): number {
-    return this.#all(netns, spec).length;
+    return this.#seenTwice(netns, spec).length;
   }
 
   reset(netns: NetnsHandle, spec: CaptureSpec): number {
-    return this.#all(netns, spec).filter((socket) => this.binding.socketDestroy(netns.fd, socket)).length;
+    return this.#seenTwice(netns, spec).filter((socket) => this.binding.socketDestroy(netns.fd, socket)).length;
   }
 
-  protect(netns: NetnsHandle, spec: CaptureSpec): number {
-    const { inbound, outbound } = this.#seenTwice(netns, spec);
-    reservePorts(
-      this.binding,
-      netns.fd,
-      inbound.map(({ dstPort }) => dstPort),
-    );
-    return inbound.length + outbound.length;
+  protect(netns: NetnsHandle): void {
+    const sockets = this.#sockets(netns);
+    const accepted = sockets.some((socket) => socket.state !== LISTEN && !isZtunnels(socket));
+    reservePorts(this.binding, netns.fd, accepted ? clientPorts(sockets, this.#addresses(netns)) : []);
   }
 
-  #all(netns: NetnsHandle, spec: CaptureSpec): readonly SocketInfo[] {
-    const { inbound, outbound } = this.#seenTwice(netns, spec);
-    return [...inbound, ...outbound];
-  }
-
-  #seenTwice(netns: NetnsHandle, spec: CaptureSpec): Found {
+  #seenTwice(netns: NetnsHandle, spec: CaptureSpec): SocketInfo[] {
     const first = this.#look(netns, spec);
-    if (first.inbound.length + first.outbound.length === 0) return first;
-    const cookies = new Set([...first.inbound, ...first.outbound].map(({ cookie }) => cookie));
-    const { inbound, outbound } = this.#look(netns, spec);
-    const seen = ({ cookie }: SocketInfo) => cookies.has(cookie);
-    return { inbound: inbound.filter(seen), outbound: outbound.filter(seen) };
+    if (first.length === 0) return [];
+    const cookies = new Set(first.map(({ cookie }) => cookie));
+    return this.#look(netns, spec).filter(({ cookie }) => cookies.has(cookie));
   }
 
-  #look(netns: NetnsHandle, spec: CaptureSpec): Found {
-    const sockets = this.binding.sockets(netns.fd, { protocol: "tcp", states: LISTED_STATES });
-    if (!mayExist(sockets)) return { inbound: [], outbound: [] };
+  #look(netns: NetnsHandle, spec: CaptureSpec): SocketInfo[] {
+    const sockets = this.#sockets(netns);
+    if (!mayExist(sockets)) return [];
     const facts = { spec, own: this.#addresses(netns), node: this.#addresses(this.host) };
     const { inbound, outbound, doubtful } = existingAmong(sockets, facts);
-    return { inbound, outbound: [...outbound, ...this.#untranslated(netns, doubtful)] };
+    return [...inbound, ...outbound, ...this.#untranslated(netns, doubtful)];
+  }
+
+  #sockets(netns: NetnsHandle): readonly SocketInfo[] {
+    return this.binding.sockets(netns.fd, { protocol: "tcp", states: LISTED_STATES });
   }
 
   #untranslated(netns: NetnsHandle, doubtful: readonly SocketInfo[]): SocketInfo[] {
+    if (doubtful.length === 0) return [];
+    const tuples = endsOf(doubtful).map(({ socket: { srcPort, dstPort }, src, dst }) => ({
+      src,
+      srcPort,
+      dst,
+      dstPort,
+    }));
     try {
-      return doubtful.filter((socket) => {
-        const [src, dst] = [canonicalIp(socket.src), canonicalIp(socket.dst)];
-        const reply = this.binding.conntrackReply(netns.fd, { ...socket, src, dst });
-        return reply === undefined || (canonicalIp(reply.address) === dst && reply.port === socket.dstPort);
+      const replies = this.binding.conntrackReplies(netns.fd, tuples);
+      return doubtful.filter((socket, index) => {
+        const reply = replies[index];
+        return reply === undefined || (reply.port === socket.dstPort && reply.address === tuples[index]?.dst);
       });
     } catch (error) {
       if (codeOf(error) === "EINVAL") return [];
@@ -162,10 +161,6 @@ export class PodExistingConnections implements ExistingConnections {
   #addresses(netns: NetnsHandle): ReadonlySet<string> {
     return new Set(this.binding.addresses(netns.fd).map(({ address }) => canonicalIp(address)));
   }
-}
-
-function isZtunnels({ mark }: SocketInfo): boolean {
-  return (mark & MARK_MASK) === ZTUNNEL_MARK;
 }
 
 /** A spread address is where the eBPF engine turned it. */
@@ -179,17 +174,8 @@ function concerns({ src, dst }: Ends, { spec, own }: ExistingFacts): boolean {
   return spec.ipv6 || familyOf(dst) === 4;
 }
 
-/** As `turned` and `legs` name it. */
-function ownEnd({ socket, src }: Ends): string {
-  return `${src} ${socket.srcPort}`;
-}
-
 function socketOf({ socket }: Ends): SocketInfo {
   return socket;
-}
-
-function isLoopback(ip: string): boolean {
-  return ip === "::1" || ip.startsWith("127.");
 }
 
 function excluded(ip: string, { excludeOutboundCidrs }: CaptureSpec): boolean {

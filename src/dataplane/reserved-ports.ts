@@ -3,14 +3,17 @@
 // address and a port that it lets the kernel choose. With the port of a connection which that client has open since
 // before the capture it would be that connection's 4-tuple: the application's end answers the SYN for the older
 // one, and either the new connection hangs or the older one is reset.
-import { ZTUNNEL_MARK, ZTUNNEL_PORT } from "../core/constants.ts";
-import { codeOf } from "../core/errors.ts";
+
 import type { NativeBinding } from "../native/binding.ts";
+import { isNativeError } from "../native/fault.ts";
 
 const KEY = "net/ipv4/ip_local_reserved_ports";
 const RANGE_KEY = "net/ipv4/ip_local_port_range";
-/** By these a list is ours, also to the next agent: nobody else has a reason to reserve all of them. */
-const SIGNATURE: readonly number[] = [ZTUNNEL_MARK, ...Object.values(ZTUNNEL_PORT)];
+/**
+ * By these a list is ours, also to the next agent: the kernel chooses none so low, and nobody else has a reason to
+ * reserve just them, each alone.
+ */
+const SIGNATURE: readonly number[] = [537, 539, 541];
 /** The part of the range that may be reserved: the pod's own connections need ports too. */
 const MAX_PART = 0.75;
 
@@ -24,16 +27,25 @@ interface Run {
  * that is not ours stays as it is, and where sysctls can't be set nothing is reserved.
  */
 export function reservePorts(binding: NativeBinding, netns: number, ports: readonly number[]): void {
+  const there = binding.sysctlGet(netns, KEY).trim();
+  if (there === "" ? ports.length === 0 : !isOurs(there)) return;
+  const [first = 0, last = 0] = binding.sysctlGet(netns, RANGE_KEY).trim().split(/\s+/).map(Number);
+  const text = reservedText(ports, { first, last });
+  if (text === there) return;
   try {
-    const there = binding.sysctlGet(netns, KEY).trim();
-    if (there === "" && ports.length === 0) return;
-    if (there !== "" && !isOurs(there)) return;
-    const [low = 0, high = 0] = binding.sysctlGet(netns, RANGE_KEY).trim().split(/\s+/).map(Number);
-    const text = reservedText(ports, { first: low, last: high });
     // An empty write is none.
-    if (text !== there) binding.sysctlSet(netns, KEY, text === "" ? "\n" : text);
+    binding.sysctlSet(netns, KEY, text === "" ? "\n" : text);
   } catch (error) {
-    if (!["EROFS", "EPERM", "EACCES", "ENOENT"].includes(codeOf(error))) throw error;
+    if (!isNativeError(error, "EROFS", "EPERM", "EACCES")) throw error;
+  }
+}
+
+/** As `reservePorts` without any, but nothing stands in the way of what comes after it. */
+export function giveBackPorts(binding: NativeBinding, netns: number): void {
+  try {
+    reservePorts(binding, netns, []);
+  } catch (error) {
+    if (!isNativeError(error)) throw error;
   }
 }
 
@@ -49,7 +61,8 @@ export function reservedPorts(binding: NativeBinding, netns: number): string | u
 
 /** The list as the kernel shows it: "" when none of the ports is in the range that it chooses from. Pure. */
 export function reservedText(ports: readonly number[], range: Run): string {
-  const chosen = ports.filter((port) => port >= range.first && port <= range.last);
+  const alone = (port: number) => SIGNATURE.every((one) => Math.abs(one - port) > 1);
+  const chosen = ports.filter((port) => port >= range.first && port <= range.last && alone(port));
   if (chosen.length === 0) return "";
   let left = Math.floor((range.last - range.first + 1) * MAX_PART);
   const within = runsOf(chosen).flatMap(({ first, last }) => {
@@ -80,6 +93,6 @@ function joined(runs: readonly Run[]): Run[] {
 }
 
 function isOurs(text: string): boolean {
-  const runs = text.split(",").map((part) => part.split("-").map(Number));
-  return SIGNATURE.every((port) => runs.some(([first = 0, last = first]) => port >= first && port <= last));
+  const runs = text.split(",");
+  return SIGNATURE.every((port) => runs.includes(String(port)));
 }

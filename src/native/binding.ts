@@ -138,6 +138,13 @@ export interface Endpoint {
   readonly port: number;
 }
 
+export interface ConnectionTuple {
+  readonly src: string;
+  readonly srcPort: number;
+  readonly dst: string;
+  readonly dstPort: number;
+}
+
 export interface NftTable {
   readonly comment: string;
   /** Its hooks are off: everything is listed, nothing is in force. */
@@ -398,13 +405,10 @@ export interface NativeBinding {
 
   // -- conntrack (NETLINK_NETFILTER; no fork)
   /**
-   * Who answers a TCP connection that `src` opened to `dst` in this netns: another than `dst` if it was translated.
-   * Undefined when it is not tracked. Throws EINVAL on a kernel without nf_conntrack_netlink.
+   * Who answers each of some TCP connections that `src` opened to `dst` in this netns: another than `dst` if it was
+   * translated, undefined if it is not tracked. Throws EINVAL on a kernel without nf_conntrack_netlink.
    */
-  conntrackReply(
-    netns: NetnsArg,
-    connection: { readonly src: string; readonly srcPort: number; readonly dst: string; readonly dstPort: number },
-  ): Endpoint | undefined;
+  conntrackReplies(netns: NetnsArg, connections: readonly ConnectionTuple[]): (Endpoint | undefined)[];
 
   // -- programs
   /**

@@ -7,7 +7,7 @@ import type { NativeBinding } from "./binding.ts";
 import { NativeError } from "./fault.ts";
 
 /** Equal to kAbiVersion in native/addon.cc. */
-const ABI_VERSION = 13;
+const ABI_VERSION = 14;
 
 let loaded: NativeBinding | undefined;
 

@@ -506,9 +506,7 @@ export class FakeExisting implements ExistingConnections {
   count({ id }: NetnsHandle): number {
     return this.open.get(id) ?? 0;
   }
-  protect(netns: NetnsHandle): number {
-    return this.count(netns);
-  }
+  protect(): void {}
   reset({ id }: NetnsHandle): number {
     const count = this.open.get(id) ?? 0;
     if (count > 0) this.journal.push(`reset ${count} of ${id}`);

@@ -88,8 +88,8 @@ export class LivelyCluster {
       [108, "the annotation is put right", async () => this.annotate("lab", "wrong", REROUTE, "")],
       [115, "the API server has forgotten too much", async () => one.api.failWatches(expired("too old"))],
       [123, "an agent is restarted", () => this.restartAgent()],
-      [127, "its ztunnel is stopped", async () => two.ztunnels[1]?.child.signal("SIGSTOP")],
-      [138, "and goes on", async () => two.ztunnels[1]?.child.signal("SIGCONT")],
+      [127, "its ztunnel is stopped", async () => lastZtunnel(two).signal("SIGSTOP")],
+      [138, "and goes on", async () => lastZtunnel(two).signal("SIGCONT")],
       [140, "another ztunnel comes", async () => one.startZtunnel()],
       [148, "namespace lab leaves the mesh", async () => one.label("lab", DATAPLANE_MODE_LABEL, null)],
       [154, "pods go", () => this.go(5)],
@@ -200,4 +200,10 @@ export class LivelyCluster {
     };
     this.callers.push(turns());
   }
+}
+
+function lastZtunnel({ ztunnels, name }: Sandbox) {
+  const last = ztunnels.at(-1);
+  if (last === undefined) throw new Error(`${name} has no ztunnel`);
+  return last.child;
 }

@@ -161,8 +161,11 @@ export interface Dataplane {
 export interface ExistingConnections {
   /** How many are open. Reads the kernel, no fork. */
   count(netns: NetnsHandle, spec: CaptureSpec): number;
-  /** As `count`. While there are any, ztunnel's own connections in the pod get no port that one of them has. */
-  protect(netns: NetnsHandle, spec: CaptureSpec): number;
+  /**
+   * From here on ztunnel's calls to the pod's applications get no port that a client has which is connected with one of
+   * them past ztunnel; those that were kept for such clients, and are not needed any more, are given back.
+   */
+  protect(netns: NetnsHandle): void;
   /**
    * Resets them: both ends see their connection end. Returns how many there were. Only TCP that would be
    * captured if it were made now.

@@ -1,15 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what must be true of a pod's traffic to the chains that make it so. Pure. The rules are those of
 // the nftables engine (nftables/plan.ts says why each is there), in the words of iptables.
-import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
-import { AgentError } from "../../core/errors.ts";
+import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { AddressFamily } from "../../native/binding.ts";
 import type { Legs, PlanMode } from "../netfilter/mode.ts";
-import { CONNTRACK_ZONE, EBPF_RANGES, hex } from "../netfilter/numbers.ts";
-import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
+import { CONNTRACK_ZONE, hex } from "../netfilter/numbers.ts";
+import { addresses } from "../netfilter/values.ts";
 import type { CountingChains } from "../netfilter/verdicts.ts";
+import {
+  exemptInbound,
+  exemptOutbound,
+  FROM_ZTUNNEL,
+  host,
+  marked,
+  NOT_A_SYN,
+  ONLY_SYNS,
+  ofEbpf,
+  rerouted,
+  TURNED,
+} from "./exempt.ts";
 import { CHAIN_PREFIX, type Chain, type Rule, type Ruleset, type Table } from "./ruleset.ts";
+import { refused, staleInbound, staleOfGuests, staleOutbound } from "./stale.ts";
 
 /** What this node's kernel and privileges allow; found by the self-test. */
 export interface Features {
@@ -36,18 +48,11 @@ export const COUNTING_CHAINS: CountingChains = {
   refusal: CHAIN.direct,
   staleOutbound: CHAIN.stale,
   staleInbound: CHAIN.input,
+  staleForwarded: CHAIN.forward,
 };
 
-const marked = (mark: number) => `-m mark --mark ${hex(mark)}/${hex(MARK_MASK)}`;
-const FROM_ZTUNNEL = marked(ZTUNNEL_MARK);
 const OURS_BUT_VERIFY = `-p tcp ${marked(LOCAL_MARK)} -m mark ! --mark ${hex(VERIFY_MARK.netfilter)}`;
 const SYN = "-p tcp -m tcp --tcp-flags SYN,ACK SYN";
-const NOT_A_SYN = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN";
-const ONLY_SYNS: readonly Rule[] = [
-  { name: "not-tcp", text: "! -p tcp -j RETURN" },
-  { name: "not-syn", text: `${NOT_A_SYN} -j RETURN` },
-];
-const TURNED: Rule = { name: "redirected", text: "-m conntrack --ctstate DNAT -j RETURN" };
 /** ztunnel's leg to the application that wears the client's address. */
 const SPOOFED_LEG = `-p tcp ${FROM_ZTUNNEL} -m addrtype ! --src-type LOCAL`;
 const ZONE = `-j CT --zone-orig ${CONNTRACK_ZONE}`;
@@ -197,35 +202,14 @@ function refusal(mode: PlanMode, family: AddressFamily, spec: CaptureSpec | unde
       from: undefined,
       rules: [TURNED, ...ofEbpf(family), refused("refused")],
     },
-    ...(spec === undefined ? [] : staleGuards(spec, family)),
+    ...(spec === undefined ? [] : staleChains(spec, family)),
   ];
 }
 
-function staleGuards(spec: CaptureSpec, family: AddressFamily): Chain[] {
-  const outbound = [...exemptOutbound(spec, family), refused("stale")];
-  const chains: Chain[] = [{ name: CHAIN.stale, from: "OUTPUT", rules: [...ONLY_SYNS, TURNED, ...outbound] }];
-  const forwarded = refusedOfInterfaces(spec);
-  if (forwarded.length === 0) return chains;
-  return [...chains, { name: CHAIN.forward, from: "FORWARD", rules: [...ONLY_SYNS, TURNED, ...forwarded] }];
-}
-
-function staleInbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
-  const all = spec.bypassInbound ? [] : [...exemptInbound(spec, family), refused("stale")];
-  const rules = [...refusedOfInterfaces(spec), ...all];
-  return rules.length === 0 ? [] : [...ONLY_SYNS, TURNED, ...rules];
-}
-
-function refusedOfInterfaces(spec: CaptureSpec): Rule[] {
-  return rerouted(spec).map((name) => refused(`stale-${name}`, `-i ${name} `));
-}
-
-function refused(name: string, match = ""): Rule {
-  return { name, text: `${match}-p tcp -j REJECT --reject-with tcp-reset` };
-}
-
-/** The eBPF engine's, until it has retired or we have. */
-function ofEbpf(family: AddressFamily): Rule[] {
-  return EBPF_RANGES[family].map((range, place) => ({ name: `ebpf-${place}`, text: `-d ${range} -j RETURN` }));
+function staleChains(spec: CaptureSpec, family: AddressFamily): Chain[] {
+  const guests = staleOfGuests(spec);
+  const forward: Chain[] = guests.length === 0 ? [] : [{ name: CHAIN.forward, from: "FORWARD", rules: guests }];
+  return [{ name: CHAIN.stale, from: "OUTPUT", rules: staleOutbound(spec, family) }, ...forward];
 }
 
 /** Our own connection from inside the netns to itself (netfilter/verify.ts). */
@@ -247,33 +231,6 @@ function inbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
   return rules;
 }
 
-function exemptInbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
-  return [
-    { name: "loopback", text: "-i lo -j RETURN" },
-    { name: "ztunnel", text: `${FROM_ZTUNNEL} -j RETURN` },
-    { name: "hbone", text: `-p tcp -m tcp --dport ${ZTUNNEL_PORT.inboundHbone} -j RETURN` },
-    { name: "probe", text: `-s ${probe(spec, family)} -j RETURN` },
-    ...ofEbpf(family),
-  ];
-}
-
-function exemptOutbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
-  return [
-    // 127.0.0.0/8, ::1 and the pod's own addresses all leave by lo.
-    { name: "local", text: "-o lo -j RETURN" },
-    { name: "ztunnel", text: `${FROM_ZTUNNEL} -j RETURN` },
-    { name: "probe", text: `-d ${probe(spec, family)} -p tcp -j RETURN` },
-    ...cidrs(spec.excludeOutboundCidrs, family).map((cidr) => ({
-      name: `exclude-${cidr}`,
-      text: `-d ${cidr} -j RETURN`,
-    })),
-  ];
-}
-
-function rerouted(spec: CaptureSpec): readonly string[] {
-  return [...new Set(spec.rerouteInterfaces.map(ruleInterface))];
-}
-
 function outbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
   return [
     ...exemptOutbound(spec, family),
@@ -292,20 +249,4 @@ function dns(spec: CaptureSpec, family: AddressFamily, protocol: "udp" | "tcp"):
     name: `dns-${protocol}-${ip}`,
     text: `-d ${host(ip, family)} ${text}`,
   }));
-}
-
-/** Both probe addresses are checked in either family, so that a wrong one never passes unseen. */
-function probe(spec: CaptureSpec, family: AddressFamily): string {
-  const own = { 4: address(spec.probeIpv4, 4), 6: address(spec.probeIpv6, 6) };
-  return host(own[family], family);
-}
-
-function host(ip: string, family: AddressFamily): string {
-  return `${ip}/${family === 4 ? 32 : 128}`;
-}
-
-/** iptables-restore reads a word that begins with a dash as an option of its own. */
-function ruleInterface(name: string): string {
-  if (!name.startsWith("-")) return interfaceName(name);
-  throw new AgentError("BAD_INTERFACE_NAME", `not a name that iptables takes: ${JSON.stringify(name)}`);
 }

@@ -24,6 +24,8 @@ export interface Rule {
   readonly name: string;
   /** iptables syntax without chain and comment; only `plan` writes it, from validated values. */
   readonly text: string;
+  /** Written when every table of its family is; none that is not follows it in its chain. */
+  readonly late?: true;
 }
 
 export interface Chain {

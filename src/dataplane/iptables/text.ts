@@ -3,7 +3,10 @@
 import { AgentError } from "../../core/errors.ts";
 import type { AddressFamily } from "../../native/binding.ts";
 import type { KernelRule, KernelTable } from "./kernel.ts";
-import { type Chain, type Owner, type Ruleset, TABLE_NAMES, type Table, tableTitle } from "./ruleset.ts";
+import { type Chain, type Owner, type Rule, type Ruleset, TABLE_NAMES, type Table, tableTitle } from "./ruleset.ts";
+
+/** What refuses goes before what steers, memory last. */
+const REMOVAL = ["filter", "nat", "mangle", "raw"] as const satisfies (typeof TABLE_NAMES)[number][];
 
 /** Is this rule, which jumps into a chain of ours, the very one that we write? */
 export type IsPlain = (table: KernelTable, rule: KernelRule) => boolean;
@@ -11,7 +14,7 @@ export type IsPlain = (table: KernelTable, rule: KernelRule) => boolean;
 /** The whole plan as text: deterministic, it is what its hash is made of. */
 export function bodyText(owner: Owner, ruleset: Ruleset): string {
   return ruleset
-    .map((table) => `# ${tableTitle(table)}\n${tableText(owner, table, undefined, undefined, never)}`)
+    .map((table) => `# ${tableTitle(table)}\n${tableText(owner, table, undefined, undefined, never)}${lateText(table)}`)
     .join("");
 }
 
@@ -27,12 +30,14 @@ export function replaceText(
   state: string,
   isPlain: IsPlain,
 ): string {
-  return TABLE_NAMES.map((name) => {
+  const late = ruleset.filter((table) => table.family === family).map(lateText);
+  const early = TABLE_NAMES.map((name) => {
     const planned = ruleset.find((table) => table.family === family && table.name === name);
     const there = found.find((table) => table.family === family && table.name === name);
     if (planned !== undefined) return tableText(owner, planned, there, state, isPlain);
     return there === undefined ? "" : strippedText(owner, there, isPlain);
-  }).join("");
+  });
+  return [...early, ...late].join("");
 }
 
 /** Text that takes everything of ours out of the tables of one family; "" when nothing is there. */
@@ -42,14 +47,10 @@ export function removeText(
   found: readonly KernelTable[],
   isPlain: IsPlain,
 ): string {
-  // Steering goes first, memory last.
-  return [...TABLE_NAMES]
-    .reverse()
-    .map((name) => {
-      const there = found.find((table) => table.family === family && table.name === name);
-      return there === undefined ? "" : strippedText(owner, there, isPlain);
-    })
-    .join("");
+  return REMOVAL.map((name) => {
+    const there = found.find((table) => table.family === family && table.name === name);
+    return there === undefined ? "" : strippedText(owner, there, isPlain);
+  }).join("");
 }
 
 function tableText(
@@ -67,15 +68,25 @@ function tableText(
     `*${table.name}`,
     ...names.map((name) => `:${name} - [0:0]`),
     ...(keepsState ? [`-A ${stateChain} ${comment(state)}`] : []),
-    ...table.chains.flatMap(({ name, rules }) =>
-      rules.map((rule) => `-A ${name} ${withComment(rule.text, rule.name)}`),
-    ),
+    ...ruleLines(table, (rule) => rule.late === undefined),
     ...jumpLines(owner, table.chains, found, isPlain),
     ...stale.map((name) => `-F ${name}`),
     ...stale.map((name) => `-X ${name}`),
     "COMMIT",
     "",
   ].join("\n");
+}
+
+/** Behind what `tableText` has written; "" without such rules. */
+function lateText(table: Table): string {
+  const lines = ruleLines(table, (rule) => rule.late === true);
+  return lines.length === 0 ? "" : [`*${table.name}`, ...lines, "COMMIT", ""].join("\n");
+}
+
+function ruleLines({ chains }: Table, isMeant: (rule: Rule) => boolean): string[] {
+  return chains.flatMap(({ name, rules }) =>
+    rules.filter(isMeant).map((rule) => `-A ${name} ${withComment(rule.text, rule.name)}`),
+  );
 }
 
 function strippedText(owner: Owner, found: KernelTable, isPlain: IsPlain): string {

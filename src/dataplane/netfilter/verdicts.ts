@@ -22,8 +22,15 @@ const INBOUND: Readonly<Record<string, Verdict>> = {
   reroute: "outbound_captured",
 };
 const REFUSAL: Readonly<Record<string, Verdict>> = { refused: "outbound_refused_self" };
-const STALE_OUTBOUND: Readonly<Record<string, Verdict>> = { stale: "outbound_refused_stale" };
-const STALE_INBOUND: Readonly<Record<string, Verdict>> = { stale: "inbound_refused_stale" };
+/** What guests behind the pod send is outbound wherever it is met. */
+const STALE_OUTBOUND: Readonly<Record<string, Verdict>> = {
+  stale: "outbound_refused_stale",
+  reroute: "outbound_refused_stale",
+};
+const STALE_INBOUND: Readonly<Record<string, Verdict>> = {
+  stale: "inbound_refused_stale",
+  reroute: "outbound_refused_stale",
+};
 
 export interface CountingChains {
   readonly outbound: string;
@@ -31,6 +38,7 @@ export interface CountingChains {
   readonly refusal: string;
   readonly staleOutbound: string;
   readonly staleInbound: string;
+  readonly staleForwarded: string;
 }
 
 /**
@@ -44,6 +52,7 @@ export function verdictsOf(rules: Iterable<CountedRule>, chains: CountingChains)
     [chains.refusal, REFUSAL],
     [chains.staleOutbound, STALE_OUTBOUND],
     [chains.staleInbound, STALE_INBOUND],
+    [chains.staleForwarded, STALE_OUTBOUND],
   ]);
   const counts: Partial<Record<Verdict, number>> = {};
   for (const { chain, comment, packets } of rules) {

@@ -1,12 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // From what must be true of a pod's traffic to the table that makes it so. Pure.
-import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
+import { LOCAL_MARK, MARK_MASK, VERIFY_MARK, ZTUNNEL_PORT } from "../../core/constants.ts";
 import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { Legs, PlanMode } from "../netfilter/mode.ts";
-import { CONNTRACK_ZONE, EBPF_RANGES, hex } from "../netfilter/numbers.ts";
-import { address, addresses, cidrs, interfaceName } from "../netfilter/values.ts";
+import { CONNTRACK_ZONE, hex } from "../netfilter/numbers.ts";
+import { addresses } from "../netfilter/values.ts";
 import type { CountingChains } from "../netfilter/verdicts.ts";
+import {
+  exemptInbound,
+  exemptOutbound,
+  FROM_ZTUNNEL,
+  list,
+  masked,
+  NOT_A_SYN,
+  ONLY_SYNS,
+  ofEbpf,
+  onlyIpv4,
+  rerouted,
+  TURNED,
+} from "./exempt.ts";
 import type { Chain, Rule, Ruleset } from "./ruleset.ts";
+import { refused, staleGuards, staleInbound } from "./stale.ts";
 
 /** What this node's kernel and privileges allow; found by the self-test. */
 export interface Features {
@@ -28,21 +42,7 @@ const MARKED_LISTENERS_SIZE = 1024;
  */
 const PRIORITY = { raw: -300, mangle: -150, nat: -110, filter: -5 } as const;
 
-const masked = (mark: number) => `meta mark and ${hex(MARK_MASK)} == ${hex(mark)}`;
-/**
- * An application with CAP_NET_RAW may wear this mark itself and leaves uncaptured, as with upstream's
- * rules. `socket cgroupv2` can't tell the two apart from here: nft wants a path below its own cgroup
- * namespace, which under the stock chart holds the agent alone, and a mark refused to a new ztunnel
- * until its cgroup is known would send that ztunnel's connections to itself.
- */
-const FROM_ZTUNNEL = masked(ZTUNNEL_MARK);
-const NOT_A_SYN = "meta l4proto tcp tcp flags & (syn|ack) != syn";
 const SYN = "tcp flags & (syn|ack) == syn";
-const ONLY_SYNS: readonly Rule[] = [
-  { name: "not-tcp", text: "meta l4proto != tcp accept" },
-  { name: "not-syn", text: `${NOT_A_SYN} accept` },
-];
-const TURNED: Rule = { name: "redirected", text: "ct status dnat accept" };
 /** ztunnel's leg to the application that wears the client's address. */
 const SPOOFED_LEG = `meta l4proto tcp ${FROM_ZTUNNEL} fib saddr type != local`;
 
@@ -53,6 +53,7 @@ export const COUNTING_CHAINS: CountingChains = {
   refusal: "direct-call",
   staleOutbound: "refuse-output",
   staleInbound: "refuse-input",
+  staleForwarded: "refuse-forward",
 };
 
 /**
@@ -90,7 +91,7 @@ export function planCapture(
       hook: { type: "filter", hook: "input", priority: PRIORITY.filter },
       rules: mode === "retiring" ? [] : [refuseDirectCalls(), ...(mode === "captured" ? staleInbound(spec) : [])],
     },
-    ...(mode === "captured" ? staleGuards(spec) : []),
+    ...(mode === "captured" ? staleGuards(spec, PRIORITY.filter) : []),
     {
       // A call to 15001 or 15006 themselves, by anybody including ztunnel, would be answered as if it
       // had been captured: at 15001 that is an endless loop to itself.
@@ -243,40 +244,6 @@ function refuseDirectCalls(): Rule {
   return { name: "ztunnel-ports", text: `tcp dport { ${ports} } ${SYN} jump direct-call` };
 }
 
-/** The eBPF engine's, until it has retired or we have. */
-function ofEbpf(): Rule[] {
-  return [
-    { name: "ebpf-v4", text: `ip daddr { ${EBPF_RANGES[4].join(", ")} } accept` },
-    { name: "ebpf-v6", text: `ip6 daddr { ${EBPF_RANGES[6].join(", ")} } accept` },
-  ];
-}
-
-/**
- * What should have been turned and was not. A NAT rule sees the first packet of what conntrack does not know yet: a
- * SYN with the tuple of a connection that was not turned, ztunnel's own or one from before the capture, is taken for
- * a packet of that one for as long as conntrack remembers it, and would leave in the clear.
- */
-function staleGuards(spec: CaptureSpec): Chain[] {
-  const guard = (name: "output" | "forward", rules: readonly Rule[]): Chain => ({
-    name: `refuse-${name}`,
-    hook: { type: "filter", hook: name, priority: PRIORITY.filter },
-    rules: [...ONLY_SYNS, TURNED, ...onlyIpv4(spec), ...rules],
-  });
-  const chains = [guard("output", [...exemptOutbound(spec, "accept"), refused("stale")])];
-  const forwarded = rerouted(spec).map((name) => refused(`stale-${name}`, `iifname "${name}" `));
-  return forwarded.length === 0 ? chains : [...chains, guard("forward", forwarded)];
-}
-
-function staleInbound(spec: CaptureSpec): Rule[] {
-  const all = spec.bypassInbound ? [] : [...exemptInbound(spec, "accept"), refused("stale")];
-  const interfaces = rerouted(spec).map((name) => refused(`stale-${name}`, `iifname "${name}" `));
-  return all.length + interfaces.length === 0 ? [] : [...ONLY_SYNS, TURNED, ...onlyIpv4(spec), ...interfaces, ...all];
-}
-
-function refused(name: string, match = ""): Rule {
-  return { name, text: `${match}meta l4proto tcp counter reject with tcp reset` };
-}
-
 /** Our own connection from inside the netns to itself (verify.ts): proves hook, conntrack, rule and route. */
 function verification(): Rule {
   return { name: "verify", text: `meta l4proto tcp meta mark ${hex(VERIFY_MARK.netfilter)} redirect` };
@@ -304,34 +271,6 @@ function inbound(spec: CaptureSpec): Rule[] {
   return rules;
 }
 
-/** `said`: of what is not ztunnel's and not local, in each chain that counts. */
-function exemptInbound(spec: CaptureSpec, said: "accept" | "counter accept"): Rule[] {
-  return [
-    { name: "loopback", text: 'iif "lo" accept' },
-    { name: "ztunnel", text: `${FROM_ZTUNNEL} accept` },
-    { name: "hbone", text: `tcp dport ${ZTUNNEL_PORT.inboundHbone} ${said}` },
-    { name: "probe-v4", text: `ip saddr ${address(spec.probeIpv4, 4)} ${said}` },
-    { name: "probe-v6", text: `ip6 saddr ${address(spec.probeIpv6, 6)} ${said}` },
-    ...ofEbpf(),
-  ];
-}
-
-function exemptOutbound(spec: CaptureSpec, said: "accept" | "counter accept"): Rule[] {
-  return [
-    // 127.0.0.0/8, ::1 and the pod's own addresses all leave by lo.
-    { name: "local", text: 'oif "lo" accept' },
-    { name: "ztunnel", text: `${FROM_ZTUNNEL} accept` },
-    { name: "probe-v4", text: `meta l4proto tcp ip daddr ${address(spec.probeIpv4, 4)} accept` },
-    { name: "probe-v6", text: `meta l4proto tcp ip6 daddr ${address(spec.probeIpv6, 6)} accept` },
-    ...list("exclude-v4", "ip daddr", cidrs(spec.excludeOutboundCidrs, 4), said),
-    ...list("exclude-v6", "ip6 daddr", cidrs(spec.excludeOutboundCidrs, 6), said),
-  ];
-}
-
-function rerouted(spec: CaptureSpec): readonly string[] {
-  return [...new Set(spec.rerouteInterfaces.map(interfaceName))];
-}
-
 function outbound(spec: CaptureSpec): Rule[] {
   const rules: Rule[] = [...onlyIpv4(spec), ...exemptOutbound(spec, "counter accept")];
   rules.push(...dns(spec, "udp", "udp dport 53"));
@@ -349,12 +288,4 @@ function dns(spec: CaptureSpec, protocol: "udp" | "tcp", match: string): Rule[] 
     ...list(`dns-${protocol}-v4`, "ip daddr", addresses(spec.dnsServers, 4), action),
     ...list(`dns-${protocol}-v6`, "ip6 daddr", addresses(spec.dnsServers, 6), action),
   ];
-}
-
-function onlyIpv4(spec: CaptureSpec): Rule[] {
-  return spec.ipv6 ? [] : [{ name: "ipv6-off", text: "meta nfproto ipv6 accept" }];
-}
-
-function list(name: string, match: string, values: readonly string[], action: string): Rule[] {
-  return values.length === 0 ? [] : [{ name, text: `${match} { ${values.join(", ")} } ${action}` }];
 }

@@ -12,7 +12,7 @@ import { unmarkedLegs } from "../legs.ts";
 import type { Preparation } from "../preparation.ts";
 import type { Presence } from "../presence.ts";
 import { steeredSockets } from "../proxied.ts";
-import { reservePorts } from "../reserved-ports.ts";
+import { giveBackPorts } from "../reserved-ports.ts";
 import { restoreSysctls, withoutUpstreams } from "../sysctls.ts";
 import type { UpstreamForm } from "./form.ts";
 import type { UpstreamRules } from "./upstream.ts";
@@ -41,11 +41,11 @@ export class HandOver {
     let gone = true;
     for (const engine of engines) gone = (await this.#leave(netns, spec, engine)) && gone;
     preparation.forget(netns);
+    // Nobody would ever do it later.
+    giveBackPorts(binding, netns.fd);
     // What goes on needs the sysctls.
     if (!gone) return;
     if (engines.length > 0) restoreSysctls(binding, netns.fd, withoutUpstreams(letters));
-    // Nobody would ever give them back.
-    reservePorts(binding, netns.fd, []);
     if (shield !== "none" && !this.#needsShield(netns, spec, [])) await this.parts.upstream.unshield(netns.fd);
   }
 

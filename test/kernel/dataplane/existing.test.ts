@@ -78,17 +78,20 @@ describe.each(ENGINES)("$name", (engine) => {
       expect((await call.greeting()).remote.address).toBe(bind.address);
       return call;
     };
-    const old = await from(41000, 80);
+    const old = await from(41000, 81);
     await dataplane.capture(pod.netns, spec);
+    // Conntrack takes who speaks first for who called.
+    for (const socket of other.sockets) socket.write("first\n");
+    expect(await old.line()).toBe("first");
     // Netfilter gives the second of one port another one towards ztunnel.
-    const first = await from(41001, 80);
-    const since = [await from(41000, 81), await from(41001, 81)];
+    const first = await from(41001, 81);
+    const since = [await from(41000, 80), await from(41001, 80)];
     expect(existing.count(pod.netns, spec)).toBe(1);
     first.close();
     await expect.poll(() => proxiedSockets(native(), pod.netns.fd).length).toBe(since.length);
     expect(existing.count(pod.netns, spec)).toBe(1);
     await expectAlive([old, ...since]);
-    const untold = new PodExistingConnections({ ...native(), conntrackReply: untellingConntrack }, host);
+    const untold = new PodExistingConnections({ ...native(), conntrackReplies: untellingConntrack }, host);
     expect(untold.count(pod.netns, spec)).toBe(engine.engine === "ebpf" ? 1 : 0);
     expect(existing.reset(pod.netns, spec)).toBe(1);
     await expect(old.echo("x")).rejects.toThrow(/ECONNRESET|ECONNABORTED|EPIPE/);

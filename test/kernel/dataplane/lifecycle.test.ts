@@ -9,6 +9,7 @@ import { forkCount } from "../../../src/sys/exec.ts";
 import { specOf, startDataplane, stateOf } from "../../support/lab-dataplane.ts";
 import { ENGINES } from "../../support/lab-engines.ts";
 import { Call, EchoServer, outcome } from "../../support/lab-peer.ts";
+import { TrafficLab } from "../../support/lab-traffic.ts";
 import { LabZtunnel } from "../../support/lab-ztunnel.ts";
 import { inNetns, ipOf, NetnsLab } from "../../support/netns-lab.ts";
 
@@ -75,6 +76,27 @@ describe.each(ENGINES)("$name", (engine) => {
     await dataplane.capture(lab.pod.netns, spec);
     expect(dataplane.observe(lab.pod.netns, spec).mode).toBe("captured");
     for (const call of await openAll()) call.close();
+  });
+
+  test("a pod with traffic is captured, drained and released without refusing a connection", async () => {
+    const traffic = await TrafficLab.create();
+    try {
+      const { pod } = traffic.lab;
+      const spec = specOf(traffic.lab);
+      const load = traffic.load();
+      for (let round = 0; round < 3; round++) {
+        await load.more(20);
+        await dataplane.capture(pod.netns, spec);
+        await load.more(20);
+        await dataplane.drain(pod.netns, spec);
+        await expect.poll(() => dataplane.proxiedConnections(pod.netns), { timeout: 5000 }).toBe(0);
+        await dataplane.release(pod.netns);
+      }
+      expect((await load.end()).failures).toEqual([]);
+      expect(traffic.accepted).toBeGreaterThan(0);
+    } finally {
+      await traffic.close();
+    }
   });
 
   test("a pod is absent, then captured, and an unchanged one costs no fork", async () => {

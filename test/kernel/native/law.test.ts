@@ -273,7 +273,10 @@ const LAW: Record<Exclude<keyof NativeBinding, "abiVersion">, Row> = {
   },
   nftWatch: { works: (a) => a.nftWatch(netns.fd, () => {})(), fails: (a) => a.nftWatch(0, () => {}) },
   xtables: { works: (a) => a.xtables(netns.fd, 4), fails: (a) => a.xtables(0, 4) },
-  conntrackReply: { works: (a) => a.conntrackReply(netns.fd, GONE), fails: (a) => a.conntrackReply(0, GONE) },
+  conntrackReplies: {
+    works: (a) => a.conntrackReplies(netns.fd, [GONE, GONE]),
+    fails: (a) => a.conntrackReplies(0, [GONE]),
+  },
   ipsetDestroy: { works: (a) => a.ipsetDestroy(netns.fd, "none"), fails: (a) => a.ipsetDestroy(netns.fd, "") },
   spawn: {
     works: (a) => a.spawn(netns.fd, { ...PROGRAM, argv: ["true"] }),

@@ -317,7 +317,7 @@ describe("connections older than the capture", () => {
 
   test("that can't be read do not stand in the way of the pod", async () => {
     const parts = new FakeParts();
-    parts.existing.protect = () => {
+    parts.existing.count = () => {
       throw new AgentError("EOPNOTSUPP", "no sock_diag");
     };
     parts.run("web");

@@ -7,7 +7,7 @@ import { COUNTING_CHAINS as NFTABLES } from "../../../src/dataplane/nftables/pla
 const rule = (chain: string, comment: string, packets: number) => ({ chain, comment, packets: BigInt(packets) });
 
 test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", (chains) => {
-  const { outbound, inbound, refusal, staleOutbound, staleInbound } = chains;
+  const { outbound, inbound, refusal, staleOutbound, staleInbound, staleForwarded } = chains;
   const rules = [
     rule(outbound, "outbound", 3),
     rule(outbound, "dns-udp", 2),
@@ -21,7 +21,8 @@ test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", (cha
     rule(staleOutbound, "stale", 10),
     rule(staleOutbound, "redirected", 100),
     rule(staleInbound, "stale", 11),
-    rule(staleInbound, "stale-vnet0", 1),
+    rule(staleInbound, "reroute-vnet0", 1),
+    rule(staleForwarded, "reroute-vnet0", 1),
     rule(staleInbound, "hbone", 100),
     // Where nothing is decided, or not by us.
     rule(outbound, "probe-v4", 100),
@@ -38,7 +39,7 @@ test.each([NFTABLES, IPTABLES])("rules of $outbound are summed by verdict", (cha
     inbound_hbone: 6,
     inbound_probe: 8,
     outbound_refused_self: 9,
-    outbound_refused_stale: 10,
-    inbound_refused_stale: 12,
+    outbound_refused_stale: 12,
+    inbound_refused_stale: 11,
   });
 });

@@ -24,7 +24,7 @@ const FALLIBLE: Readonly<Record<string, readonly string[]>> = {
   ],
   probes: ["start", "allow", "settle", "revoke", "reconcile", "bequeath"],
   sidecars: ["observe", "redirect"],
-  existing: ["protect", "reset"],
+  existing: ["protect", "count", "reset"],
   claims: ["read", "write"],
 };
 /** What no event leads to is found then. */
