@@ -9,16 +9,22 @@ interface Sysctl {
   readonly key: string;
   /** Engines that count on sysctls don't do without. */
   readonly required: boolean;
-  /** Default "1". The other one of "0" and "1" is the kernel's default. */
-  readonly wanted?: "0";
+  /** Default "1". */
+  readonly wanted?: string;
+  /** Default: the other one of "0" and "1". */
+  readonly kernels?: string;
   /** Only for engines that translate. */
   readonly translated?: true;
 }
 
 const wantedOf = ({ wanted }: Sysctl) => wanted ?? "1";
-const defaultOf = ({ wanted }: Sysctl) => (wanted === "0" ? "1" : "0");
+const defaultOf = ({ wanted, kernels }: Sysctl) => kernels ?? (wanted === "0" ? "1" : "0");
 
 export const EARLY_DEMUX = "d";
+/** Of conntrack, for connections that one end has half closed. */
+export const HALF_CLOSED = ["c", "f"] as const;
+/** As long as conntrack remembers an open connection. */
+const FIVE_DAYS = "432000";
 
 /**
  * They may stay in a pod that becomes upstream's. Early demux: connections that were translated go on by conntrack, and
@@ -42,7 +48,30 @@ export const SYSCTLS: readonly Sysctl[] = [
   // and the kernel drops a wrong one (5.13+, nf_nat_ipv4_local_in) only where it is not transparent, as ztunnel's are.
   // Of both families, and of UDP: tcp_early_demux, which says less, is the whole machine's before 5.15.58.
   { letter: EARLY_DEMUX, key: "net/ipv4/ip_early_demux", required: true, wanted: "0", translated: true },
+  // Conntrack forgets a connection of which it has seen one FIN after one or two minutes of silence, and with it where
+  // it was turned. An answer that takes longer was lost; and what an application writes to a connection that its
+  // server has ended (a pool's that was idle) is no SYN, and left in the clear.
+  {
+    letter: HALF_CLOSED[0],
+    key: closing("close_wait"),
+    required: false,
+    wanted: FIVE_DAYS,
+    kernels: "60",
+    translated: true,
+  },
+  {
+    letter: HALF_CLOSED[1],
+    key: closing("fin_wait"),
+    required: false,
+    wanted: FIVE_DAYS,
+    kernels: "120",
+    translated: true,
+  },
 ];
+
+function closing(state: string): string {
+  return `net/netfilter/nf_conntrack_tcp_timeout_${state}`;
+}
 
 /** Letters of every sysctl: assumed for a pod that was prepared by an agent that has died since. */
 export const ALL_LETTERS = SYSCTLS.map(({ letter }) => letter).join("");

@@ -4,7 +4,7 @@ import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../core/constants.ts";
 import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { NativeBinding } from "../../native/binding.ts";
 import type { ScratchPair } from "../scratch.ts";
-import { EARLY_DEMUX, setSysctls } from "../sysctls.ts";
+import { EARLY_DEMUX, HALF_CLOSED, setSysctls } from "../sysctls.ts";
 
 const LOSS = {
   noSysctls: (keys: string) =>
@@ -14,6 +14,9 @@ const LOSS = {
     `net/ipv4/tcp_migrate_req can't be set (${reason}): connections that wait in the queue of a ztunnel that ends are reset`,
   earlyDemux: (reason: string) =>
     `net/ipv4/ip_early_demux can't be set (${reason}): a client that calls two ports of a pod from one port of its own is not answered by the second`,
+  halfClosed: (key: string, reason: string) =>
+    `${key} can't be set (${reason}): of a connection that one end has half closed and that is silent for a minute or two ` +
+    "an answer is lost, and what its application still writes leaves in the clear",
   noIpv6: "new network namespaces have no IPv6: IPv6 capture was not tested",
 } as const;
 
@@ -44,9 +47,11 @@ export function prepareScratchPod(
   if (denied.length > 0) {
     losses.push(LOSS.noSysctls(denied.map(({ key, reason }) => `${key}: ${reason}`).join(", ")));
   }
-  for (const { letter, reason } of failures) {
+  for (const { letter, key, reason } of failures) {
     if (letter === "m") losses.push(LOSS.noMigration(reason));
     if (letter === EARLY_DEMUX) losses.push(LOSS.earlyDemux(reason));
+    // ENOENT: conntrack is loaded by the first rule that needs it.
+    if (letter === HALF_CLOSED[0] && reason !== "ENOENT") losses.push(LOSS.halfClosed(key, reason));
   }
   return { sysctls: denied.length === 0, losses };
 }

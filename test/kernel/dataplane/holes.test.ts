@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ways past a redirection that were found by attacking a prototype, each as a test.
 import { mkdtempSync, rmSync } from "node:fs";
+import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -10,6 +11,7 @@ import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import { isBehindEbpf } from "../../../src/dataplane/proxied.ts";
 import { native } from "../../../src/native/load.ts";
+import type { HeldNetns } from "../../../src/native/netns.ts";
 import { run } from "../../../src/sys/exec.ts";
 import { specOf, startDataplane } from "../../support/lab-dataplane.ts";
 import { ENGINES } from "../../support/lab-engines.ts";
@@ -21,6 +23,8 @@ const APP = 8080;
 const SERVICE = 80;
 /** TCP_SYN_RECV, as sock_diag reports a request that waits for its third packet. */
 const SYN_RECV = 3;
+/** Seconds for which conntrack remembers a connection that is half closed. */
+const REMEMBERED = ["close_wait", "fin_wait"].map((state) => `net/netfilter/nf_conntrack_tcp_timeout_${state}`);
 /** ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK. */
 const UNFINISHED = [1, 4, 5, 8, 9];
 
@@ -207,6 +211,47 @@ describe.each(ENGINES)("$name", (engine) => {
       expect(verdicts.inbound_refused_stale ?? 0).toBe(engine.engine === "ebpf" ? 0 : 1);
     });
 
+    test("what an application writes late, when its server has ended the connection, is ztunnel's", async () => {
+      for (const key of REMEMBERED) native().sysctlSet(lab.pod.netns.fd, key, "1");
+      await capture();
+      const [caller, news] = await halfOpen(lab.pod.netns, family, ipOf(lab.client, family), SERVICE);
+      const { port } = native().localEndpoint(caller.fd);
+      await expect.poll(news).toContain("remote");
+      for (const socket of servers[1]?.sockets ?? []) socket.end();
+      await expect.poll(news).toContain("end");
+      await inNetns(
+        lab.client.netns,
+        "nft",
+        `table inet q { chain i { type filter hook prerouting priority -400; tcp sport ${port} counter drop; }; }`,
+      );
+      await sleep(2100);
+      caller.socket.write("secret\n");
+      await sleep(100);
+      expect(await inNetns(lab.client.netns, "nft", "list", "table", "inet", "q")).toContain("packets 0 bytes 0");
+      caller.socket.destroy();
+    });
+
+    test("an answer that comes long after its caller has ended the question arrives", async () => {
+      for (const key of REMEMBERED) native().sysctlSet(lab.pod.netns.fd, key, "1");
+      for (const { server } of servers) {
+        server.removeAllListeners("connection").on("connection", (socket: Socket) => {
+          socket.allowHalfOpen = true;
+          socket.resume().on("end", () => setTimeout(() => socket.end("late"), 2100));
+        });
+      }
+      await capture();
+      const calls = [
+        await halfOpen(lab.pod.netns, family, ipOf(lab.client, family), SERVICE),
+        await halfOpen(lab.client.netns, family, podIp(), APP),
+      ];
+      for (const [{ socket }] of calls) socket.end("question");
+      for (const [{ socket }, news] of calls) {
+        await expect.poll(news, { timeout: 5000 }).toBe("late end");
+        socket.destroy();
+      }
+      expect(ztunnel.accepted).toHaveLength(2);
+    });
+
     test("connect to the unspecified address means loopback and is direct", async () => {
       await capture();
       for (const address of family === 4 ? ["0.0.0.0"] : ["::", "::ffff:0.0.0.0"]) {
@@ -292,6 +337,17 @@ describe.each(ENGINES)("$name", (engine) => {
     });
   });
 });
+
+/** A connection that does not end its half when the other side has ended its own; and what has come by it so far. */
+async function halfOpen(netns: HeldNetns, family: 4 | 6, address: string, port: number) {
+  const fd = await native().tcpConnect(netns.fd, { family, address, port, timeout: 3000 });
+  const socket = new Socket({ fd, allowHalfOpen: true });
+  const come: string[] = [];
+  socket.on("data", (data) => come.push(data.toString()));
+  socket.on("end", () => come.push("end"));
+  socket.on("error", (error) => come.push(String(error)));
+  return [{ fd, socket }, () => come.join(" ")] as const;
+}
 
 /** The name of who answered, once the other side has closed. */
 async function shortCall(opening: Promise<Call>): Promise<string> {

@@ -48,10 +48,11 @@ test("sysctls denied: it works, and says what that costs", async () => {
   const dataplane = await startDataplane(withoutSysctls);
   const [result] = dataplane.tests;
   expect(result?.works).toBe(true);
-  expect(result?.losses).toHaveLength(3);
+  expect(result?.losses).toHaveLength(4);
   expect(result?.losses[0]).toContain("net/ipv4/tcp_fwmark_accept: EROFS");
   expect(result?.losses[1]).toContain("tcp_migrate_req");
   expect(result?.losses[2]).toContain("ip_early_demux");
+  expect(result?.losses[3]).toContain("nf_conntrack_tcp_timeout_close_wait");
   dataplane.close();
 });
 
