@@ -48,6 +48,10 @@ export const SYSCTLS: readonly Sysctl[] = [
   // and the kernel drops a wrong one (5.13+, nf_nat_ipv4_local_in) only where it is not transparent, as ztunnel's are.
   // Of both families, and of UDP: tcp_early_demux, which says less, is the whole machine's before 5.15.58.
   { letter: EARLY_DEMUX, key: "net/ipv4/ip_early_demux", required: true, wanted: "0", translated: true },
+  // A connection that is older than the capture stays unknown to conntrack, which has not seen it begin. Otherwise what it
+  // remembers of one that has ended since, of which it may have seen one FIN only, is what a SYN with the same ends is
+  // taken for: that one is not turned, and so refused.
+  { letter: "o", key: "net/netfilter/nf_conntrack_tcp_loose", required: false, wanted: "0", translated: true },
   // Conntrack forgets a connection of which it has seen one FIN after one or two minutes of silence, and with it where
   // it was turned. An answer that takes longer was lost; and what an application writes to a connection that its
   // server has ended (a pool's that was idle) is no SYN, and left in the clear.

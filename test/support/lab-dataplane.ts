@@ -65,7 +65,7 @@ export function specOf(lab: NetnsLab, changes: Partial<CaptureSpec> = {}): Captu
 /** Everything that a dataplane may touch in a netns, as text. */
 export async function stateOf(netns: HeldNetns): Promise<string> {
   const sysctls =
-    "sysctl -a 2>/dev/null | grep -E 'fwmark|tcp_migrate_req|ip_early_demux|route_localnet|accept_local|rp_filter|timeout_(close|fin)_wait'";
+    "sysctl -a 2>/dev/null | grep -E 'fwmark|tcp_migrate_req|ip_early_demux|route_localnet|accept_local|rp_filter|conntrack_tcp_(loose|timeout_(close|fin)_wait)'";
   // A legacy table that has been used stays in its netns for ever: only what is in it counts.
   const legacy =
     "for save in iptables-legacy-save ip6tables-legacy-save; do $save | grep -E '^-A|^:.* (-|DROP) '; done";

@@ -28,6 +28,7 @@ const SYSCTLS = [
   "net/netfilter/nf_conntrack_count",
   "net/netfilter/nf_conntrack_max",
   "net/netfilter/nf_conntrack_tcp_be_liberal",
+  "net/netfilter/nf_conntrack_tcp_loose",
   "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
   "net/netfilter/nf_conntrack_tcp_timeout_fin_wait",
 ] as const;

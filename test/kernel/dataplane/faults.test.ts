@@ -113,9 +113,7 @@ describe.each<Fault>(["killed", "refused"])("%s", (fault) => {
       async ({ from, to }) => {
         await lab.expectEverywhere(fault, captured(lab.spec({ engine: from }), lab.spec({ engine: to })));
         // What was set by who was killed before that was written anywhere looks like the pod's own.
-        await expectNothingLeft(
-          fault === "killed" && from === "ebpf" ? /ip_early_demux|timeout_(close|fin)_wait/ : undefined,
-        );
+        await expectNothingLeft(fault === "killed" && from === "ebpf" ? /ip_early_demux|conntrack_tcp_/ : undefined);
       },
     );
 
