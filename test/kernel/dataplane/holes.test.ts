@@ -262,7 +262,7 @@ describe.each(ENGINES)("$name", (engine) => {
         "nft",
         `table inet q { chain i { type filter hook prerouting priority -400; tcp sport ${port} counter drop; }; }`,
       );
-      await sleep(2100);
+      await sleep(1300);
       caller.socket.write("secret\n");
       await sleep(100);
       expect(await inNetns(lab.client.netns, "nft", "list", "table", "inet", "q")).toContain("packets 0 bytes 0");
@@ -274,7 +274,7 @@ describe.each(ENGINES)("$name", (engine) => {
       for (const { server } of servers) {
         server.removeAllListeners("connection").on("connection", (socket: Socket) => {
           socket.allowHalfOpen = true;
-          socket.resume().on("end", () => setTimeout(() => socket.end("late"), 2100));
+          socket.resume().on("end", () => setTimeout(() => socket.end("late"), 1300));
         });
       }
       await capture();
