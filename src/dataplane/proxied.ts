@@ -13,22 +13,19 @@ const PROXY_PORTS: readonly number[] = [
 
 /** SYN_RECV, and what waits to be accepted. */
 const PENDING_STATES = [3, ...OPEN_STATES] as const;
+/** Without an inode these wait to be accepted: a socket that its owner has closed is in another state. */
+const WAITING_STATES: readonly number[] = [1, 3, 8];
 
-/** As `proxiedSockets`, with those that ztunnel has not accepted yet: steering must outlive them. */
+/** As `proxiedSockets`, with what the kernel only ends, of nobody's any more: steering must outlive that too. */
 export function steeredSockets(binding: NativeBinding, netns: number): SocketInfo[] {
   return binding
     .sockets(netns, { protocol: "tcp", states: PENDING_STATES })
     .filter((socket) => socket.mark === ZTUNNEL_MARK && isProxied(socket));
 }
 
-/**
- * ztunnel's ends of the open connections that it accepted in this netns. Without an inode a socket belongs
- * to no process any more: the kernel only ends it.
- */
+/** ztunnel's ends of the open connections that it accepted in this netns, or is about to. */
 export function proxiedSockets(binding: NativeBinding, netns: number): SocketInfo[] {
-  return binding
-    .sockets(netns, { protocol: "tcp", states: OPEN_STATES })
-    .filter((socket) => socket.mark === ZTUNNEL_MARK && socket.inode !== 0 && isProxied(socket));
+  return steeredSockets(binding, netns).filter(({ inode, state }) => inode !== 0 || WAITING_STATES.includes(state));
 }
 
 /** True when the local address is a shadow or spread address of the eBPF engine. */

@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import type { NodeDataplane } from "../../../src/dataplane/dataplane.ts";
 import type { NativeBinding } from "../../../src/native/binding.ts";
 import { NativeError } from "../../../src/native/fault.ts";
+import { OwnedFd } from "../../../src/native/fd.ts";
 import { native } from "../../../src/native/load.ts";
 import { forkCount } from "../../../src/sys/exec.ts";
 import { specOf, startDataplane, stateOf } from "../../support/lab-dataplane.ts";
@@ -89,7 +90,7 @@ describe.each(ENGINES)("$name", (engine) => {
         await dataplane.capture(pod.netns, spec);
         await load.more(20);
         await dataplane.drain(pod.netns, spec);
-        await expect.poll(() => dataplane.proxiedConnections(pod.netns), { timeout: 5000 }).toBe(0);
+        await expect.poll(() => dataplane.proxiedConnections(pod.netns)).toBe(0);
         await dataplane.release(pod.netns);
       }
       expect((await load.end()).failures).toEqual([]);
@@ -230,6 +231,21 @@ describe.each(ENGINES)("$name", (engine) => {
     expect(ztunnel.accepted).toHaveLength(opened + lasting.length);
     await expectAlive(lasting, "after");
     for (const call of lasting) call.close();
+  });
+
+  test("a connection that ztunnel is yet to accept is waited for, one that it has closed is not", async () => {
+    await ztunnel.close();
+    const { netns, ipv4 } = lab.pod;
+    const bind = { address: ipv4, port: 15001 };
+    const listener = OwnedFd.adopt(native().tcpListen(netns.fd, { family: 4, mark: 0x539, bind }), "listener");
+    const call = await Call.open(lab.client.netns, 4, ipv4, 15001);
+    expect(dataplane.proxiedConnections(netns)).toBe(1);
+    const accepted = native().tcpAccept(listener.fd);
+    expect(dataplane.proxiedConnections(netns)).toBe(1);
+    native().close(accepted);
+    expect(dataplane.proxiedConnections(netns)).toBe(0);
+    call.close();
+    listener.close();
   });
 
   test("draining: proxied connections go on and are counted, new ones are direct", async () => {
