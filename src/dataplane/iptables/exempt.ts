@@ -10,6 +10,7 @@ import type { Rule } from "./ruleset.ts";
 
 export const marked = (mark: number) => `-m mark --mark ${hex(mark)}/${hex(MARK_MASK)}`;
 export const FROM_ZTUNNEL = marked(ZTUNNEL_MARK);
+export const SYN = "-p tcp -m tcp --tcp-flags SYN,ACK SYN";
 export const NOT_A_SYN = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN";
 export const ONLY_SYNS: readonly Rule[] = [
   { name: "not-tcp", text: "! -p tcp -j RETURN" },

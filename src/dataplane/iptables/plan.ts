@@ -18,10 +18,11 @@ import {
   ONLY_SYNS,
   ofEbpf,
   rerouted,
+  SYN,
   TURNED,
 } from "./exempt.ts";
-import { CHAIN_PREFIX, type Chain, type Rule, type Ruleset, type Table } from "./ruleset.ts";
-import { refused, staleInbound, staleOfGuests, staleOutbound } from "./stale.ts";
+import { type BuiltIn, CHAIN_PREFIX, type Chain, type Rule, type Ruleset, type Table } from "./ruleset.ts";
+import { ofSyns, refused, staleInbound, staleOfGuests, staleOutbound } from "./stale.ts";
 
 /** What this node's kernel and privileges allow; found by the self-test. */
 export interface Features {
@@ -39,6 +40,9 @@ const CHAIN = {
   direct: `${CHAIN_PREFIX}DIRECT`,
   stale: `${CHAIN_PREFIX}STALE`,
   forward: `${CHAIN_PREFIX}FORWARD`,
+  synInput: `${CHAIN_PREFIX}SYNIN`,
+  synOutput: `${CHAIN_PREFIX}SYNOUT`,
+  synForward: `${CHAIN_PREFIX}SYNFORWARD`,
 } as const;
 
 /** Where the rules are whose counters are verdicts. */
@@ -46,13 +50,12 @@ export const COUNTING_CHAINS: CountingChains = {
   outbound: CHAIN.output,
   inbound: CHAIN.prerouting,
   refusal: CHAIN.direct,
-  staleOutbound: CHAIN.stale,
-  staleInbound: CHAIN.input,
-  staleForwarded: CHAIN.forward,
+  staleOutbound: CHAIN.synOutput,
+  staleInbound: CHAIN.synInput,
+  staleForwarded: CHAIN.synForward,
 };
 
 const OURS_BUT_VERIFY = `-p tcp ${marked(LOCAL_MARK)} -m mark ! --mark ${hex(VERIFY_MARK.netfilter)}`;
-const SYN = "-p tcp -m tcp --tcp-flags SYN,ACK SYN";
 /** ztunnel's leg to the application that wears the client's address. */
 const SPOOFED_LEG = `-p tcp ${FROM_ZTUNNEL} -m addrtype ! --src-type LOCAL`;
 const ZONE = `-j CT --zone-orig ${CONNTRACK_ZONE}`;
@@ -191,25 +194,29 @@ function markOutput(): Rule[] {
 function refusal(mode: PlanMode, family: AddressFamily, spec: CaptureSpec | undefined): Chain[] {
   const ports = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext];
   const direct = ports.map((port) => ({ name: `port-${port}`, text: `${SYN} --dport ${port} -j ${CHAIN.direct}` }));
+  const stale = spec === undefined ? [] : staleInbound(spec, family);
+  const guard = stale.length === 0 ? [] : [ofSyns(CHAIN.synInput)];
   return [
-    {
-      name: CHAIN.input,
-      from: "INPUT",
-      rules: mode === "retiring" ? [] : [...direct, ...(spec === undefined ? [] : staleInbound(spec, family))],
-    },
-    {
-      name: CHAIN.direct,
-      from: undefined,
-      rules: [TURNED, ...ofEbpf(family), refused("refused")],
-    },
+    { name: CHAIN.input, from: "INPUT", rules: mode === "retiring" ? [] : [...direct, ...guard] },
+    { name: CHAIN.direct, from: undefined, rules: [TURNED, ...ofEbpf(family), refused("refused")] },
+    ...chain(CHAIN.synInput, undefined, stale),
     ...(spec === undefined ? [] : staleChains(spec, family)),
   ];
 }
 
 function staleChains(spec: CaptureSpec, family: AddressFamily): Chain[] {
   const guests = staleOfGuests(spec);
-  const forward: Chain[] = guests.length === 0 ? [] : [{ name: CHAIN.forward, from: "FORWARD", rules: guests }];
-  return [{ name: CHAIN.stale, from: "OUTPUT", rules: staleOutbound(spec, family) }, ...forward];
+  return [
+    ...chain(CHAIN.synOutput, undefined, staleOutbound(spec, family)),
+    ...chain(CHAIN.stale, "OUTPUT", [ofSyns(CHAIN.synOutput)]),
+    ...chain(CHAIN.synForward, undefined, guests),
+    ...chain(CHAIN.forward, "FORWARD", guests.length === 0 ? [] : [ofSyns(CHAIN.synForward)]),
+  ];
+}
+
+/** None without rules. */
+function chain(name: string, from: BuiltIn | undefined, rules: readonly Rule[]): Chain[] {
+  return rules.length === 0 ? [] : [{ name, from, rules }];
 }
 
 /** Our own connection from inside the netns to itself (netfilter/verify.ts). */

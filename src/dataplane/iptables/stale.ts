@@ -3,21 +3,27 @@
 // written at once, so these rules come when table nat is there: before, they would refuse whatever is new.
 import type { CaptureSpec } from "../../core/ports/dataplane.ts";
 import type { AddressFamily } from "../../native/binding.ts";
-import { exemptInbound, exemptOutbound, ONLY_SYNS, rerouted, TURNED } from "./exempt.ts";
+import { exemptInbound, exemptOutbound, rerouted, SYN, TURNED } from "./exempt.ts";
 import type { Rule } from "./ruleset.ts";
 
+/** Where a rule of `ofSyns` leads; none where nothing is refused. */
 export function staleOutbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
-  return late([...exemptOutbound(spec, family), refused("stale")]);
+  return [TURNED, ...exemptOutbound(spec, family), refused("stale")];
 }
 
-/** For the end of a chain of INPUT. */
 export function staleInbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
-  return late([...ofGuests(spec), ...(spec.bypassInbound ? [] : [...exemptInbound(spec, family), refused("stale")])]);
+  const all = spec.bypassInbound ? [] : [...exemptInbound(spec, family), refused("stale")];
+  return turnedBefore([...ofGuests(spec), ...all]);
 }
 
 /** Of what guests behind the pod send through it. */
 export function staleOfGuests(spec: CaptureSpec): Rule[] {
-  return late(ofGuests(spec));
+  return turnedBefore(ofGuests(spec));
+}
+
+/** Of each packet that is not a SYN one rule is asked. */
+export function ofSyns(chain: string): Rule {
+  return { name: "syn", text: `${SYN} -j ${chain}`, late: true };
 }
 
 export function refused(name: string, match = ""): Rule {
@@ -28,6 +34,6 @@ function ofGuests(spec: CaptureSpec): Rule[] {
   return rerouted(spec).map((name) => refused(`reroute-${name}`, `-i ${name} `));
 }
 
-function late(rules: readonly Rule[]): Rule[] {
-  return rules.length === 0 ? [] : [...ONLY_SYNS, TURNED, ...rules].map((rule) => ({ ...rule, late: true }));
+function turnedBefore(rules: readonly Rule[]): Rule[] {
+  return rules.length === 0 ? [] : [TURNED, ...rules];
 }

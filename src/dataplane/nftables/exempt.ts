@@ -18,6 +18,7 @@ export const masked = (mark: number) => `meta mark and ${hex(MARK_MASK)} == ${he
  * until its cgroup is known would send that ztunnel's connections to itself.
  */
 export const FROM_ZTUNNEL = masked(ZTUNNEL_MARK);
+export const SYN = "tcp flags & (syn|ack) == syn";
 export const NOT_A_SYN = "meta l4proto tcp tcp flags & (syn|ack) != syn";
 export const ONLY_SYNS: readonly Rule[] = [
   { name: "not-tcp", text: "meta l4proto != tcp accept" },

@@ -17,6 +17,7 @@ import {
   ofEbpf,
   onlyIpv4,
   rerouted,
+  SYN,
   TURNED,
 } from "./exempt.ts";
 import type { Chain, Rule, Ruleset } from "./ruleset.ts";
@@ -42,7 +43,6 @@ const MARKED_LISTENERS_SIZE = 1024;
  */
 const PRIORITY = { raw: -300, mangle: -150, nat: -110, filter: -5 } as const;
 
-const SYN = "tcp flags & (syn|ack) == syn";
 /** ztunnel's leg to the application that wears the client's address. */
 const SPOOFED_LEG = `meta l4proto tcp ${FROM_ZTUNNEL} fib saddr type != local`;
 
@@ -51,9 +51,9 @@ export const COUNTING_CHAINS: CountingChains = {
   outbound: "nat-output",
   inbound: "nat-prerouting",
   refusal: "direct-call",
-  staleOutbound: "refuse-output",
-  staleInbound: "refuse-input",
-  staleForwarded: "refuse-forward",
+  staleOutbound: "syn-output",
+  staleInbound: "syn-input",
+  staleForwarded: "syn-forward",
 };
 
 /**
@@ -68,6 +68,7 @@ export function planCapture(
   legs: Legs = "own",
 ): Ruleset {
   const learns = legs === "own" && features.sysctls && features.socketMark;
+  const inboundGuard = mode === "captured" ? staleInbound(spec) : { chains: [], rules: [] };
   const chains: Chain[] = [
     ...legChains(features, legs, learns),
     {
@@ -89,8 +90,9 @@ export function planCapture(
     {
       name: "refuse-input",
       hook: { type: "filter", hook: "input", priority: PRIORITY.filter },
-      rules: mode === "retiring" ? [] : [refuseDirectCalls(), ...(mode === "captured" ? staleInbound(spec) : [])],
+      rules: mode === "retiring" ? [] : [refuseDirectCalls(), ...inboundGuard.rules],
     },
+    ...inboundGuard.chains,
     ...(mode === "captured" ? staleGuards(spec, PRIORITY.filter) : []),
     {
       // A call to 15001 or 15006 themselves, by anybody including ztunnel, would be answered as if it
