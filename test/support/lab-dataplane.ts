@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // A dataplane under test, and pods as it is told about them.
-import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../src/core/constants.ts";
 import type { CaptureSpec } from "../../src/core/ports/dataplane.ts";
 import type { Logger, Metrics } from "../../src/core/ports/telemetry.ts";
 import { NodeDataplane } from "../../src/dataplane/dataplane.ts";
@@ -8,6 +7,7 @@ import type { NativeBinding } from "../../src/native/binding.ts";
 import { NativeError } from "../../src/native/fault.ts";
 import { native } from "../../src/native/load.ts";
 import type { HeldNetns } from "../../src/native/netns.ts";
+import { CAPTURE_SPEC } from "../fixtures/capture-spec.ts";
 import { type LabEngine, NFTABLES } from "./lab-engines.ts";
 import { inNetns, type NetnsLab } from "./netns-lab.ts";
 
@@ -46,20 +46,7 @@ export async function startDataplane(
 
 /** What upstream's defaults ask for the lab's pod, with IPv6 and DNS capture on. */
 export function specOf(lab: NetnsLab, changes: Partial<CaptureSpec> = {}): CaptureSpec {
-  return {
-    uid: "0f0e0d0c-0000-4000-8000-000000000001",
-    pod: "default/app",
-    ips: [lab.pod.ipv4, lab.pod.ipv6],
-    ipv6: true,
-    dnsCapture: true,
-    dnsServers: undefined,
-    bypassInbound: false,
-    rerouteInterfaces: [],
-    excludeOutboundCidrs: [],
-    probeIpv4: PROBE_SNAT_IPV4,
-    probeIpv6: PROBE_SNAT_IPV6,
-    ...changes,
-  };
+  return { ...CAPTURE_SPEC, ips: [lab.pod.ipv4, lab.pod.ipv6], ...changes };
 }
 
 /** Everything that a dataplane may touch in a netns, as text. */

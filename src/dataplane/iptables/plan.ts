@@ -189,7 +189,7 @@ function markOutput(): Rule[] {
 
 /**
  * A call to 15001 or 15006 themselves, which were not what its packets asked for before a redirection; and what
- * should have been turned and was not (see nftables/plan.ts), where the pod is captured as `spec` says.
+ * should have been turned and was not (see nftables/stale.ts), where the pod is captured as `spec` says.
  */
 function refusal(mode: PlanMode, family: AddressFamily, spec: CaptureSpec | undefined): Chain[] {
   const ports = [ZTUNNEL_PORT.outbound, ZTUNNEL_PORT.inboundPlaintext];

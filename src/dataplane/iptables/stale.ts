@@ -6,11 +6,12 @@ import type { AddressFamily } from "../../native/binding.ts";
 import { exemptInbound, exemptOutbound, rerouted, SYN, TURNED } from "./exempt.ts";
 import type { Rule } from "./ruleset.ts";
 
-/** Where a rule of `ofSyns` leads; none where nothing is refused. */
+/** Where a rule of `ofSyns` leads, as the next two. */
 export function staleOutbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
   return [TURNED, ...exemptOutbound(spec, family), refused("stale")];
 }
 
+/** None where inbound is bypassed and no guest is behind the pod. */
 export function staleInbound(spec: CaptureSpec, family: AddressFamily): Rule[] {
   const all = spec.bypassInbound ? [] : [...exemptInbound(spec, family), refused("stale")];
   return turnedBefore([...ofGuests(spec), ...all]);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
 import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import { native } from "../../../src/native/load.ts";
 import { createNetns, type HeldNetns } from "../../../src/native/netns.ts";
+import { CAPTURE_SPEC } from "../../fixtures/capture-spec.ts";
 
 export interface ScratchPod {
   readonly netns: HeldNetns;
@@ -41,17 +41,10 @@ export class ScratchPods implements Disposable {
     return {
       netns,
       spec: {
+        ...CAPTURE_SPEC,
         uid: `0f0e0d0c-0000-4000-8000-${number.toString(16).padStart(12, "0")}`,
         pod: `bench/p${index}`,
         ips: [ipv4, ipv6],
-        ipv6: true,
-        dnsCapture: true,
-        dnsServers: undefined,
-        bypassInbound: false,
-        rerouteInterfaces: [],
-        excludeOutboundCidrs: [],
-        probeIpv4: PROBE_SNAT_IPV4,
-        probeIpv6: PROBE_SNAT_IPV6,
       },
     };
   }

@@ -8,19 +8,17 @@ import { OwnedFd } from "../../../src/native/fd.ts";
 import { native } from "../../../src/native/load.ts";
 import { specOf, startDataplane, withoutSysctls } from "../../support/lab-dataplane.ts";
 import { ENGINES } from "../../support/lab-engines.ts";
-import { Call, EchoServer } from "../../support/lab-peer.ts";
-import { expectAlive } from "../../support/lab-traffic.ts";
-import { LabZtunnel } from "../../support/lab-ztunnel.ts";
-import { ipOf, NetnsLab } from "../../support/netns-lab.ts";
+import { Call } from "../../support/lab-peer.ts";
+import { expectAlive, TrafficLab } from "../../support/lab-traffic.ts";
+import { ipOf, type NetnsLab } from "../../support/netns-lab.ts";
 
 const APP = 8080;
 const RESERVED = "net/ipv4/ip_local_reserved_ports";
 const LIST = "537,539,541,50000-50039";
 
 let dataplane: NodeDataplane;
+let traffic: TrafficLab;
 let lab: NetnsLab;
-let app: EchoServer;
-let ztunnel: LabZtunnel;
 
 const CLOSE_WAIT = 8;
 const states = () =>
@@ -53,17 +51,12 @@ describe.each(ENGINES)("$name", (engine) => {
   });
   afterAll(() => dataplane.close());
   beforeEach(async () => {
-    lab = NetnsLab.create();
-    app = await EchoServer.start(lab.pod.netns, "app", { family: 6, bind: { address: "::", port: APP } });
-    ztunnel = await LabZtunnel.start(lab.pod.netns);
+    traffic = await TrafficLab.create();
+    lab = traffic.lab;
     // Of these 61 ports the older connections have 40.
     native().sysctlSet(lab.pod.netns.fd, "net/ipv4/ip_local_port_range", "50000 50060");
   });
-  afterEach(async () => {
-    await app.close();
-    await ztunnel.close();
-    lab.close();
-  });
+  afterEach(() => traffic.close());
 
   test.each([4, 6] as const)("IPv%i: old and new connections of one client live side by side", async (family) => {
     const old = await clients(50_000, 40, family);
@@ -72,7 +65,7 @@ describe.each(ENGINES)("$name", (engine) => {
     expect(reserved()).toBe(LIST);
     const since = await clients(51_000, 16, family);
     await expectAlive([...old, ...since]);
-    expect(ztunnel.accepted).toHaveLength(since.length);
+    expect(traffic.accepted).toBe(since.length);
     for (const call of old) call.close();
     await expect
       .poll(() => {

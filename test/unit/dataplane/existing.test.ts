@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which of a pod's sockets are ends of connections past ztunnel.
 import { describe, expect, test } from "vitest";
-import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import { clientPorts } from "../../../src/dataplane/ends.ts";
 import { existingAmong } from "../../../src/dataplane/existing.ts";
 import type { SocketInfo } from "../../../src/native/binding.ts";
+import { CAPTURE_SPEC } from "../../fixtures/capture-spec.ts";
 
 const POD = "10.0.0.2";
 const REMOTE = "10.0.0.9";
 const ZTUNNEL = 0x539;
 const LISTENING = 10;
 const CLOSE_WAIT = 8;
-const SPEC = { ipv6: true, bypassInbound: false, excludeOutboundCidrs: ["10.9.0.0/16"] } as unknown as CaptureSpec;
 const FACTS = {
-  spec: { ...SPEC, probeIpv4: "169.254.7.127", probeIpv6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff" },
+  spec: { ...CAPTURE_SPEC, excludeOutboundCidrs: ["10.9.0.0/16"] },
   own: new Set([POD]),
   node: new Set(["10.0.0.1"]),
 };

@@ -2,7 +2,6 @@
 // Golden texts: what iptables-restore is given, for every setting that changes it. A changed file is a
 // changed promise; regenerate with `npx vitest run --project unit -u` and read the difference.
 import { describe, expect, test } from "vitest";
-import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
 import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import type { KernelTable } from "../../../src/dataplane/iptables/kernel.ts";
 import { type Features, planCapture } from "../../../src/dataplane/iptables/plan.ts";
@@ -10,24 +9,12 @@ import { CAPTURE } from "../../../src/dataplane/iptables/ruleset.ts";
 import { formatState, parseState } from "../../../src/dataplane/iptables/state.ts";
 import { bodyText, removeText, replaceText } from "../../../src/dataplane/iptables/text.ts";
 import type { PlanMode } from "../../../src/dataplane/netfilter/mode.ts";
+import { CAPTURE_SPEC } from "../../fixtures/capture-spec.ts";
 import { seeded } from "../zds/random.ts";
 
-const base: CaptureSpec = {
-  uid: "0f0e0d0c-0000-4000-8000-000000000001",
-  pod: "default/app",
-  ips: ["10.66.0.2", "fd66::2"],
-  ipv6: true,
-  dnsCapture: true,
-  dnsServers: undefined,
-  bypassInbound: false,
-  rerouteInterfaces: [],
-  excludeOutboundCidrs: [],
-  probeIpv4: PROBE_SNAT_IPV4,
-  probeIpv6: PROBE_SNAT_IPV6,
-};
 const full: Features = { sysctls: true, ipv6: true };
 const plan = (changes: Partial<CaptureSpec> = {}, features = full, mode: PlanMode = "captured") =>
-  planCapture({ ...base, ...changes }, features, mode, [4, 6]);
+  planCapture({ ...CAPTURE_SPEC, ...changes }, features, mode, [4, 6]);
 
 const MATRIX: readonly (readonly [string, Partial<CaptureSpec>, Features, PlanMode])[] = [
   ["default", {}, full, "captured"],
@@ -48,7 +35,7 @@ test.each(MATRIX)("%s", async (name, changes, features, mode) => {
 });
 
 test("a netns without IPv6 gets no word for ip6tables", () => {
-  expect(planCapture(base, full, "captured", [4]).map(({ family }) => family)).toEqual([4, 4, 4, 4]);
+  expect(planCapture(CAPTURE_SPEC, full, "captured", [4]).map(({ family }) => family)).toEqual([4, 4, 4, 4]);
 });
 
 const table: KernelTable = {

@@ -2,28 +2,15 @@
 // Golden texts: what nft is given, for every setting that changes it. A changed file is a changed
 // promise; regenerate with `npx vitest run --project unit -u` and read the difference.
 import { describe, expect, test } from "vitest";
-import { PROBE_SNAT_IPV4, PROBE_SNAT_IPV6 } from "../../../src/core/constants.ts";
 import type { CaptureSpec } from "../../../src/core/ports/dataplane.ts";
 import { type Features, planCapture } from "../../../src/dataplane/nftables/plan.ts";
 import { bodyText, createText, removeText, replaceText } from "../../../src/dataplane/nftables/text.ts";
+import { CAPTURE_SPEC } from "../../fixtures/capture-spec.ts";
 
-const base: CaptureSpec = {
-  uid: "0f0e0d0c-0000-4000-8000-000000000001",
-  pod: "default/app",
-  ips: ["10.66.0.2", "fd66::2"],
-  ipv6: true,
-  dnsCapture: true,
-  dnsServers: undefined,
-  bypassInbound: false,
-  rerouteInterfaces: [],
-  excludeOutboundCidrs: [],
-  probeIpv4: PROBE_SNAT_IPV4,
-  probeIpv6: PROBE_SNAT_IPV6,
-};
 const full: Features = { sysctls: true, socketMark: true };
 
 const text = (changes: Partial<CaptureSpec> = {}, features = full, mode: "captured" | "draining" = "captured") =>
-  bodyText(planCapture({ ...base, ...changes }, features, mode));
+  bodyText(planCapture({ ...CAPTURE_SPEC, ...changes }, features, mode));
 
 const MATRIX: readonly (readonly [string, Partial<CaptureSpec>, Features, "captured" | "draining"])[] = [
   ["default", {}, full, "captured"],
@@ -68,7 +55,7 @@ describe("equal pods share a text", () => {
 
 test("every rule has a name of its own within its chain", () => {
   for (const [, changes, features, mode] of MATRIX) {
-    for (const chain of planCapture({ ...base, ...changes }, features, mode).chains) {
+    for (const chain of planCapture({ ...CAPTURE_SPEC, ...changes }, features, mode).chains) {
       const names = chain.rules.map(({ name }) => name);
       expect(new Set(names).size, `${chain.name}: ${names.join(" ")}`).toBe(names.length);
     }
@@ -76,7 +63,7 @@ test("every rule has a name of its own within its chain", () => {
 });
 
 test("learnt elements are written but do not change the body that is hashed", () => {
-  const ruleset = planCapture(base, full);
+  const ruleset = planCapture(CAPTURE_SPEC, full);
   const filled = bodyText(ruleset, new Map([["marked-listeners", ["8080", "9090"]]]));
   expect(filled).toContain(
     "set marked-listeners { type inet_service; size 1024; flags dynamic; elements = { 8080, 9090 }; }",
